@@ -1,0 +1,34 @@
+"""What every script shares: one-line errors with exit code 2, tracebacks only for bugs."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from ldm.utils.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that shows defaults, accepts no abbreviations and answers a wrong flag in one line."""
+
+    def __init__(self, description: str):
+        super().__init__(
+            description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}\n")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script's main: UserError -> one line on stderr and exit code 2; any other exception is a bug and is shown."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `script | head`: the reader has left, which is no bug
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
