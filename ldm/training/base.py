@@ -1,0 +1,50 @@
+"""What every training shares: AdamW, the learning rate's course, and which weights are written out."""
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+
+class Training(pl.LightningModule):
+    """A network being trained. Subclasses hold networks and define `training_step`.
+
+    Args:
+        learning_rate: the plateau's, used as it is: never scaled by batch or world size.
+        weight_decay: AdamW's, on tensors of two or more dimensions (not on biases, norms and vectors).
+        warmup_steps: linear rise from 0 over so many optimizer steps.
+        cooldown: the fraction of `max_steps` at the end over which the rate falls linearly to 0.
+        seed: every random draw of a step is a function of (seed, optimizer step, rank).
+    """
+
+    def __init__(self, learning_rate: float, weight_decay: float, warmup_steps: int, cooldown: float, seed: int):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.cooldown = cooldown
+        self.seed = seed
+
+    def weights(self) -> dict[str, nn.Module]:
+        """Root name -> network: what `weights.safetensors` holds when training ends, as `ldm.load` reads it."""
+        raise NotImplementedError
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step as a fraction of the plateau: a trapezoid."""
+        total = self.trainer.max_steps
+        rise = (step + 1) / max(self.warmup_steps, 1)
+        fall = (total - step) / max(self.cooldown * total, 1)
+        return max(min(rise, 1.0, fall), 0.0)
+
+    def configure_optimizers(self):
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def report(self, **values: Tensor) -> None:
+        """Log scalars of this step to the files and the progress bar."""
+        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, prog_bar=True)

@@ -1,0 +1,54 @@
+"""Contrastive training of an image and a text tower (CLIP; Radford et al., 2103.00020, section 2.3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.models.contrastive import ContrastiveClip
+from ldm.training.base import Training
+
+
+class ContrastiveTraining(Training):
+    """Symmetric cross-entropy between pictures and captions of a batch.
+
+    In a small world the same caption turns up several times in one batch: all its pictures are right answers, so the target
+    is spread evenly over equal captions instead of being the diagonal.
+    """
+
+    def __init__(
+        self,
+        clip: ContrastiveClip,
+        learning_rate: float,
+        weight_decay: float,
+        warmup_steps: int,
+        cooldown: float,
+        seed: int,
+    ):
+        super().__init__(learning_rate, weight_decay, warmup_steps, cooldown, seed)
+        self.clip = clip
+
+    def weights(self) -> dict[str, nn.Module]:
+        return {"clip": self.clip}
+
+    def logits(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """Scaled similarities (B pictures, B captions) and the target distribution of the same shape."""
+        ids = self.clip.tokenizer(batch["caption"]).to(batch["pixels"].device)
+        image, text = self.clip(batch["pixels"], ids)
+        same = (ids[:, None] == ids[None]).all(-1).float()
+        return self.clip.logit_scale.exp() * image @ text.T, same / same.sum(1, keepdim=True)
+
+    def training_step(self, batch: dict, batch_index: int) -> Tensor:
+        logits, target = self.logits(batch)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        self.report(loss=loss)
+        return loss
+
+    def on_train_batch_end(self, *_) -> None:
+        with torch.no_grad():  # the paper caps the temperature at 100
+            self.clip.logit_scale.clamp_(max=4.6052)
+
+    def validation_step(self, batch: dict, batch_index: int) -> None:
+        """The share of pictures whose nearest caption in the batch is a right one."""
+        logits, target = self.logits(batch)
+        right = target.gather(1, logits.argmax(1, keepdim=True)) > 0
+        self.log("val/retrieval", right.float().mean(), prog_bar=True, batch_size=len(target))
