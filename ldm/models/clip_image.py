@@ -1,0 +1,120 @@
+"""CLIP's image tower, and the exemplar bottleneck of Paint by Example on top of it.
+
+CLIP: Radford et al., 2103.00020. The bottleneck (one class token, so that copying the exemplar is impossible) and the learnable
+unconditional vector: Yang et al., 2211.13227, section 3.2.
+"""
+
+import torch
+import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.transformer import QuickGELU, VisionTransformer
+from torch import Tensor, nn
+
+CLIP_MEAN: tuple[float, float, float] = OPENAI_DATASET_MEAN  # of RGB in [0, 1]
+CLIP_STD: tuple[float, float, float] = OPENAI_DATASET_STD
+
+
+class ClipImageEncoder(nn.Module):
+    """A vision transformer that gives one vector per image: the class token after the last layer norm, not projected.
+
+    Parameters are under `visual.`, with open_clip's names. A frozen encoder leaves no graph behind by itself.
+
+    Args:
+        image_size: side of the square input in pixels, a multiple of `patch_size`.
+        mlp_ratio: hidden width of the MLPs over `width`.
+    """
+
+    def __init__(self, image_size: int, patch_size: int, width: int, layers: int, heads: int, mlp_ratio: float = 4.0):
+        super().__init__()
+        self.image_size = image_size
+        self.width = width
+        self.visual = VisionTransformer(image_size, patch_size, width, layers, heads, mlp_ratio, act_layer=QuickGELU)
+        self.visual.proj = None  # the diffusion model takes the token before CLIP's projection
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Images (B, 3, S, S), normalised with `CLIP_MEAN` and `CLIP_STD` -> class tokens (B, width)."""
+        return self.visual(pixels)
+
+
+class ExemplarConditioner(nn.Module):
+    """An exemplar image to the one context token of the UNet's cross-attention.
+
+    Args:
+        encoder: usually frozen; everything else here is trained.
+        context_dim: channels of the token, as the UNet's `context_dim`.
+        mapper_layers: depth of the mapper between class token and context.
+    """
+
+    def __init__(self, encoder: ClipImageEncoder, context_dim: int, mapper_layers: int = 5):
+        super().__init__()
+        self.encoder = encoder
+        self.mapper = Mapper(encoder.width, mapper_layers)
+        self.final_ln = nn.LayerNorm(encoder.width)
+        self.proj_out = nn.Linear(encoder.width, context_dim)
+        self.learnable_vector = nn.Parameter(torch.randn(1, 1, context_dim))
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the exemplars that `forward` takes."""
+        return self.encoder.image_size
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Exemplars (B, 3, S, S), normalised with `CLIP_MEAN` and `CLIP_STD` -> context (B, 1, context_dim)."""
+        return self.bottleneck(self.encoder(pixels))
+
+    def bottleneck(self, class_token: Tensor) -> Tensor:
+        """The trained part: (B, width) -> (B, 1, context_dim). Class tokens of a frozen encoder can be cached."""
+        return self.proj_out(self.final_ln(self.mapper(class_token[:, None])))
+
+    def unconditional(self, batch: int) -> Tensor:
+        """The learnt stand-in for "no exemplar": (batch, 1, context_dim). It passes through neither mapper nor projection."""
+        return self.learnable_vector.expand(batch, -1, -1)
+
+
+class Mapper(nn.Module):
+    """Pre-norm transformer blocks over (B, L, width); L is 1 in Paint by Example."""
+
+    def __init__(self, width: int, layers: int):
+        super().__init__()
+        self.resblocks = nn.ModuleList(MapperBlock(width) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.resblocks:
+            x = block(x)
+        return x
+
+
+class MapperBlock(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = MapperAttention(width)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = MapperMLP(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class MapperAttention(nn.Module):
+    """Self-attention with one head and fused projections. Over a single token it is the linear map `c_proj(v)`."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.c_qkv = nn.Linear(width, 3 * width)
+        self.c_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.c_qkv(x).chunk(3, dim=-1)
+        return self.c_proj(F.scaled_dot_product_attention(q, k, v))
+
+
+class MapperMLP(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.gelu(self.c_fc(x)))

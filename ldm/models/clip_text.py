@@ -1,0 +1,69 @@
+"""CLIP's text tower (Radford et al., 2103.00020), read as Stable Diffusion reads it: every token, not only the last."""
+
+from collections.abc import Sequence
+
+import torch
+from open_clip.transformer import QuickGELU, TextTransformer
+from torch import Tensor, nn
+
+from ldm.models.tokenizer import Tokenizer
+from ldm.utils.errors import UserError
+
+
+class ClipTextEncoder(nn.Module):
+    """A causal transformer over token ids. Parameters are under `text.`, with open_clip's names; no projection.
+
+    Args:
+        vocab_size, context_length: as the tokenizer's.
+        tokenizer: prompts to ids (B, context_length), with `vocab_size`, `context_length` and `end`.
+
+    Raises:
+        UserError: the tokenizer has other sizes.
+    """
+
+    def __init__(self, vocab_size: int, context_length: int, width: int, layers: int, heads: int, tokenizer: Tokenizer):
+        super().__init__()
+        for name, value in {"vocab_size": vocab_size, "context_length": context_length}.items():
+            if getattr(tokenizer, name) != value:
+                raise UserError(f"text encoder: {name} is {value}, but the tokenizer's is {getattr(tokenizer, name)}")
+        self.width = width
+        self.tokenizer = tokenizer
+        self.text = TextTransformer(
+            context_length,
+            vocab_size,
+            width,
+            heads,
+            layers,
+            proj_type="none",
+            no_causal_mask=True,  # its mask is a buffer that would stay empty on the meta device: `forward` makes one
+            act_layer=QuickGELU,
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Token ids (B, L) int64 -> (B, L, width) after the last layer norm. A token sees itself and those before it."""
+        length = ids.shape[1]
+        x = self.text.token_embedding(ids) + self.text.positional_embedding[:length]
+        causal = x.new_full((length, length), float("-inf")).triu(1)
+        return self.text.ln_final(self.text.transformer(x, attn_mask=causal))
+
+    def pooled(self, ids: Tensor) -> Tensor:
+        """The whole prompt in one vector (B, width): the output at its (first) end token."""
+        is_end = (ids == self.tokenizer.end).int()
+        return self(ids)[torch.arange(len(ids), device=ids.device), is_end.argmax(dim=1)]
+
+
+class TextConditioner(nn.Module):
+    """Prompts to the context tokens of the UNet's cross-attention."""
+
+    def __init__(self, encoder: ClipTextEncoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, prompts: Sequence[str]) -> Tensor:
+        """B prompts -> context (B, L, width)."""
+        ids = self.encoder.tokenizer(prompts)
+        return self.encoder(ids.to(self.encoder.text.positional_embedding.device))
+
+    def unconditional(self, batch: int) -> Tensor:
+        """The empty prompt: (batch, L, width)."""
+        return self([""]).expand(batch, -1, -1)

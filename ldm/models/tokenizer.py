@@ -1,0 +1,102 @@
+"""Prompts to token ids: CLIP's byte pair encoding, and a plain word list for small worlds.
+
+Both are called with a list of prompts and give (B, context_length) int64 ids: start, tokens, end, and padding with the end
+token. Both have `vocab_size`, `context_length`, `start` and `end`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
+
+from ldm.utils.errors import UserError
+
+
+class Tokenizer(Protocol):
+    """What the text encoder needs of a tokenizer."""
+
+    vocab_size: int
+    context_length: int
+    start: int
+    end: int
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor: ...
+
+
+class ClipTokenizer:
+    """CLIP's 49,408 tokens, 77 per prompt, padded with the end token as Stable Diffusion was trained (open_clip pads with 0).
+
+    The text is cleaned as in `transformers`: Unicode NFC, white space runs to one space, lower case. open_clip would also repair
+    mojibake and decode HTML entities. Over-long prompts are cut so that the end token comes last. The control words
+    `<|startoftext|>` and `<|endoftext|>` inside a prompt are read as ordinary text.
+    """
+
+    context_length = 77
+
+    def __init__(self):
+        self._bpe = SimpleTokenizer(context_length=self.context_length)
+        self._bpe.clean_fn = _clean
+        self.vocab_size = self._bpe.vocab_size
+        self.start = self._bpe.sot_token_id
+        self.end = self._bpe.eot_token_id
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts -> ids (B, 77) int64."""
+        rows = [self._bpe.encode(prompt)[: self.context_length - 2] for prompt in prompts]
+        return _padded(rows, self.start, self.end, self.context_length)
+
+
+class WordTokenizer:
+    """One id per word of a closed list: 0 = end and padding, 1 = start, then the words in order.
+
+    Args:
+        words: distinct lower-case words without punctuation.
+        context_length: ids per prompt, start and end included.
+    """
+
+    start, end = 1, 0
+
+    def __init__(self, words: Sequence[str], context_length: int):
+        for word in words:
+            if _words(word) != [word]:
+                raise UserError(f"word {word!r} of the tokenizer: expected one lower-case word without punctuation")
+        self._ids = {word: i for i, word in enumerate(words, start=2)}
+        if len(self._ids) < len(words):
+            raise UserError(f"words of the tokenizer: {len(words) - len(self._ids)} given more than once")
+        self.vocab_size = len(words) + 2
+        self.context_length = context_length
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts -> ids (B, context_length) int64; case and punctuation are ignored.
+
+        Raises:
+            UserError: a word is not in the list, or a prompt is too long.
+        """
+        return _padded([self._encode(prompt) for prompt in prompts], self.start, self.end, self.context_length)
+
+    def _encode(self, prompt: str) -> list[int]:
+        words = _words(prompt)
+        if unknown := [word for word in words if word not in self._ids]:
+            raise UserError(f"prompt {prompt!r}: unknown word {unknown[0]!r}; this model knows {', '.join(self._ids)}")
+        if len(words) > self.context_length - 2:
+            raise UserError(f"prompt {prompt!r}: {len(words)} words, expected at most {self.context_length - 2}")
+        return [self._ids[word] for word in words]
+
+
+def _clean(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split()).lower()
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def _padded(rows: list[list[int]], start: int, end: int, length: int) -> Tensor:
+    ids = torch.full((len(rows), length), end, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row) + 1] = torch.tensor([start, *row])
+    return ids
