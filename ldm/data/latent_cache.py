@@ -1,0 +1,33 @@
+"""Training items already passed through the frozen networks, held in memory."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import Dataset
+
+from ldm.utils.errors import UserError
+
+
+class LatentCache(Dataset):
+    """What `scripts/cache_latents.py` wrote: per item `z`, `concat` and `class_token`, float16.
+
+    Args:
+        folder: holds shards `*.safetensors`, each with those three tensors along a common first dimension.
+    """
+
+    def __init__(self, folder: str):
+        shards = sorted(Path(folder).glob("*.safetensors"))
+        if not shards:
+            raise UserError(f"{folder}: no latent cache there; write it with scripts/cache_latents.py")
+        parts = [load_file(shard) for shard in shards]
+        self.tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def __len__(self) -> int:
+        return len(self.tensors["z"])
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: tensor[index] for name, tensor in self.tensors.items()}
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, torch.Tensor]]:
+        return [self[index] for index in indices]

@@ -1,0 +1,282 @@
+"""ToyWorld: small drawn scenes of which everything is known: boxes, masks, colours, patterns, captions.
+
+A scene is one of five backgrounds with one to three things standing in it; it is a function of one integer.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ldm.data.toyworld_shapes import SHAPES, SUPERSAMPLING, TURN, stamp
+
+CLASSES = tuple(SHAPES)
+COLOURS = {
+    "red": (222, 42, 44),
+    "orange": (246, 134, 22),
+    "yellow": (250, 216, 44),
+    "green": (44, 160, 66),
+    "turquoise": (38, 196, 196),
+    "blue": (44, 88, 214),
+    "purple": (132, 58, 176),
+    "pink": (246, 132, 186),
+}
+PATTERNS = ("plain", "striped", "dotted", "checkered")
+BACKGROUNDS = {
+    "meadow": "on a meadow",
+    "beach": "on a beach",
+    "room": "in a room",
+    "sunset": "at sunset",
+    "snow": "in the snow",
+}
+VOCABULARY = sorted(
+    {
+        "a",
+        "an",
+        "and",
+        *CLASSES,
+        *COLOURS,
+        *PATTERNS[1:],
+        *(word for place in BACKGROUNDS.values() for word in place.split()),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Object:
+    """One thing in a scene. `box` = (x0, y0, x1, y1) in pixels, x1 and y1 exclusive: exactly the bounds of `mask`."""
+
+    cls: str
+    colour: str
+    pattern: str
+    box: tuple[int, int, int, int]
+    mask: np.ndarray  # (H, W) bool: pixels in which the thing is visible
+
+
+@dataclass(frozen=True)
+class Scene:
+    image: np.ndarray  # (H, W, 3) uint8
+    objects: list[Object]  # from left to right
+    caption: str
+    background: str
+
+
+def object_caption(thing: Object) -> str:
+    """'a red striped ball', 'an orange mug': the plain pattern is not named."""
+    words = [thing.colour, *([] if thing.pattern == "plain" else [thing.pattern]), thing.cls]
+    return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
+
+
+def scene_caption(things: Sequence[Object], background: str) -> str:
+    """'a red striped ball and a blue mug on a meadow': no punctuation, only words of VOCABULARY."""
+    return f"{' and '.join(object_caption(thing) for thing in things)} {BACKGROUNDS[background]}"
+
+
+def scene_id(seed: int, split: str, index: int) -> int:
+    """The 64-bit number of scene `index` of a split: scenes of other seeds or splits are other scenes."""
+    digest = hashlib.blake2b(f"toyworld {seed} {split} {index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _shade(colour: Sequence[float], amount: float) -> np.ndarray:
+    """Towards white for a positive amount, towards black for a negative one."""
+    colour = np.asarray(colour, np.float32)
+    return colour + (255 - colour) * amount if amount > 0 else colour * (1 + amount)
+
+
+def _ramp(position: np.ndarray, *colours: Sequence[float]) -> np.ndarray:
+    """Piecewise linear colours for positions 0..1; returns (..., 3)."""
+    stops = np.linspace(0, 1, len(colours))
+    return np.stack([np.interp(position, stops, [c[k] for c in colours]) for k in range(3)], -1).astype(np.float32)
+
+
+def _background(kind: str, rng: np.random.Generator, size: int) -> tuple[np.ndarray, float]:
+    """((size, size, 3) float32 picture, height of the horizon as a fraction of the picture)."""
+    horizon, tone, phase, side = (
+        rng.uniform(0.4, 0.56),
+        rng.uniform(-0.08, 0.08),
+        rng.uniform(0, 6.3),
+        rng.uniform(0.12, 0.88),
+    )
+    line = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = line[None], line[:, None]
+
+    def layer(picture: np.ndarray, edge: np.ndarray | float, colours: np.ndarray, softness: float = 1.0) -> np.ndarray:
+        """Everything below `edge` (a height for every column) in other colours, anti-aliased."""
+        cover = np.clip((y - edge) * size / softness + 0.5, 0, 1) * np.ones_like(x)
+        return picture + (colours - picture) * cover[..., None]
+
+    def below(edge: float) -> np.ndarray:
+        return np.clip((line - edge) / (1 - edge), 0, 1)
+
+    def column(colours: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(colours[:, None], (size, size, 3))
+
+    def glow(
+        picture: np.ndarray, cx: float, cy: float, radius: float, colour: Sequence[float], halo: float
+    ) -> np.ndarray:
+        distance = np.hypot(x - cx, y - cy)
+        disc = np.clip((radius - distance) * size + 0.5, 0, 1)
+        strength = np.maximum(disc, halo * np.exp(-((distance / (3 * radius)) ** 2)))
+        return picture + (np.asarray(colour, np.float32) - picture) * strength[..., None]
+
+    sky = np.clip(line / horizon, 0, 1)
+    if kind == "meadow":
+        picture = column(_ramp(sky, _shade((92, 168, 236), tone), (206, 232, 250)))
+        picture = glow(picture, side, 0.14, 0.065, (255, 244, 190), 0.5)
+        hill = horizon - 0.05 + 0.05 * np.sin(5 * x + phase)
+        picture = layer(picture, hill, _shade((124, 184, 112), tone))
+        picture = layer(
+            picture,
+            horizon + 0.02 * np.sin(3 * x + 2 * phase),
+            column(_ramp(below(horizon), (142, 202, 92), _shade((92, 164, 62), tone))),
+        )
+    elif kind == "beach":
+        picture = column(_ramp(sky, _shade((110, 190, 240), tone), (226, 243, 250)))
+        sea = horizon + 0.13 + 0.015 * np.sin(7 * x + phase)
+        picture = layer(
+            picture, horizon, column(_ramp(below(horizon) * 3, _shade((30, 112, 176), tone), (70, 176, 206)))
+        )
+        picture = layer(picture, sea - 0.02, _shade((236, 246, 248), 0), 2)
+        picture = layer(
+            picture,
+            sea,
+            column(_ramp(below(horizon), (232, 206, 152), (244, 222, 172), _shade((238, 208, 150), tone))),
+            2,
+        )
+    elif kind == "room":
+        walls = ((236, 226, 210), (206, 220, 214), (214, 214, 232), (240, 216, 206))
+        wall = walls[int(rng.integers(len(walls)))]
+        picture = column(_ramp(sky, _shade(wall, 0.1), _shade(wall, -0.1))) * (1.04 - 0.1 * np.abs(x - side))[..., None]
+        floor = column(_ramp(below(horizon), _shade((156, 112, 78), tone), _shade((198, 152, 110), tone)))
+        picture = layer(picture, horizon, floor)
+        board = np.clip(1.5 - np.abs(y - horizon + 0.02) * size / 0.8, 0, 1) * np.ones_like(x)
+        picture = picture + (np.float32(250) - picture) * board[..., None] * 0.9
+    elif kind == "sunset":
+        picture = column(_ramp(sky, _shade((92, 66, 140), tone), (232, 112, 116), (255, 192, 108)))
+        picture = glow(picture, side, horizon - 0.05, 0.1, (255, 236, 160), 0.6)
+        picture = layer(picture, horizon - 0.04 + 0.04 * np.sin(4 * x + phase), _shade((108, 74, 122), tone))
+        picture = layer(
+            picture,
+            horizon + 0.01 * np.sin(3 * x - phase),
+            column(_ramp(below(horizon), (118, 88, 122), _shade((88, 68, 104), tone))),
+        )
+    else:
+        picture = column(_ramp(sky, _shade((150, 182, 212), tone), (220, 232, 242)))
+        peaks = horizon + 0.02 - 0.26 * np.abs(((x * 1.7 + phase) % 1) - 0.5)
+        picture = layer(picture, peaks, _shade((150, 172, 200), tone))
+        picture = layer(
+            picture,
+            horizon + 0.02 * np.sin(4 * x + phase),
+            column(_ramp(below(horizon), (248, 250, 254), _shade((212, 224, 240), tone / 2))),
+        )
+    return picture, float(horizon)
+
+
+def _second_tone(pattern: str, u: np.ndarray, v: np.ndarray, period: float, phase: np.ndarray) -> np.ndarray:
+    """Where the pattern's other tone shows; (u, v) and the period in the shape's units, the phase in periods."""
+    a, b = u / period + phase[0], v / period + phase[1]
+    if pattern == "striped":
+        return (a + b) % 1 < 0.5
+    if pattern == "checkered":
+        return (np.floor(2 * a) + np.floor(2 * b)) % 2 == 0
+    row = np.floor(b)
+    return ((a + 0.5 * (row % 2)) % 1 - 0.5) ** 2 + (b - row - 0.5) ** 2 < 0.33**2
+
+
+def _draw(
+    name: str,
+    colour: Sequence[int],
+    pattern: str,
+    side: float,
+    corner: tuple[int, int],
+    rng: np.random.Generator,
+    unit: float,
+):
+    """A thing at sub-pixel position `corner`: (premultiplied RGB (h, w, 3), coverage (h, w), first column, first row), in pixels."""
+    s = SUPERSAMPLING
+    shape = stamp(name, round(side * s), max(1, round(0.9 * s * unit)))
+    tone = np.asarray(colour, np.float32) + rng.uniform(-8, 8, 3).astype(np.float32)
+    phase, flip = rng.random(2), rng.random() < 0.5
+    if pattern == "plain":
+        coloured = shape.paint * tone + shape.ink
+    else:
+        other = _shade(tone, -0.56) if pattern == "checkered" else _shade(tone, 0.88)
+        period = 2 * max(0.31, 8.5 * unit / side) * (1.12 if name == "cube" else 1.0)
+        if name == "ring":  # a whole number of periods around it, the row of dots in the middle of the band
+            period, phase[1] = TURN / round(TURN / period), 0.5
+        second = _second_tone(pattern, shape.u, shape.v, period, phase)
+        coloured = shape.paint * np.where(second[..., None], other, tone) + shape.ink
+    rgba = np.concatenate([np.minimum(coloured, 255), shape.inside[..., None]], -1)
+    if flip:
+        rgba = rgba[:, ::-1]
+    left, top = corner[0] % s, corner[1] % s
+    h, w = (-(-(top + rgba.shape[0]) // s) * s, -(-(left + rgba.shape[1]) // s) * s)
+    tile = np.zeros((h, w, 4), np.float32)
+    tile[top : top + rgba.shape[0], left : left + rgba.shape[1]] = rgba
+    tile = tile.reshape(h // s, s, w // s, s, 4).mean((1, 3))
+    return tile[..., :3], tile[..., 3], corner[0] // s, corner[1] // s
+
+
+def render_scene(generator: np.random.Generator | int, size: int = 64) -> Scene:
+    """Draw one scene, `size` x `size` pixels; an integer seed draws the same scene for ever."""
+    rng = generator if isinstance(generator, np.random.Generator) else np.random.default_rng(generator)
+    unit = size / 64
+    background = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]
+    picture, horizon = _background(background, rng, size)
+
+    wanted = 1 + int(rng.integers(3))
+    places = _places(wanted, horizon, size, rng)
+    line = np.arange(size, dtype=np.float32) + 0.5
+    layers = []
+    for name, side, (x0, y0, x1, y1) in places:
+        colour, pattern = list(COLOURS)[int(rng.integers(len(COLOURS)))], PATTERNS[int(rng.integers(len(PATTERNS)))]
+        dx, dy = (line - (x0 + x1) / 2) / (0.56 * (x1 - x0)), (line - y1 + 0.8 * unit) / (2.6 * unit)
+        picture = picture * (1 - 0.36 * np.exp(-((dx[None] ** 2 + dy[:, None] ** 2) ** 2)))[..., None]
+        corner = (int(x0 * SUPERSAMPLING), int(y0 * SUPERSAMPLING))
+        rgb, cover, left, top = _draw(name, COLOURS[colour], pattern, side, corner, rng, unit)
+        where = (slice(top, top + cover.shape[0]), slice(left, left + cover.shape[1]))
+        picture[where] = picture[where] * (1 - cover[..., None]) + rgb
+        for *_, seen in layers:
+            seen[where] *= 1 - cover
+        seen = np.zeros((size, size), np.float32)
+        seen[where] = cover
+        layers.append((name, colour, pattern, seen))
+
+    objects = []
+    for name, colour, pattern, seen in layers:
+        mask = seen > 0
+        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+        objects.append(Object(name, colour, pattern, box, mask))
+    objects.sort(key=lambda thing: thing.box[0] + thing.box[2])
+    image = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return Scene(image, objects, scene_caption(objects, background), background)
+
+
+def _places(count: int, horizon: float, size: int, rng: np.random.Generator):
+    """Up to `count` (class, longest side, box) standing on the ground with little overlap, the farthest first."""
+    unit, margin = size / 64, 1.0
+    sides = {1: (28, 38), 2: (24, 31), 3: (22, 26)}[count]
+    places: list[tuple[str, float, tuple[float, float, float, float]]] = []
+    for _ in range(20 * count):
+        if len(places) == count:
+            break
+        name = CLASSES[int(rng.integers(len(CLASSES)))]
+        _, (x0, y0, x1, y1), scale = SHAPES[name]
+        side = int(rng.integers(sides[0], sides[1] + 1)) * scale * unit
+        width, height = ((x1 - x0) * side / max(x1 - x0, y1 - y0), (y1 - y0) * side / max(x1 - x0, y1 - y0))
+        left = rng.uniform(margin * unit, size - margin * unit - width)
+        bottom = rng.uniform(max(horizon * size + 5 * unit, height + margin * unit), size - 2 * unit)
+        box = (left, bottom - height, left + width, bottom)
+        if all(_overlap(box, other) < 0.06 for *_, other in places):
+            places.append((name, side, box))
+    return sorted(places, key=lambda place: place[2][3])
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Common area of two boxes as a fraction of the smaller box."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return max(width, 0) * max(height, 0) / smaller
