@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ldm.models.clip_image import ClipImageEncoder
 from ldm.models.clip_text import ClipTextEncoder
+from ldm.models.tokenizer import Tokenizer
 
 
 class ContrastiveClip(nn.Module):
@@ -25,6 +26,10 @@ class ContrastiveClip(nn.Module):
         self.image_projection = nn.Linear(image_encoder.width, embed_dim, bias=False)
         self.text_projection = nn.Linear(text_encoder.width, embed_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # log of the inverse temperature
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.text_encoder.tokenizer
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S), CLIP-normalised, and token ids (N, L) -> (B, embed_dim) and (N, embed_dim), of unit length.
