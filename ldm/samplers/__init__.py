@@ -1,0 +1,5 @@
+"""Samplers: functions `(denoise, x, schedule, timesteps, *, noise, callback, hook) -> x` that know no network."""
+
+from ldm.samplers.ddim import ddim
+
+SAMPLERS = {"ddim": ddim}

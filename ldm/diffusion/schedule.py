@@ -1,0 +1,73 @@
+"""Noise schedules over discrete time, and the timesteps at which samplers visit them."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ldm.utils.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """How fast noise replaces the data: `q(x_t | x_0) = N(sqrt(alphas_cumprod[t]) x_0, 1 - alphas_cumprod[t])`.
+
+    Everything stays in float64 on the CPU, also inside a `torch.device` context: samplers read plain numbers from it.
+
+    Args:
+        betas: (T,) float64, `1 - alphas_cumprod[t] / alphas_cumprod[t - 1]`, each between 0 and 1.
+    """
+
+    betas: Tensor
+
+    def __post_init__(self):
+        if not bool(((self.betas > 0) & (self.betas < 1)).all()):
+            low, high = self.betas.min().item(), self.betas.max().item()
+            raise UserError(f"schedule: betas run from {low:g} to {high:g}, expected values between 0 and 1")
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.betas)
+
+    @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """(T,) float64, the share of the data's variance that is left at each t."""
+        return (1 - self.betas).cumprod(0)
+
+    @classmethod
+    def scaled_linear(cls, T: int = 1000, start: float = 0.00085, end: float = 0.012) -> "Schedule":
+        """Linear in sqrt(beta): latent diffusion, where its code calls it `linear` (Rombach et al., 2112.10752)."""
+        return cls(_linspace(start**0.5, end**0.5, T) ** 2)
+
+    @classmethod
+    def linear(cls, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> "Schedule":
+        """Linear in beta (Ho et al., 2006.11239, section 4)."""
+        return cls(_linspace(start, end, T))
+
+    @classmethod
+    def cosine(cls, T: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> "Schedule":
+        """alphas_cumprod follows a squared cosine (Nichol and Dhariwal, 2102.09672, equation 17)."""
+        time = torch.arange(T + 1, dtype=torch.float64, device="cpu") / T
+        alphas_cumprod = torch.cos((time + offset) / (1 + offset) * math.pi / 2) ** 2
+        alphas_cumprod = alphas_cumprod / alphas_cumprod[0]
+        return cls((1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=max_beta))
+
+
+def _linspace(start: float, end: float, T: int) -> Tensor:
+    return torch.linspace(start, end, T, dtype=torch.float64, device="cpu")
+
+
+def sampling_timesteps(S: int, T: int = 1000) -> Tensor:
+    """The default grid: exactly S distinct timesteps, descending, (S,) int64 on the CPU.
+
+    `floor(T i / S) + 1` for S < T, which is latent diffusion's own grid where S divides T, and all of 0..T-1 for S = T.
+
+    Raises:
+        UserError: S is not a whole number from 1 to T.
+    """
+    if not isinstance(S, int) or isinstance(S, bool) or not 1 <= S <= T:
+        raise UserError(f"steps {S!r}: expected a whole number from 1 to {T}")
+    offset = 1 if S < T else 0
+    return torch.tensor([T * i // S + offset for i in reversed(range(S))], dtype=torch.int64, device="cpu")

@@ -1,0 +1,63 @@
+"""DDIM (Song et al., 2010.02502), in the convention of latent diffusion: it ends at `alphas_cumprod[0]`, not at 1."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from ldm.diffusion.process import x0_from_eps
+from ldm.diffusion.schedule import Schedule
+from ldm.samplers.common import Callback, Denoise, Hook, Noise, draw, time_grid
+from ldm.utils.errors import UserError
+
+
+@torch.no_grad()
+def ddim(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: Schedule,
+    timesteps: Tensor | Iterable[int],
+    *,
+    eta: float = 0.0,
+    noise: Noise | None = None,
+    callback: Callback | None = None,
+    hook: Hook | None = None,
+) -> Tensor:
+    """Sample from x (B, ...) at the level of `timesteps[0]` down to that of t = 0; one call of `denoise` per timestep.
+
+    Args:
+        eta: 0 is deterministic and draws nothing from `noise`; 1 is the ancestral step of DDPM. In [0, 1].
+    """
+    steps, t_batch = time_grid(timesteps, schedule, x)
+    for i, (t, t_prev, *step) in enumerate(zip(steps, [*steps[1:], 0], *ddim_table(schedule, steps, eta), strict=True)):
+        eps = denoise(x, t_batch[i])
+        x, x0 = ddim_step(x, eps, *step, noise=noise)
+        x = x if hook is None else hook(x, t_prev)
+        if callback is not None:
+            callback(i, t, x, x0)
+    return x
+
+
+def ddim_table(
+    schedule: Schedule, timesteps: list[int], eta: float = 0.0
+) -> tuple[list[float], list[float], list[float]]:
+    """alphas_cumprod at each of the descending timesteps, at the one after it (at the end: t = 0), and sigma (equation 16)."""
+    if not 0 <= eta <= 1:
+        raise UserError(f"eta {eta}: expected a number from 0 (deterministic) to 1 (ancestral)")
+    table = schedule.alphas_cumprod.tolist()
+    alphas = [table[t] for t in timesteps]
+    alphas_prev = [*alphas[1:], table[0]]
+    sigmas = [
+        eta * ((1 - prev) / (1 - alpha) * (1 - alpha / prev)) ** 0.5
+        for alpha, prev in zip(alphas, alphas_prev, strict=True)
+    ]
+    return alphas, alphas_prev, sigmas
+
+
+def ddim_step(
+    x: Tensor, eps: Tensor, alpha: float, alpha_prev: float, sigma: float = 0.0, *, noise: Noise | None = None
+) -> tuple[Tensor, Tensor]:
+    """One step between two levels of alphas_cumprod (equation 12): the new x and the predicted x0."""
+    x0 = x0_from_eps(x, eps, alpha)
+    x = alpha_prev**0.5 * x0 + (1 - alpha_prev - sigma**2) ** 0.5 * eps
+    return (x + sigma * draw(noise, x) if sigma > 0 else x), x0
