@@ -51,7 +51,7 @@ class Schedule:
         """alphas_cumprod follows a squared cosine (Nichol and Dhariwal, 2102.09672, equation 17)."""
         time = torch.arange(T + 1, dtype=torch.float64, device="cpu") / T
         alphas_cumprod = torch.cos((time + offset) / (1 + offset) * math.pi / 2) ** 2
-        alphas_cumprod = alphas_cumprod / alphas_cumprod[0]
+        alphas_cumprod = alphas_cumprod / alphas_cumprod[0]  # cancels below, but for the same rounding as the original
         return cls((1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=max_beta))
 
 
