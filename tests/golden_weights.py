@@ -1,6 +1,6 @@
 """Synthetic weights for parity tests: a tensor follows from its checkpoint key and its shape alone.
 
-The files in `tests/golden` were recorded by running the original codebases on these weights, so no weights need storing.
+The files in `tests/golden` were recorded by running the original codebases on these weights: none need storing.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def is_generated(key: str) -> bool:
 
 
 def make(key: str, shape: Iterable[int]) -> Tensor:
-    """The float32 tensor of that key: standard normal numbers seeded by the key's hash, scaled by the kind of parameter."""
+    """The float32 tensor of that key: normal numbers seeded by the key's hash, scaled by the kind of parameter."""
     shape = tuple(shape)
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
     normal = np.random.default_rng(seed).standard_normal(shape)

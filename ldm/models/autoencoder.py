@@ -1,4 +1,4 @@
-"""The KL-regularised autoencoder of latent diffusion (Rombach et al., 2112.10752), with the official checkpoints' names."""
+"""The KL-regularised autoencoder of latent diffusion (2112.10752), with the official checkpoints' names."""
 
 from dataclasses import dataclass
 
@@ -65,11 +65,11 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
-        """Images (B, 3, H, W) in [-1, 1] -> posterior over latents (B, embed_dim, H / downsampling, W / downsampling)."""
+        """Images (B, 3, H, W) in [-1, 1] -> posterior over latents (B, embed_dim, H/f, W/f), f = `downsampling`."""
         return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(x)))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (B, embed_dim, h, w), not scaled -> images (B, 3, h * downsampling, w * downsampling), about [-1, 1]."""
+        """Latents (B, embed_dim, h, w), not scaled -> images (B, 3, f h, f w), about [-1, 1]."""
         return self.decoder(self.post_quant_conv(z))
 
 

@@ -1,4 +1,4 @@
-"""Attention bricks: what a U-Net of Stable Diffusion (Rombach et al., 2112.10752) or of ADM (2105.05233) puts at low resolutions.
+"""Attention bricks: what the U-Nets of Stable Diffusion (2112.10752) and of ADM (2105.05233) have at low resolutions.
 
 Parameter names are those of the official checkpoints. All attention runs through `attend`.
 """
@@ -6,6 +6,8 @@ Parameter names are those of the official checkpoints. All attention runs throug
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ldm.nn.initialization import zero_init
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -25,3 +27,111 @@ def to_tokens(x: Tensor) -> Tensor:
 def to_image(tokens: Tensor, like: Tensor) -> Tensor:
     """(B, H W, C) -> (B, C, H, W), a view, with the height and width of `like`."""
     return tokens.transpose(1, 2).unflatten(2, like.shape[2:])
+
+
+class Attention(nn.Module):
+    """Attention of x (B, L, query_dim) to the context (B, M, context_dim), or to itself when there is no context."""
+
+    def __init__(self, query_dim: int, heads: int, context_dim: int | None = None):
+        super().__init__()
+        context_dim = query_dim if context_dim is None else context_dim
+        self.heads = heads
+        self.to_q = nn.Linear(query_dim, query_dim, bias=False)
+        self.to_k = nn.Linear(context_dim, query_dim, bias=False)
+        self.to_v = nn.Linear(context_dim, query_dim, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(query_dim, query_dim))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        context = x if context is None else context
+        return self.to_out(attend(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
+
+    def of_one_token(self, context: Tensor) -> Tensor:
+        """What every position gets from a context of one token, (B, 1, query_dim): the softmax over one token is 1."""
+        return self.to_out(self.to_v(context))
+
+
+class GEGLU(nn.Module):
+    """Linear layer gated by the exact GELU of a second one (2002.05202)."""
+
+    def __init__(self, dim_in: int, dim_out: int):
+        super().__init__()
+        self.proj = nn.Linear(dim_in, 2 * dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """Two layers with a GEGLU between, four times as wide inside."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim))  # [1]: once a dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, attention to the context and a feed-forward layer, each on the norm of x and added to x."""
+
+    def __init__(self, dim: int, heads: int, context_dim: int):
+        super().__init__()
+        self.attn1 = Attention(dim, heads)
+        self.ff = FeedForward(dim)
+        self.attn2 = Attention(dim, heads, context_dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x (B, L, dim), context (B, M, context_dim) -> (B, L, dim)."""
+        x = x + self.attn1(self.norm1(x))
+        if context.shape[1] == 1 and not torch.is_grad_enabled():
+            x = x + self.attn2.of_one_token(context)  # the same for all positions, whatever they hold
+        else:  # in training all parameters take part, as data-parallel training demands
+            x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """x + transformer blocks over the positions of x (B, C, H, W), conditioned on tokens (B, M, context_dim)."""
+
+    def __init__(self, channels: int, heads: int, context_dim: int, depth: int = 1):
+        super().__init__()
+        self.norm = nn.GroupNorm(32, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList(TransformerBlock(channels, heads, context_dim) for _ in range(depth))
+        self.proj_out = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        h = to_tokens(self.proj_in(self.norm(x)))
+        for block in self.transformer_blocks:
+            h = block(h, context)
+        return x + self.proj_out(to_image(h, like=x))
+
+
+class AttentionBlock(nn.Module):
+    """x + self-attention over the positions of x (B, C, H, W), as in guided-diffusion.
+
+    Its one projection holds q, k, v in either of two orders: head by head (q, k, v of head 1, of head 2, ...), or with
+    `new_order` all heads of q, then of k, then of v.
+    """
+
+    def __init__(self, channels: int, heads: int, new_order: bool = False):
+        super().__init__()
+        self.heads = heads
+        self.new_order = new_order
+        self.norm = nn.GroupNorm(32, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = zero_init(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(self.norm(x).flatten(2)).transpose(1, 2)  # (B, H W, 3 C)
+        if self.new_order:
+            q, k, v = qkv.chunk(3, dim=2)
+        else:
+            q, k, v = (part.flatten(2) for part in qkv.unflatten(2, (self.heads, 3, -1)).unbind(3))
+        h = self.proj_out(attend(q, k, v, self.heads).transpose(1, 2))  # (B, C, H W)
+        return x + h.unflatten(2, x.shape[2:])
