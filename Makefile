@@ -1,0 +1,54 @@
+# Each target works alone on a bare machine: Python 3.11 or newer and make; the rest is installed into .venv.
+#   make edit    an edited picture, by the model that ships in pretrained_models/toyworld
+#   make test    style, import rules, tests
+#   make lint    style and import rules alone
+#   make clean   remove .venv and what the tools left behind; outputs/ and logs/ stay
+
+# The first of these that is new enough, unless the caller names one: make PYTHON=/usr/bin/python3.13 edit
+ifndef PYTHON
+PYTHON := $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+endif
+
+BIN := .venv/bin
+EXAMPLE := dataset/toyworld_examples
+EDITED := outputs/edit
+
+.PHONY: edit test lint clean
+.NOTPARALLEL:
+
+edit: .venv/installed
+	$(BIN)/python scripts/inference.py --image_path $(EXAMPLE)/scene.png --mask_path $(EXAMPLE)/mask.png \
+		--reference_path $(EXAMPLE)/exemplar.png --outdir $(EDITED)
+	@echo "The edited picture is in $(EDITED)/results, with its inputs in $(EDITED)/source and side by side in $(EDITED)/grid."
+
+test: lint
+	HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+# A stamp is written when pip has finished, so an interrupted install starts over, and a changed setup.py installs again.
+.venv/installed: setup.py
+	@$(call make_venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/installed-dev: setup.py
+	@$(call make_venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch .venv/installed $@
+
+define make_venv
+	if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3" >&2; exit 2; fi; \
+	if [ ! -x $(BIN)/python ]; then \
+		echo "Installing into .venv with $(PYTHON); the first time this downloads PyTorch and takes some minutes."; \
+		$(PYTHON) -m venv .venv; \
+	fi
+endef
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	find configs ldm scripts tests -name __pycache__ -prune -exec rm -rf {} +
