@@ -43,9 +43,9 @@ lint: .venv/installed-dev
 
 define make_venv
 	if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3" >&2; exit 2; fi; \
-	if [ ! -x $(BIN)/python ]; then \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 		echo "Installing into .venv with $(PYTHON); the first time this downloads PyTorch and takes some minutes."; \
-		$(PYTHON) -m venv .venv; \
+		$(PYTHON) -m venv --clear .venv; \
 	fi
 endef
 
