@@ -5,6 +5,7 @@ import torch
 
 from ldm.models.unet import UNet
 from ldm.nn.attention import SpatialTransformer
+from ldm.nn.residual import ResBlock
 from ldm.utils.errors import UserError
 from tests.golden_weights import fill, load_golden
 
@@ -73,6 +74,15 @@ def test_guided_diffusion_unet_agrees_with_the_original(name):
     )
     out = fill(unet)(golden["x"], golden["t"], y=golden["y"] if config["num_classes"] else None)
     torch.testing.assert_close(out, golden["out"], atol=5e-5, rtol=0)
+
+
+def test_epsilons_of_the_norms(unet9):
+    def epsilons(*owners):
+        modules = [m for m in unet9.modules() if isinstance(m, owners)]
+        return {norm.eps for module in modules for norm in module.modules() if isinstance(norm, torch.nn.GroupNorm)}
+
+    assert epsilons(ResBlock) == {1e-5} and unet9.out[0].eps == 1e-5
+    assert epsilons(SpatialTransformer) == {1e-6}
 
 
 def test_short_way_of_a_one_token_context_is_exact_and_taken(unet9, golden9):
