@@ -1,0 +1,26 @@
+"""Where a model runs and in which precision, when the user leaves it open."""
+
+from pathlib import Path
+
+import torch
+
+from ldm.utils.errors import UserError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU; anything else a name torch knows, e.g. `cuda:1`."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises depends on the backend
+        raise UserError(f"device {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed in hardware there: recent GPUs, CPUs with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if device.type == "cpu" and cpuinfo.is_file() else ""
+    return "amx_bf16" in flags or "avx512_bf16" in flags

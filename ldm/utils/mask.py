@@ -1,0 +1,73 @@
+"""The mask rule, stated once: white = repaint, 1 = repaint, threshold 128."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.utils.errors import UserError
+from ldm.utils.image import decode
+
+THRESHOLD = 128
+
+log = logging.getLogger(__name__)
+
+
+def open_mask(path: str | Path, size: tuple[int, int], invert: bool = False, rule: str = "any") -> Tensor:
+    """Open a mask file that belongs to an image of `size` (width, height); see `parse_mask`."""
+    return parse_mask(decode(path), size, invert, rule, name=f"mask {path}")
+
+
+def parse_mask(
+    image: Image.Image, size: tuple[int, int], invert: bool = False, rule: str = "any", name: str = "mask"
+) -> Tensor:
+    """Picture of a mask -> (1, 1, H, W) float32 of zeros and ones, 1 = repaint.
+
+    A pixel is repainted where its value is 128 or more. Under the rule `any` the value is the brightest channel (so red
+    on black works), the alpha channel where the colours are all the same, and 255 for 1 in a mask of zeros and ones;
+    under the rule `luma` it is the brightness alone, as in the original's script. A mask of the image's shape but of
+    another size is resized (nearest) and this is logged.
+
+    Args:
+        size: width and height of the image that the mask belongs to.
+        invert: black = repaint.
+        name: what error messages call the mask.
+
+    Raises:
+        UserError: nothing is selected, or the mask has another aspect ratio than the image.
+    """
+    values = np.array(image.convert("L")) if rule == "luma" else _values(image)
+    selected = _fit(Image.fromarray(values), size, name) >= THRESHOLD
+    if invert:
+        selected = ~selected
+    if not selected.any():
+        asked = "black = repaint, as inverted" if invert else "white = repaint"
+        raise UserError(f"{name}: nothing is selected ({asked}; values go from {values.min()} to {values.max()}, "
+                        f"threshold {THRESHOLD})")  # fmt: skip
+    return torch.from_numpy(selected)[None, None].float()
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    """(H, W) uint8: how much each pixel is selected, wherever the file keeps it."""
+    pixels = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    values = pixels[..., :3].max(axis=-1)
+    if pixels.shape[-1] == 4:
+        alpha = pixels[..., 3]
+        painted_in_alpha = (pixels[..., :3] == pixels[0, 0, :3]).all() and alpha.min() < alpha.max()
+        values = alpha if painted_in_alpha else np.minimum(values, alpha)
+    return values * 255 if values.max() == 1 else values
+
+
+def _fit(mask: Image.Image, size: tuple[int, int], name: str) -> np.ndarray:
+    (w, h), (width, height) = mask.size, size
+    if (w, h) != (width, height):
+        if (h, w) == (width, height):
+            raise UserError(f"{name}: transposed, it is {w}x{h} and the image {width}x{height}")
+        if abs(w * height - h * width) > max(w + h, width + height) / 2:  # more than rounding to whole pixels explains
+            raise UserError(f"{name}: is {w}x{h} and the image {width}x{height}, another aspect ratio")
+        log.warning("%s: resized from %dx%d to the image's %dx%d", name, w, h, width, height)
+        mask = mask.resize(size, Image.Resampling.NEAREST)
+    return np.array(mask)
