@@ -53,6 +53,10 @@ class Object:
     box: tuple[int, int, int, int]
     mask: np.ndarray  # (H, W) bool: pixels in which the thing is visible
 
+    @property
+    def caption(self) -> str:
+        return object_caption(self)
+
 
 @dataclass(frozen=True)
 class Scene:

@@ -1,0 +1,104 @@
+"""Exemplar augmentation of Paint by Example: what keeps the model from copying the exemplar back into the hole.
+
+The original's transforms, with the defaults of the albumentations release it pins (0.4.3); newer releases kept the
+names but made the elastic transform a no-op. Lengths hold at 224 x 224 pixels and scale with the exemplar's size.
+"""
+
+import math
+from functools import lru_cache
+from random import Random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROTATION = 20.0  # degrees
+AFFINE_JITTER = 50.0  # pixels at 224
+ELASTIC_ALPHA, ELASTIC_SIGMA = 1.0, 50.0  # pixels at 224
+REFERENCE_SIZE = 224
+
+
+def augment(image: Tensor, rng: Random) -> Tensor:
+    """Flip (p .5), rotation within 20 degrees (p .5), elastic transform with affine jitter (p .3), box blur (p .3).
+
+    Rotation and elastic transform are resampled once, together: (3, S, S) float in, the same out, borders mirrored.
+    """
+    size = image.shape[-1]
+    if rng.random() < 0.5:
+        image = image.flip(-1)
+    rotate, blur, elastic = rng.random() < 0.5, rng.random() < 0.3, rng.random() < 0.3
+    matrix, displacement = np.eye(3), None
+    if rotate:
+        matrix = rotation(rng.uniform(-ROTATION, ROTATION), size)
+    if elastic:
+        matrix = affine_jitter(size, rng) @ matrix
+        displacement = elastic_displacement(size, rng)
+    if rotate or elastic:
+        image = warp(image, matrix, displacement)
+    if blur:
+        largest = max(3, int(7 * size / REFERENCE_SIZE) | 1)
+        image = box_blur(image, rng.randrange(3, largest + 1, 2))
+    return image
+
+
+def rotation(degrees: float, size: int) -> np.ndarray:
+    """3x3 matrix that turns pixel positions (x, y, 1) counter-clockwise about the picture's centre."""
+    cos, sin, c = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), size / 2
+    return np.array([[cos, sin, (1 - cos) * c - sin * c], [-sin, cos, sin * c + (1 - cos) * c], [0, 0, 1]])
+
+
+def affine_jitter(size: int, rng: Random) -> np.ndarray:
+    """3x3 matrix that moves three corners of the central square (2/3 of the side) by U(-50, 50) pixels each way."""
+    centre, reach, jitter = size // 2, size // 3, AFFINE_JITTER * size / REFERENCE_SIZE
+    before = np.array([[1, 1], [1, -1], [-1, -1]]) * reach + centre
+    after = before + np.array([[rng.uniform(-jitter, jitter) for _ in range(2)] for _ in range(3)])
+    ones = np.ones((3, 1))
+    return np.linalg.solve(np.hstack([before, ones]), np.hstack([after, ones])).T
+
+
+def elastic_displacement(size: int, rng: Random) -> np.ndarray:
+    """(2, size, size) displacements (x, y) in pixels: alpha times uniform noise in [-1, 1] under a Gaussian of sigma.
+
+    With the original's alpha of 1 and sigma of 50 it stays below a twentieth of a pixel; the affine jitter does the work.
+    """
+    scale = size / REFERENCE_SIZE
+    noise = np.random.default_rng(rng.getrandbits(64)).uniform(-1, 1, (2, size, size))
+    smooth = _gaussian(size, ELASTIC_SIGMA * scale)
+    # Coarser pixels average fewer draws, which raises the field's deviation by 1 / scale: taken out again.
+    return smooth @ noise @ smooth.T * (ELASTIC_ALPHA * scale**2)
+
+
+@lru_cache(maxsize=8)
+def _gaussian(size: int, sigma: float) -> np.ndarray:
+    """(size, size) matrix of a Gaussian filter along one axis, cut at 4 sigma, borders mirrored (edge repeated)."""
+    radius = int(4 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    source = (np.arange(size)[:, None] + np.arange(-radius, radius + 1)) % (2 * size)
+    source = np.minimum(source, 2 * size - 1 - source)
+    matrix = np.zeros((size, size))
+    np.add.at(matrix, (np.arange(size)[:, None].repeat(2 * radius + 1, 1), source), weights / weights.sum())
+    return matrix
+
+
+def warp(image: Tensor, matrix: np.ndarray, displacement: np.ndarray | None = None) -> Tensor:
+    """Move the picture's points by `matrix`: output(p) = image(matrix^-1 (p + displacement(p))).
+
+    Bilinear; borders mirrored. `image` is (3, S, S), points are (x, y) in pixels.
+    """
+    size = image.shape[-1]
+    line = np.arange(size, dtype=np.float64)
+    points = np.stack([line[None].repeat(size, 0), line[:, None].repeat(size, 1)])
+    if displacement is not None:
+        points = points + displacement
+    inverse = np.linalg.inv(matrix)
+    source = np.tensordot(inverse[:2, :2], points, 1) + inverse[:2, 2, None, None]
+    grid = torch.from_numpy(source * (2 / (size - 1)) - 1).float().permute(1, 2, 0)
+    # align_corners=True with reflection mirrors about the centres of the border pixels ("reflect 101").
+    return F.grid_sample(image[None], grid[None], mode="bilinear", padding_mode="reflection", align_corners=True)[0]
+
+
+def box_blur(image: Tensor, kernel: int) -> Tensor:
+    """Mean over kernel x kernel pixels (kernel odd), borders mirrored."""
+    padded = F.pad(image[None], (kernel // 2,) * 4, mode="reflect")
+    return F.avg_pool2d(padded, kernel, stride=1)[0]

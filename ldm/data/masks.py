@@ -1,0 +1,60 @@
+"""Training masks: the extended box itself, or a shape whose sides are Bezier curves bulging towards it.
+
+All masks are uint8, 255 = repaint, 0 = keep.
+"""
+
+from random import Random
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ldm.data.crops import Box
+
+
+def box_mask(box: Box, width: int, height: int) -> np.ndarray:
+    """(height, width) uint8: 255 within the box."""
+    x0, y0, x1, y1 = box
+    mask = np.zeros((height, width), np.uint8)
+    mask[y0:y1, x0:x1] = 255
+    return mask
+
+
+def bezier_mask(box: Box, extended: Box, width: int, height: int, rng: Random, jitter: int = 5) -> np.ndarray:
+    """(height, width) uint8: 255 within the polygon of `bezier_outline`."""
+    mask = Image.new("L", (width, height))
+    ImageDraw.Draw(mask).polygon(bezier_outline(box, extended, rng, jitter), fill=255)
+    return np.asarray(mask)
+
+
+def bezier_outline(box: Box, extended: Box, rng: Random, jitter: int) -> list[tuple[float, float]]:
+    """Four quadratic Bezier curves from corner to corner of the box (top, right, bottom, left).
+
+    The middle control point of a side lies at half its length, on the extended box. 18 points a curve are moved by up
+    to `jitter` pixels each way; a point that repeats an x or a y of its curve is left out, as in the original.
+    """
+    x0, y0, x1, y1 = box
+    ex0, ey0, ex1, ey1 = extended
+    xm, ym = (x0 + x1) / 2, (y0 + y1) / 2
+    curves = (
+        ((x0, y0), (xm, ey0), (x1, y0)),
+        ((x1, y0), (ex1, ym), (x1, y1)),
+        ((x1, y1), (xm, ey1), (x0, y1)),
+        ((x0, y1), (ex0, ym), (x0, y0)),
+    )
+    outline = []
+    for nodes in curves:
+        xs, ys = set(), set()
+        for i in range(1, 19):
+            x, y = (_quadratic(*coordinates, i * 0.05) for coordinates in zip(*nodes, strict=True))
+            if x in xs or y in ys:
+                continue
+            xs.add(x)
+            ys.add(y)
+            outline.append((x + rng.randint(-jitter, jitter), y + rng.randint(-jitter, jitter)))
+    return outline
+
+
+def _quadratic(a: float, b: float, c: float, t: float) -> float:
+    """The curve's value at t. The order of the operations matters: repeated values are found by exact comparison."""
+    s = 1.0 - t
+    return (s * a + (2.0 * t) * b) * s + (t * t) * c

@@ -1,0 +1,14 @@
+"""The pixel normalisation that every CLIP model expects (Radford et al. 2021)."""
+
+import torch
+from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in [0, 1]
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def clip_normalise(pixels: Tensor) -> Tensor:
+    """(..., 3, H, W) RGB in [0, 1] -> the same, normalised for CLIP."""
+    mean = torch.tensor(CLIP_MEAN, dtype=pixels.dtype, device=pixels.device)[:, None, None]
+    std = torch.tensor(CLIP_STD, dtype=pixels.dtype, device=pixels.device)[:, None, None]
+    return (pixels - mean) / std
