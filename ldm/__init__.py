@@ -1,0 +1,23 @@
+"""Image editing by latent diffusion: an image, a mask and an exemplar in, the edited image out.
+
+import ldm
+model = ldm.load("toyworld")
+result = ldm.ExemplarEditor(model)(image, mask, exemplar, seed=0)
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["ExemplarEditor", "load"]
+
+
+def __getattr__(name: str) -> Any:  # on first use: `import ldm` alone stays fast
+    if name == "load":
+        from ldm.checkpoints.load import load
+
+        return load
+    if name == "ExemplarEditor":
+        from ldm.editors.exemplar import ExemplarEditor
+
+        return ExemplarEditor
+    raise AttributeError(f"module 'ldm' has no attribute {name!r}")

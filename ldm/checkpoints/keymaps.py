@@ -1,0 +1,134 @@
+"""Where each tensor of our models is found in other people's files.
+
+Inside a network our parameter names are the official checkpoints' own, so a map only renames roots. CLIP is the
+exception: it has open_clip's names here and Hugging Face's in the official files, which also keep q, k and v apart. A
+dialect maps one name of ours to the names whose tensors, concatenated along the first axis, are its value.
+"""
+
+import re
+from collections.abc import Callable
+
+Dialect = Callable[[str], tuple[str, ...]]
+
+OFFICIAL_ROOTS = {
+    "unet.": "model.diffusion_model.",
+    "autoencoder.": "first_stage_model.",
+    "conditioner.mapper.": "cond_stage_model.mapper.",
+    "conditioner.final_ln.": "cond_stage_model.final_ln.",
+    "conditioner.proj_out.": "proj_out.",
+    "conditioner.learnable_vector": "learnable_vector",
+}
+
+# open_clip's name -> Hugging Face's
+VISION_NAMES = {
+    "class_embedding": "embeddings.class_embedding",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "conv1.": "embeddings.patch_embedding.",
+    "ln_pre.": "pre_layrnorm.",
+    "ln_post.": "post_layernorm.",
+}
+TEXT_NAMES = {
+    "token_embedding.": "embeddings.token_embedding.",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.": "final_layer_norm.",
+}
+BLOCK_NAMES = {
+    "ln_1.": "layer_norm1.",
+    "ln_2.": "layer_norm2.",
+    "attn.out_proj.": "self_attn.out_proj.",
+    "mlp.c_fc.": "mlp.fc1.",
+    "mlp.c_proj.": "mlp.fc2.",
+}
+
+VISUAL, TEXT = "conditioner.encoder.visual.", "conditioner.encoder.text."
+
+# In official files, and no weights: left out by name, and nothing else is.
+SCHEDULE_BUFFERS = (
+    "betas",
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
+)
+EMA_COUNTERS = ("model_ema.decay", "model_ema.num_updates")
+
+
+def is_skipped(name: str) -> bool:
+    """Whether an official file's entry is known to be no weight: buffers, counters, the autoencoder's training loss."""
+    return (
+        name in SCHEDULE_BUFFERS
+        or name in EMA_COUNTERS
+        or name.endswith("embeddings.position_ids")
+        or name.startswith("first_stage_model.loss.")
+    )
+
+
+def own(name: str) -> tuple[str, ...]:
+    """Files that this package wrote."""
+    return (name,)
+
+
+def official(name: str) -> tuple[str, ...]:
+    """Paint by Example's `model.ckpt` and Stable Diffusion 1.x, in their LDM format."""
+    for ours, theirs in (VISUAL, "vision_model."), (TEXT, "text_model."):
+        if name.startswith(ours):
+            return _hugging_face(name, ours, "cond_stage_model.transformer." + theirs)
+    return (_rename(name, OFFICIAL_ROOTS),)
+
+
+def official_flat(name: str) -> tuple[str, ...]:
+    """The same as newer versions of transformers save it: without the level `vision_model.` or `text_model.`."""
+    return tuple(re.sub(r"(?<=\.transformer\.)(vision|text)_model\.", "", source) for source in official(name))
+
+
+OFFICIAL: tuple[Dialect, ...] = (own, official, official_flat)
+
+
+def clip_vision(prefix: str, hugging_face: bool) -> Dialect:
+    """A CLIP file whose vision tower is under `prefix` ("" if it holds nothing else), for our names under VISUAL."""
+    if hugging_face:
+        return lambda name: _hugging_face(name, VISUAL, prefix)
+    return lambda name: (prefix + name.removeprefix(VISUAL),)
+
+
+CLIP_VISION_FILES: tuple[tuple[str, bool], ...] = (  # prefix of the tower, whether the names are Hugging Face's
+    ("visual.", False),  # open_clip and OpenAI
+    ("vision_model.", True),
+    ("image_encoder.visual.", False),  # our own contrastive training
+    (VISUAL, False),
+    ("cond_stage_model.transformer.vision_model.", True),  # Paint by Example
+    ("", False),
+    ("", True),
+)
+
+
+def ema_name(name: str) -> str:
+    """The moving average of the official parameter `model.*`: its name below `model.`, without dots."""
+    return "model_ema." + name.removeprefix("model.").replace(".", "")
+
+
+def _hugging_face(name: str, ours: str, theirs: str) -> tuple[str, ...]:
+    rest = name.removeprefix(ours)
+    if block := re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", rest):
+        index, rest = block.groups()
+        theirs += f"encoder.layers.{index}."
+        if fused := re.fullmatch(r"attn\.in_proj_(weight|bias)", rest):
+            return tuple(f"{theirs}self_attn.{part}_proj.{fused[1]}" for part in "qkv")
+        renamed = _rename(rest, BLOCK_NAMES)
+    else:
+        renamed = _rename(rest, VISION_NAMES if ours == VISUAL else TEXT_NAMES)
+    return (theirs + renamed,)
+
+
+def _rename(name: str, table: dict[str, str]) -> str:
+    for ours, theirs in table.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name

@@ -1,0 +1,162 @@
+"""Models from files: built without memory, then filled tensor by tensor, strictly."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from ldm.checkpoints.io import read_tensors
+from ldm.checkpoints.keymaps import OFFICIAL, Dialect, is_skipped
+from ldm.checkpoints.surgery import FIRST_CONV, prefer_ema
+from ldm.config import ROOT, build, load_config
+from ldm.utils.errors import UserError
+
+
+def load(
+    config: str | Path | DictConfig,
+    file: str | Path | Sequence[str | Path] | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    root: str | None = None,
+) -> nn.Module:
+    """Build the model of a config and fill it from a checkpoint, for use: in eval mode, without gradients.
+
+    Files of this package and official ones (Paint by Example, Stable Diffusion 1.x; `.ckpt` or `.safetensors`) are told
+    apart by their content. No pickle is executed. Every tensor of the model must be in the file with its shape, and
+    every tensor of the file in the model, save those that `keymaps.is_skipped` names.
+
+    Args:
+        config: a file, a name in `configs/` such as "toyworld", or a loaded config. Its `model` is built.
+        file: the weights, possibly in several files; by default the config's `checkpoint`.
+        dtype: of the floating-point weights, cast while reading; float32 by default.
+        root: fill a model that is only a part of the file's, e.g. "autoencoder"; the file's other parts are left alone.
+
+    Raises:
+        UserError: the config or a file is wrong, or they do not fit each other.
+    """
+    label = "the config given" if isinstance(config, DictConfig) else f"config {config}"
+    config = config if isinstance(config, DictConfig) else load_config(config)
+    if "model" not in config:
+        raise UserError(f"{label}: it has no `model`")
+    files = _files(config, file, label)
+    model = build_empty(config.model)
+    tensors, source = read_files(files)
+    prefix = f"{root}." if root else ""
+    shapes = {prefix + name: tensor.shape for name, tensor in model.state_dict().items()}
+    values = take(shapes, tensors, source, device=device, dtype=dtype or torch.float32, within=prefix)
+    fill(model, {name.removeprefix(prefix): value for name, value in values.items()})
+    return model.eval().requires_grad_(False)
+
+
+def build_empty(node: DictConfig) -> nn.Module:
+    """Build a model on the meta device: shapes without memory, and nothing initialised."""
+    with torch.device("meta"):
+        return build(node)
+
+
+def read_files(files: Iterable[str | Path]) -> tuple[dict[str, Tensor], str]:
+    """The tensors of all files together, moving averages preferred, and the files' names for messages."""
+    files = list(files)
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        found, averages = prefer_ema(read_tensors(file), str(file))
+        if averages:
+            print(
+                f"{file}: its {averages} moving averages (model_ema.*) are used, not the raw weights", file=sys.stderr
+            )
+        if twice := tensors.keys() & found.keys():
+            raise UserError(f"checkpoint {file}: {min(twice)} is in an earlier file too")
+        tensors |= found
+    return tensors, ", ".join(map(str, files))
+
+
+def choose(names: Iterable[str], tensors: Mapping[str, Tensor], dialects: Sequence[Dialect]) -> Dialect:
+    """The dialect in which most of our names are found."""
+    names = list(names)
+    return max(dialects, key=lambda dialect: sum(all(part in tensors for part in dialect(name)) for name in names))
+
+
+def take(
+    shapes: Mapping[str, torch.Size],
+    tensors: Mapping[str, Tensor],
+    source: str,
+    dialect: Dialect | None = None,
+    skip: Callable[[str], bool] = is_skipped,
+    within: str = "",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """Read the tensors of the given names (ours) and shapes out of a file's, strictly: a copy in `dtype` on `device`.
+
+    Args:
+        source: the file's name, for messages.
+        dialect: the file's; found out by default.
+        skip: which of the file's names may be left over.
+        within: leave the file's tensors outside this root of ours alone.
+
+    Raises:
+        UserError: one line with what is missing, left over or of another shape: the counts and the first three names.
+    """
+    dialect = dialect or choose(shapes, tensors, OFFICIAL)
+    parts = {name: dialect(name) for name in shapes}
+    used = list(chain.from_iterable(parts.values()))
+    missing = [part for part in used if part not in tensors]
+    if len(missing) == len(used):
+        raise UserError(f"checkpoint {source}: nothing of the model is in it; it starts with {_three(tensors)}")
+    inside = dialect(within)[0]
+    surplus = [name for name in tensors.keys() - used if name.startswith(inside) and not skip(name)]
+    misshapen = {}
+    for name, sources in parts.items():
+        if all(part in tensors for part in sources):
+            found = _joint_shape([tensors[part].shape for part in sources])
+            if found != tuple(shapes[name]):
+                misshapen[name] = f"{sources[0]} {found}, expected {tuple(shapes[name])}"
+    counted = {"missing": missing, "unexpected": sorted(surplus), "of another shape": misshapen.values()}
+    if problems := "; ".join(f"{len(names)} {what}: {_three(names)}" for what, names in counted.items() if names):
+        hint = "; scripts/modify_checkpoints.py adds input channels" if FIRST_CONV in misshapen else ""
+        raise UserError(f"checkpoint {source}: does not fit the model: {problems}{hint}")
+    return {name: _join([tensors[part] for part in sources], device, dtype) for name, sources in parts.items()}
+
+
+def fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Put tensors in the place of all of a model's parameters and buffers, which may be on the meta device."""
+    model.load_state_dict(values, assign=True)
+    empty = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_meta]
+    if empty:  # e.g. a buffer that is not in the state dict: the network has to make it when it is used
+        raise RuntimeError(f"left without values: {', '.join(empty)}")
+
+
+def _files(config: DictConfig, file: str | Path | Sequence[str | Path] | None, label: str) -> list[str | Path]:
+    if file is None:
+        if not config.get("checkpoint"):
+            raise UserError(
+                f"{label}: it comes with no weights: name a file (pretrained_models/README.md says from where)"
+            )
+        named = config.checkpoint
+        return [ROOT / name for name in ([named] if isinstance(named, str) else named)]
+    return [file] if isinstance(file, str | Path) else list(file)
+
+
+def _three(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _joint_shape(shapes: Sequence[torch.Size]) -> tuple[int, ...] | None:
+    """The shape of tensors concatenated along the first axis; None if they do not fit together."""
+    if len(shapes) == 1:
+        return tuple(shapes[0])
+    if any(len(shape) == 0 or shape[1:] != shapes[0][1:] for shape in shapes):
+        return None
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def _join(parts: Sequence[Tensor], device: str | torch.device, dtype: torch.dtype) -> Tensor:
+    """One contiguous tensor of its own memory."""
+    to = dtype if parts[0].is_floating_point() else parts[0].dtype
+    copies = [part.to(device, to, copy=True, memory_format=torch.contiguous_format) for part in parts]
+    return copies[0] if len(copies) == 1 else torch.cat(copies)

@@ -1,0 +1,62 @@
+"""Changes to official checkpoints, on their own names: more input channels, moving averages in place of raw weights."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ldm.checkpoints.keymaps import EMA_COUNTERS, ema_name, official, own
+from ldm.utils.errors import UserError
+
+FIRST_CONV = "unet.input_blocks.0.0.weight"
+
+
+def first_conv(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the UNet's first convolution in a file, official or our own."""
+    return next((name for name in official(FIRST_CONV) + own(FIRST_CONV) if name in tensors), None)
+
+
+def expand_in_channels(tensors: Mapping[str, Tensor], in_channels: int, source: str) -> dict[str, Tensor]:
+    """Give the UNet's first convolution further input channels, which it ignores until it is trained: weights of 0.
+
+    Everything else, and the channels it has, stay bit-identical.
+
+    Args:
+        source: the file's name, for messages.
+
+    Raises:
+        UserError: there is no such convolution, or it has that many channels already.
+    """
+    name = first_conv(tensors)
+    if name is None:
+        raise UserError(f"checkpoint {source}: no UNet in it ({official(FIRST_CONV)[0]} is missing)")
+    weight = tensors[name]
+    if weight.ndim != 4:
+        raise UserError(f"checkpoint {source}: {name} is {tuple(weight.shape)}, expected a 2-D convolution")
+    have = weight.shape[1]
+    if have >= in_channels:
+        raise UserError(f"checkpoint {source}: its UNet already has {have} input channels (asked for: {in_channels})")
+    out, _, height, width = weight.shape
+    return {**tensors, name: torch.cat([weight, weight.new_zeros(out, in_channels - have, height, width)], dim=1)}
+
+
+def prefer_ema(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], int]:
+    """Put a full set of moving averages (`model_ema.*`) in place of the raw UNet weights, and drop the set.
+
+    Returns:
+        the tensors, and how many were replaced: 0 without such a set, as in sd-v1-4.ckpt, which holds averages only.
+
+    Raises:
+        UserError: the set is not complete.
+    """
+    averages = {name for name in tensors if name.startswith("model_ema.")} - set(EMA_COUNTERS)
+    if not averages:
+        return dict(tensors), 0
+    raw = {name: ema_name(name) for name in tensors if name.startswith("model.")}
+    if averages != set(raw.values()):
+        odd = sorted(averages ^ set(raw.values()))
+        raise UserError(
+            f"checkpoint {source}: {len(odd)} model_ema.* without its model.* or the reverse: {', '.join(odd[:3])}"
+        )
+    kept = {name: tensors[raw.get(name, name)] for name in tensors if not name.startswith("model_ema.")}
+    return kept, len(raw)
