@@ -60,7 +60,7 @@ def affine_jitter(size: int, rng: Random) -> np.ndarray:
 def elastic_displacement(size: int, rng: Random) -> np.ndarray:
     """(2, size, size) displacements (x, y) in pixels: alpha times uniform noise in [-1, 1] under a Gaussian of sigma.
 
-    With the original's alpha of 1 and sigma of 50 it stays below a twentieth of a pixel; the affine jitter does the work.
+    With the original's alpha of 1 and sigma of 50 it stays below a twentieth of a pixel: the affine jitter does it all.
     """
     scale = size / REFERENCE_SIZE
     noise = np.random.default_rng(rng.getrandbits(64)).uniform(-1, 1, (2, size, size))

@@ -31,8 +31,8 @@ def extended_box(box: Box, width: int, height: int, rng: Random) -> Box:
 def square_window(box: Box, width: int, height: int, rng: Random, squash: bool = False) -> Box:
     """A square window that contains the (extended) box.
 
-    Its side is the picture's shorter side, at a random place along the longer one, then shrunk symmetrically by up to 0.6
-    of the distance between box and window. A square picture is kept whole.
+    Its side is the picture's shorter side, at a random place along the longer one, then shrunk symmetrically by up to
+    0.6 of the distance between box and window. A square picture is kept whole.
 
     Args:
         squash: when the box is longer than the picture's shorter side, so that no such window exists, return the whole

@@ -12,7 +12,6 @@ from random import Random
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as csv
 import torch
 import torch.nn.functional as F
@@ -31,11 +30,11 @@ AREA = (0.02, 0.8)  # of the picture, both ends included: smaller boxes show too
 
 
 class OpenImagesDataset(Epochs, Dataset):
-    """Items {"image" (3,S,S) in [-1,1], "mask" (1,S,S) with 1 = repaint, "exemplar" (3,E,E) for CLIP, "image_id", "box"}.
+    """Items with "image", "mask", "exemplar", "image_id" and "box"; one box of the picture is drawn uniformly.
 
-    Item i is a function of (seed, epoch, i); `set_epoch` makes new decisions. One box of the picture is drawn uniformly. The
-    mask is soft at its edge where the window was resized (bilinear). "box" is the drawn box (x0, y0, x1, y1) in pixels of the
-    item's image, float32.
+    image: (3, S, S) float32 in [-1, 1]. mask: (1, S, S) float32, 1 = repaint, soft at the edge where the window was
+    resized (bilinear). exemplar: (3, E, E) float32, normalised for CLIP. image_id: string. box: the drawn box (x0, y0,
+    x1, y1) in pixels of the item's image, float32. Item i is a function of (seed, epoch, i); see `set_epoch`.
 
     Args:
         root: folder with `images` and `annotations`.
@@ -103,7 +102,7 @@ class OpenImagesDataset(Epochs, Dataset):
             mask = box_mask(extended, width, height)
         window = square_window(extended, width, height, rng, self.squash)
         image = resize(to_tensor(cut(picture, window, fill=128)), self.size)
-        mask = resize(torch.from_numpy(cut(mask, window))[None].float() / 255, self.size)
+        mask = resize(torch.from_numpy(np.array(cut(mask, window)))[None].float() / 255, self.size)
 
         crop = Image.fromarray(cut(picture, padded_box(box, self.pad, width, height)))
         exemplar = exemplar_tensor(crop, self.exemplar_size)
@@ -138,7 +137,7 @@ def annotation_file(root: Path, split: str) -> Path:
 
 
 def read_boxes(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Image ids (N,) bytes, sorted, and their boxes (N, 4) float32 x0, y0, x1, y1 in 0..1, those of the allowed area only."""
+    """The boxes of allowed area: their image ids (N,) bytes, sorted, and (N, 4) float32 x0, y0, x1, y1 in 0..1."""
     names = ["ImageID", "XMin", "YMin", "XMax", "YMax"]
     types = dict(zip(names, [pa.binary()] + [pa.float64()] * 4, strict=True))
     try:
@@ -149,11 +148,9 @@ def read_boxes(file: Path) -> tuple[np.ndarray, np.ndarray]:
     ids = table["ImageID"]
     boxes = np.stack([table[name].to_numpy() for name in names[1:]], 1)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = (
-        (area >= AREA[0]) & (area <= AREA[1]) & (boxes[:, 0] < boxes[:, 2]) & (boxes >= 0).all(1) & (boxes <= 1).all(1)
-    )
-    longest = pc.max(pc.binary_length(ids)).as_py() or 1
-    ids = np.array(ids.filter(pa.array(kept)).to_pylist(), dtype=f"S{longest}")
+    kept = (area >= AREA[0]) & (area <= AREA[1]) & (boxes[:, 0] < boxes[:, 2]) & ((boxes >= 0) & (boxes <= 1)).all(1)
+    ids = ids.filter(pa.array(kept)).combine_chunks().dictionary_encode()
+    ids = np.array(ids.dictionary.to_pylist(), dtype=bytes)[ids.indices.to_numpy()]
     order = np.argsort(ids, kind="stable")
     return ids[order], boxes[kept][order].astype(np.float32)
 
@@ -163,9 +160,7 @@ def list_images(root: Path, split: str) -> tuple[list[Path], np.ndarray, np.ndar
     try:
         folders = sorted(entry.name for entry in os.scandir(root / "images") if entry.is_dir())
     except OSError as error:
-        raise UserError(
-            f"{root}: expected a folder `images` with the pictures of the splits ({error.strerror})"
-        ) from error
+        raise UserError(f"{root}: expected a folder `images` with the pictures ({error.strerror})") from error
     shards = [root / "images" / name for name in folders if name == split or name.startswith(f"{split}_")]
     ids, numbers = [], []
     for number, shard in enumerate(shards):

@@ -17,8 +17,8 @@ from ldm.utils.clip import clip_normalise
 class ToyCaptions(Epochs, Dataset):
     """Pairs {"pixels" (3, image_size, image_size) normalised for CLIP, "caption" string} for contrastive training.
 
-    Three items in four are the crop of one thing, augmented as exemplars are, with the thing's caption; the others are whole
-    scenes with the scene's caption. Which, is drawn anew each epoch.
+    Three items in four are the crop of one thing, augmented as exemplars are, with the thing's caption; the others are
+    whole scenes with the scene's caption. Which, is drawn anew each epoch.
 
     Args:
         root, split: what `scripts/make_toyworld.py` wrote.

@@ -198,7 +198,7 @@ def _draw(
     rng: np.random.Generator,
     unit: float,
 ):
-    """A thing at sub-pixel position `corner`: (premultiplied RGB (h, w, 3), coverage (h, w), first column, first row), in pixels."""
+    """A thing at sub-pixel `corner`: premultiplied RGB (h, w, 3), coverage (h, w), first column and row in pixels."""
     s = SUPERSAMPLING
     shape = stamp(name, round(side * s), max(1, round(0.9 * s * unit)))
     tone = np.asarray(colour, np.float32) + rng.uniform(-8, 8, 3).astype(np.float32)

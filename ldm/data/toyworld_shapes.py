@@ -1,8 +1,8 @@
 """The ten things of ToyWorld as analytic shapes: silhouette, pattern coordinates, shading and fixed details.
 
-Every shape lives in its own units with y pointing down; a shape function gets the coordinates of the sub-pixels and says
-which of them are inside, where the pattern falls (u, v), how much light arrives and what is painted over the pattern.
-Evaluating one costs about a millisecond, so the results are cached by (class, size).
+Every shape lives in its own units with y pointing down; a shape function gets the coordinates of the sub-pixels and
+says which of them are inside, where the pattern falls (u, v), how much light arrives and what is painted over the
+pattern. Evaluating one costs about a millisecond, so the results are cached by (class, size).
 """
 
 from collections.abc import Callable
