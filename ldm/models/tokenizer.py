@@ -81,7 +81,9 @@ class WordTokenizer:
     def _encode(self, prompt: str) -> list[int]:
         words = _words(prompt)
         if unknown := [word for word in words if word not in self._ids]:
-            raise UserError(f"prompt {prompt!r}: unknown word {unknown[0]!r}; this model knows {', '.join(self._ids)}")
+            known = list(self._ids)
+            listed = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+            raise UserError(f"prompt {prompt!r}: unknown word {unknown[0]!r}, expected words of: {listed}")
         if len(words) > self.context_length - 2:
             raise UserError(f"prompt {prompt!r}: {len(words)} words, expected at most {self.context_length - 2}")
         return [self._ids[word] for word in words]
