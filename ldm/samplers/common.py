@@ -38,7 +38,7 @@ def draw(noise: Noise | None, x: Tensor) -> Tensor:
     """The caller's next noise, as x; it travels to a GPU without holding up the host."""
     if noise is None:
         raise UserError("a sampler that adds noise in its steps was given no source of noise")
-    z = noise(*x.shape[1:])
+    z = noise(*x.shape[1:]).to(x.dtype)
     if x.is_cuda and not z.is_cuda:
-        z = z.pin_memory()
-    return z.to(x.device, x.dtype, non_blocking=True)
+        z = z.pin_memory()  # only from pinned memory does the copy not wait
+    return z.to(x.device, non_blocking=True)
