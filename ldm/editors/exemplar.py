@@ -1,0 +1,191 @@
+"""Edit by example (Paint by Example, Yang et al., 2211.13227): repaint a masked region after an exemplar picture."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ldm.diffusion.denoiser import Denoiser
+from ldm.diffusion.guidance import classifier_free_guidance
+from ldm.diffusion.schedule import sampling_timesteps
+from ldm.editors import compose
+from ldm.editors.settings import EditSettings
+from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.samplers import SAMPLERS
+from ldm.utils.clip import CLIP_MEAN, clip_normalise
+from ldm.utils.errors import UserError
+from ldm.utils.image import to_pil, to_tensor
+from ldm.utils.mask import parse_mask
+from ldm.utils.random import NoiseSource
+
+Progress = Callable[[int, int, Tensor, Tensor], None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """The edited pictures and what the model was shown.
+
+    Attributes:
+        images: one per sample, of the scene's size; RGBA with the scene's own alpha if it had one.
+        seeds: sample k alone is made again by `seed=seeds[k], n_samples=1`.
+        mask: the hole, mode L at the scene's size, 255 = repainted.
+        masked: the scene with its hole blanked, at the scene's size.
+        exemplar: the exemplar as the image encoder sees it.
+        settings: how the edit was made.
+    """
+
+    images: list[Image.Image]
+    seeds: list[int]
+    mask: Image.Image
+    masked: Image.Image
+    exemplar: Image.Image
+    settings: EditSettings
+
+
+class ExemplarEditor:
+    """Repaints the masked region of a scene after an exemplar, with a 9-channel model.
+
+    Args:
+        model: a `LatentDiffusion` with an exemplar conditioner, on any device and in any precision.
+        settings: used where a call does not say otherwise.
+    """
+
+    def __init__(self, model: LatentDiffusion, settings: EditSettings):
+        needed = 2 * model.autoencoder.latent_channels + 1
+        if model.unet.in_channels != needed:
+            raise UserError(
+                f"editing by example needs a UNet of {needed} input channels, this one has {model.unet.in_channels}"
+            )
+        if not hasattr(model.conditioner, "image_size"):
+            raise UserError(f"editing by example: {type(model.conditioner).__name__} takes no pictures")
+        self.model = model
+        self.settings = settings
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Image.Image,
+        mask: Image.Image | Tensor,
+        exemplar: Image.Image,
+        *,
+        callback: Progress | None = None,
+        start_seed: int | None = None,
+        **changes: object,
+    ) -> EditResult:
+        """Edit one scene.
+
+        Args:
+            image: the scene, of any size.
+            mask: what to repaint: a picture (white = repaint, see `ldm.utils.mask`) or (1, 1, H, W) of zeros and ones.
+            exemplar: what to paint, of any size; transparency is filled with the mean colour of CLIP's training data.
+            callback: `(i, t, x, x0)` after each step; x0 is the latent predicted so far.
+            start_seed: take every sample's start from this one seed; by default from its own.
+            changes: fields of `EditSettings`, e.g. `steps=20, seed=3`.
+
+        Raises:
+            UserError: an empty or ill-fitting mask, or a wrong setting.
+        """
+        settings = replace(self.settings, **changes)
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        if isinstance(mask, Image.Image):
+            mask = parse_mask(mask, image.size, rule=settings.mask_rule)
+        seeds = [settings.seed + k for k in range(settings.n_samples)]
+        start = None if start_seed is None else NoiseSource([start_seed])
+        seen = fit_exemplar(exemplar, self.model.conditioner.image_size, settings.exemplar_fit)
+        pixels = exemplar_pixels(seen, float16=settings.exemplar_fit == "original")
+
+        scene = to_tensor(image)
+        view = self._view(mask, settings)
+        window = view.to_model(view.cut(scene), self.model.multiple)
+        hole = view.mask_to_model(view.cut(mask), self.model.multiple)
+        z = self.sample(window, hole, pixels, NoiseSource(seeds), settings, callback, start)
+        return EditResult(
+            images=compose.lay_in(view.from_model(self.decode(z)), image, mask, view, settings),
+            seeds=seeds,
+            mask=Image.fromarray((mask[0, 0] * 255).byte().numpy()),
+            masked=to_pil(scene[0] * (1 - mask[0])),
+            exemplar=seen,
+            settings=settings,
+        )
+
+    def _view(self, mask: Tensor, settings: EditSettings) -> compose.View:
+        if settings.crop == "auto":
+            return compose.around_mask(mask, self.model.image_size, settings.feather)
+        height, width = mask.shape[-2:]
+        if max(height, width) > 2 * self.model.image_size:
+            advice = "`crop: auto` edits a square around the mask at that size"
+            log.warning("picture %dx%d, model trained at %d: %s", width, height, self.model.image_size, advice)
+        return compose.whole(mask)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        pixels: Tensor,
+        noise: NoiseSource,
+        settings: EditSettings,
+        callback: Progress | None = None,
+        start: NoiseSource | None = None,
+    ) -> Tensor:
+        """The edit itself, in latents (B, c, h, w) float32; B is the number of rows that `noise` draws.
+
+        Each row draws its start, then the posterior of the masked image, then the noise of each step.
+
+        Args:
+            image: (1 or B, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
+            mask: (1 or B, 1, H, W), 1 = repaint.
+            pixels: (1 or B, 3, S, S), see `exemplar_pixels`.
+            settings: sampler, steps, eta and guidance scale are read.
+            start: draw the start from here instead; noise's own is drawn all the same.
+        """
+        model, schedule = self.model, self.model.schedule
+        like = next(model.parameters())
+        shape = model.latent_shape(*image.shape[-2:])
+        x = noise.randn(*shape)
+        batch = len(x)
+        if start is not None:
+            x = start.randn(*shape).expand(batch, *shape)
+        image, mask = (v.to(like).expand(batch, *v.shape[1:]) for v in (image, mask))
+        concat = model.inpainting_channels(image, mask, noise.randn(*shape).to(like))
+        if bool((concat[:, -1] == 1).all()):
+            log.warning("the mask is too small for the model's latents to show it; `crop: auto` enlarges it")
+        denoise = classifier_free_guidance(
+            Denoiser(model.unet, schedule, model.prediction, concat),
+            cond=model.conditioner(pixels.to(like)).expand(batch, -1, -1),
+            uncond=model.conditioner.unconditional(batch),
+            scale=settings.guidance_scale,
+        )
+        timesteps = sampling_timesteps(settings.steps, schedule.num_timesteps)
+        eta = {"eta": settings.eta} if settings.sampler == "ddim" else {}
+        sampler = SAMPLERS[settings.sampler]
+        return sampler(denoise, x.to(like.device), schedule, timesteps, noise=noise.randn, callback=callback, **eta)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents -> pictures (B, 3, H, W) float32 on the CPU, about [-1, 1]."""
+        return self.model.decode(z.to(next(self.model.parameters()))).float().cpu()
+
+
+def fit_exemplar(exemplar: Image.Image, size: int, fit: str) -> Image.Image:
+    """Exemplar -> RGB square of the image encoder's `size`, bicubic; `fit` as in `EditSettings.exemplar_fit`."""
+    if exemplar.has_transparency_data and fit != "original":
+        rgba = exemplar.convert("RGBA")
+        exemplar = Image.new("RGBA", rgba.size, tuple(round(255 * c) for c in CLIP_MEAN))
+        exemplar.alpha_composite(rgba)
+    exemplar = exemplar.convert("RGB")
+    if fit == "crop":
+        return ImageOps.fit(exemplar, (size, size), Image.Resampling.BICUBIC)
+    return exemplar.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def exemplar_pixels(square: Image.Image, float16: bool = False) -> Tensor:
+    """The encoder's input (1, 3, S, S), normalised for CLIP; `float16` rounds it, as the original's script does."""
+    pixels = clip_normalise(torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255)
+    return pixels.half().float() if float16 else pixels

@@ -1,0 +1,42 @@
+"""An edit as files, in the folders of Paint by Example's script: `results/`, `source/` and `grid/`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ldm.editors.exemplar import EditResult
+from ldm.runs.outputs import labelled_row, save_png
+
+
+def save_edit(
+    result: EditResult, image: Image.Image, folder: Path, name: str, record: Mapping[str, Any], save: bool, grid: bool
+) -> list[Path]:
+    """Write an edit of `image`; returns the pictures' paths, `results/<name>_<seed>.png`.
+
+    Args:
+        record: written into each picture beside the edit's settings, which name that picture's own seed.
+        save: write the results and, once for the whole batch, what went in.
+        grid: write scene, mask, masked scene, exemplar as encoded and the results in one row.
+    """
+    first = f"{name}_{result.seeds[0]}"
+    paths = [folder / "results" / f"{name}_{seed}.png" for seed in result.seeds]
+    if save:
+        for path, picture, seed in zip(paths, result.images, result.seeds, strict=True):
+            save_png(picture, path, {**record, **asdict(replace(result.settings, seed=seed, n_samples=1))})
+        sources = {"GT": image, "mask": result.mask, "inpaint": result.masked, "ref": result.exemplar}
+        for kind, picture in sources.items():
+            save_png(picture, folder / "source" / f"{first}_{kind}.png")
+    if grid:
+        inputs = [
+            ("image", image),
+            ("mask", result.mask),
+            ("masked", result.masked),
+            ("exemplar as encoded", result.exemplar),
+        ]
+        results = [(f"seed {seed}", picture) for seed, picture in zip(result.seeds, result.images, strict=True)]
+        row = labelled_row([*inputs, *results])
+        save_png(row, folder / "grid" / f"grid-{first}.png", {**record, **asdict(result.settings)})
+    return paths if save else []

@@ -1,0 +1,31 @@
+"""A model ready to run: device and precision chosen, weights loaded."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ldm.checkpoints.load import load
+from ldm.config import build, load_config
+from ldm.utils.device import has_fast_bf16
+from ldm.utils.errors import UserError
+
+BIG = 200_000_000  # parameters; below, the time that bf16 saves is not worth its rounding
+
+
+def open_model(
+    config: str | Path, file: str | Path | None, device: torch.device, precision: str = "auto"
+) -> tuple[nn.Module, str]:
+    """Load a model in `full` (fp32) or `bf16` precision; `auto` is bf16 for a large model where the hardware has it.
+
+    Returns:
+        The model and the precision chosen.
+    """
+    node = load_config(config)
+    if "model" not in node:
+        raise UserError(f"config {config}: it has no `model`")
+    if precision == "auto":
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in build(node.model).parameters())
+        precision = "bf16" if size > BIG and has_fast_bf16(device) else "full"
+    return load(node, file, device, torch.bfloat16 if precision == "bf16" else torch.float32), precision

@@ -1,0 +1,75 @@
+"""Pictures to files: whole or not at all, with the settings that made them inside."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from ldm.utils.errors import UserError
+
+SETTINGS_KEY = "ldm"  # of the PNG text chunk
+MARGIN = 8
+
+
+def check_writable(folder: str | Path) -> None:
+    """Find out whether files could be written into a folder, existing or not, without leaving anything behind.
+
+    Raises:
+        UserError: they could not.
+    """
+    folder = Path(folder)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"output folder {folder}: cannot be written to ({existing}: {error.strerror})") from error
+
+
+def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG in one go, making its folder; `settings` go into a text chunk as JSON (see `read_settings`)."""
+    path = Path(path)
+    info = PngInfo()
+    if settings is not None:
+        info.add_text(SETTINGS_KEY, json.dumps(settings))
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(partial, format="PNG", pnginfo=info)
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings inside a PNG that `save_png` wrote."""
+    with Image.open(path) as image:
+        text = getattr(image, "text", {}).get(SETTINGS_KEY)
+    if text is None:
+        raise UserError(f"{path}: holds no settings of an edit")
+    return json.loads(text)
+
+
+def labelled_row(cells: Sequence[tuple[str, Image.Image]], height: int | None = None) -> Image.Image:
+    """Pictures side by side at one height (by default the first's) with a caption above each; transparency on grey."""
+    height = max(height or cells[0][1].height, 64)
+    font = ImageFont.load_default(size=min(max(height // 20, 10), 28))
+    line = sum(font.getmetrics())
+    scaled = [image.resize((max(round(image.width * height / image.height), 1), height)) for _, image in cells]
+    widths = [max(image.width, round(font.getlength(label))) for image, (label, _) in zip(scaled, cells, strict=True)]
+    row = Image.new("RGB", (sum(widths) + MARGIN * (len(cells) + 1), height + line + 2 * MARGIN), "white")
+    draw = ImageDraw.Draw(row)
+    x = MARGIN
+    for image, width, (label, _) in zip(scaled, widths, cells, strict=True):
+        draw.text((x, MARGIN // 2), label, fill="black", font=font)
+        row.paste((128, 128, 128), (x, MARGIN + line, x + image.width, MARGIN + line + height))
+        row.paste(image, (x, MARGIN + line), image if image.mode == "RGBA" else None)
+        x += width + MARGIN
+    return row
