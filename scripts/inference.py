@@ -1,0 +1,124 @@
+"""Edit a picture by example, with the flags and output folders of Paint by Example's script.
+
+python scripts/inference.py --image_path A.png --mask_path B.png --reference_path C.jpg --outdir results
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ldm.utils.cli import Parser, run
+
+IGNORED = ("n_imgs", "n_rows", "C", "f")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser("Repaint a region of a picture after an exemplar picture.")
+    only_if_given = {"argument_default": argparse.SUPPRESS}
+
+    add = parser.add_argument_group("pictures", **only_if_given).add_argument
+    add("--image_path", required=True, type=Path, help="the scene, of any size; it is edited at its own")
+    add("--mask_path", required=True, type=Path, help="what to repaint: white, or painted in alpha")
+    add("--reference_path", required=True, type=Path, help="the exemplar: what to paint there")
+    add("--invert_mask", action="store_true", help="black = repaint")
+    add("--H", type=positive, help="resize the scene to this height first")
+    add("--W", type=positive, help="resize the scene to this width first")
+
+    add = parser.add_argument_group("model", **only_if_given).add_argument
+    add("--config", default="toyworld", help="a config file, or a name in configs/")
+    add("--ckpt", type=Path, help="the weights, if not those that the config names")
+    add("--precision", choices=("auto", "full", "bf16", "autocast"), default="auto",
+        help="full is fp32; auto is bf16 for a large model on hardware that computes it, else full; "
+        "autocast is the original's name for bf16")  # fmt: skip
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+    add = parser.add_argument_group("output", **only_if_given).add_argument
+    add("--outdir", type=Path, default=Path("outputs/edit"), help="gets the folders results, source and grid")
+    add("--skip_save", action="store_true", help="write no results and sources")
+    add("--skip_grid", action="store_true", help="write no grid")
+    add("--n_iter", type=positive, default=1, help="number of batches; over all of them, sample k has seed + k")
+
+    group = parser.add_argument_group("edit", "What is not given here is as --edit says.", **only_if_given)
+    add = group.add_argument
+    add("--edit", default="default", help="default, original (as the original's script) or a YAML file of your own")
+    add("--sampler", help="ddim, ddpm, dpm_solver or plms")
+    add("--plms", dest="sampler", action="store_const", const="plms", help="the same as --sampler plms")
+    add("--steps", "--ddim_steps", type=int, help="sampling steps")
+    add("--scale", dest="guidance_scale", type=float, help="guidance scale, 1 for no guidance")
+    add("--eta", "--ddim_eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
+    add("--seed", type=int, help="seed of the first sample")
+    add("--n_samples", type=int, help="samples in a batch")
+    add("--fixed_code", action="store_true", help="start all samples from the same noise, that of --seed")
+    add("--crop", help="none, or auto: edit a square around the mask at the model's size (small masks, large scenes)")
+    add("--composite", help="feather, paste or none: how the background is kept")
+    add("--feather", type=int, help="width of the blend outside the mask, in pixels")
+    add("--exemplar_fit", help="stretch or crop the exemplar to the encoder's square; original")
+    for name in IGNORED:
+        add(f"--{name}", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return int(text)
+
+
+def main() -> None:
+    args = parse_args()
+    given = vars(args)
+
+    import torch.nn.functional as F
+    from PIL import Image
+    from tqdm import tqdm
+
+    from ldm import __version__
+    from ldm.editors.exemplar import ExemplarEditor
+    from ldm.editors.settings import EditSettings
+    from ldm.runs.edits import save_edit
+    from ldm.runs.model import open_model
+    from ldm.runs.outputs import check_writable
+    from ldm.runs.settings import edit_settings
+    from ldm.utils.device import choose_device
+    from ldm.utils.image import open_image
+    from ldm.utils.mask import open_mask
+
+    if unused := [f"--{name}" for name in IGNORED if name in given]:
+        print(f"note: {', '.join(unused)}: accepted for the original's sake, without effect", file=sys.stderr)
+    settings = edit_settings(args.edit, **{k: v for k, v in given.items() if k in EditSettings.__dataclass_fields__})
+    image, exemplar = open_image(args.image_path), open_image(args.reference_path)
+    mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule)
+    size = given.get("W", image.width), given.get("H", image.height)
+    if size != image.size:
+        image, mask = image.resize(size, Image.Resampling.LANCZOS), F.interpolate(mask, size[::-1], mode="nearest")
+    check_writable(args.outdir)
+
+    device = choose_device(args.device)
+    precision = "bf16" if args.precision == "autocast" else args.precision
+    model, precision = open_model(args.config, given.get("ckpt"), device, precision)
+    editor = ExemplarEditor(model, settings)
+    print(f"{size[0]}x{size[1]}, {settings.sampler}, {settings.steps} steps, guidance {settings.guidance_scale:g}, "
+          f"precision {precision}, {device}")  # fmt: skip
+    record = {
+        "version": __version__,
+        **{
+            key: str(value)
+            for key, value in given.items()
+            if key.endswith("_path") or key in ("config", "ckpt", "edit")
+        },
+        **{key: given[key] for key in ("invert_mask", "fixed_code", "H", "W") if key in given},
+        "precision": precision,
+        "device": str(device),
+    }
+    for batch in range(args.n_iter):
+        seed = settings.seed + batch * settings.n_samples
+        start_seed = settings.seed if "fixed_code" in given else None
+        with tqdm(total=settings.steps, desc=f"seed {seed}", unit="step", disable=None) as bar:
+            result = editor(image, mask, exemplar, seed=seed, start_seed=start_seed, callback=lambda *_: bar.update())  # noqa: B023
+        save, grid = "skip_save" not in given, "skip_grid" not in given
+        for path in save_edit(result, image, args.outdir, args.image_path.stem, record, save, grid):
+            print(path)
+
+
+if __name__ == "__main__":
+    run(main)
