@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ldm.nn.attention import GEGLU, Attention, AttentionBlock, attend
+from ldm.nn.attention import GEGLU, Attention, AttentionBlock, SpatialTransformer, attend
 from tests.golden_weights import fill
 
 
@@ -64,3 +64,9 @@ def test_geglu_gates_with_the_exact_gelu():
     value, gate = F.linear(x, layer.proj.weight, layer.proj.bias).split(6, dim=1)
     expected = value * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
     torch.testing.assert_close(layer(x), expected, atol=1e-14, rtol=0)
+
+
+def test_attention_layers_start_as_the_identity():
+    x = noise(2, 32, 3, 5)
+    assert torch.equal(AttentionBlock(32, 4).double()(x), x)
+    assert torch.equal(SpatialTransformer(32, 4, 6).double()(x, noise(2, 3, 6)), x)

@@ -41,6 +41,14 @@ def test_residual_block_starts_as_the_identity():
     assert torch.equal(ResBlock(32, 32, 12).double()(x, noise(2, 12)), x)
 
 
+def test_dropout_acts_in_training_alone():
+    block = fill(ResBlock(32, 32, 12, dropout=0.5)).double()
+    x, emb = noise(2, 32, 4, 4), noise(2, 12)
+    assert torch.equal(block(x, emb), block(x, emb))
+    block.train()
+    assert not torch.equal(block(x, emb), block(x, emb))
+
+
 def test_resampling_halves_and_doubles():
     x = torch.ones(1, 32, 6, 8)
     assert Downsample(32)(x).shape == (1, 32, 3, 4)
