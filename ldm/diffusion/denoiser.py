@@ -17,8 +17,8 @@ class Denoiser:
         network: `(x (B, C, H, W), t (B,) int64, context) -> (B, c, H, W)`.
         schedule: the one the network was trained with.
         prediction: what the network predicts, `eps` or `v`.
-        concat: (B, C - c, H, W) put behind x along the channels, for models that edit inside a mask. A batch that guidance
-            has multiplied gets it as often as needed.
+        concat: (B, C - c, H, W) put behind x along the channels, for models that edit inside a mask; repeated for a
+            batch that guidance has doubled.
     """
 
     def __init__(

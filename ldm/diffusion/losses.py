@@ -22,7 +22,7 @@ def diffusion_target(prediction: str, x0: Tensor, noise: Tensor, alpha_cumprod: 
 def min_snr_weight(alpha_cumprod: Tensor, gamma: float, prediction: str) -> Tensor:
     """Min-SNR-gamma loss weights (Hang et al., 2303.09556, section 3.4), the shape of `alpha_cumprod`.
 
-    With SNR = a / (1 - a) every prediction gets the same weight min(SNR, gamma) on x0: an error in eps is an error in x0
+    With SNR = a / (1 - a) every prediction is weighed by min(SNR, gamma) on x0: a squared error in eps is that in x0
     times SNR, one in v times SNR + 1.
     """
     snr = alpha_cumprod / (1 - alpha_cumprod)

@@ -1,6 +1,6 @@
 """The Gaussian process that links data, noise and noisy samples, and the ways to say the same prediction.
 
-`x = sqrt(a) x0 + sqrt(1 - a) eps` with `a = alphas_cumprod[t]`, passed as a float or as a tensor that broadcasts against x.
+`x = sqrt(a) x0 + sqrt(1 - a) eps` with `a = alphas_cumprod[t]`, a float or a tensor that broadcasts against x.
 """
 
 from torch import Tensor

@@ -19,11 +19,11 @@ Callback = Callable[[int, int, Tensor, Tensor], None]
 """`(i, t, x, x0)` after step i from timestep t: the sample, and the clean sample predicted on the way."""
 
 Hook = Callable[[Tensor, int], Tensor]
-"""`(x, t) -> x` after each step, before the callback, where t is the timestep whose noise level x now has, -1 when clean."""
+"""`(x, t) -> x` after each step, before its callback; t is the timestep whose noise level x now has, -1 for clean."""
 
 
 def time_grid(timesteps: Tensor | Iterable[int], schedule: Schedule, x: Tensor) -> tuple[list[int], Tensor]:
-    """The timesteps as plain numbers and as (S, B) int64 on x's device, so that nothing waits for the device in the loop.
+    """The timesteps as plain numbers and as (S, B) int64 on x's device, made before the loop so that it never waits.
 
     Raises:
         UserError: they do not strictly descend within the schedule.

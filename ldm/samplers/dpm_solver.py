@@ -25,7 +25,7 @@ def dpm_solver(
     """Sample from x (B, ...) at the level of `timesteps[0]` down to a clean sample; one call of `denoise` per timestep.
 
     The first step, which has no history, and the last, where the log-SNR is infinite, are of first order; the last one
-    arrives at the predicted x0 itself. Deterministic: `noise` is accepted like in every sampler, never drawn.
+    arrives at the predicted x0 itself. Deterministic: `noise` is accepted as in every sampler and never drawn.
     """
     steps, t_batch = time_grid(timesteps, schedule, x)
     alphas_cumprod = schedule.alphas_cumprod[steps].tolist()

@@ -23,10 +23,10 @@ def plms(
     callback: Callback | None = None,
     hook: Hook | None = None,
 ) -> Tensor:
-    """Sample from x (B, ...) at the level of `timesteps[0]` down to that of t = 0: S + 1 calls of `denoise` for S steps.
+    """Sample from x (B, ...) at the level of `timesteps[0]` down to that of t = 0: S steps, S + 1 calls of `denoise`.
 
-    The first step has no history: it averages eps here and at the end of a trial step, as latent diffusion does. The steps
-    should be evenly spaced, as the weights assume. Deterministic: `noise` is accepted like in every sampler, never drawn.
+    The first step has no history: it averages eps here and at the end of a trial step, as latent diffusion does. The
+    weights assume even spacing. Deterministic: `noise` is accepted as in every sampler and never drawn.
     """
     steps, t_batch = time_grid(timesteps, schedule, x)
     history: list[Tensor] = []  # of eps, newest first
