@@ -41,7 +41,7 @@ def ddim(
 def ddim_table(
     schedule: Schedule, timesteps: list[int], eta: float = 0.0
 ) -> tuple[list[float], list[float], list[float]]:
-    """alphas_cumprod at each of the descending timesteps, at the one after it (last: t = 0), and sigma (equation 16)."""
+    """alphas_cumprod at each of the descending timesteps, at the one after (last: t = 0), and sigma (equation 16)."""
     if not 0 <= eta <= 1:
         raise UserError(f"eta {eta}: expected a number from 0 (deterministic) to 1 (ancestral)")
     table = schedule.alphas_cumprod.tolist()

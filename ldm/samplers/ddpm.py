@@ -23,7 +23,7 @@ def ddpm(
 ) -> Tensor:
     """Sample from x (B, ...) at the level of `timesteps[0]` down to a clean sample; one call of `denoise` per timestep.
 
-    Each step draws from `q(x_prev | x, x0)` at the predicted x0, between neighbours on the grid; the last draws nothing.
+    Each step draws from `q(x_prev | x, x0)` at the predicted x0, between grid neighbours; the last draws nothing.
     """
     steps, t_batch = time_grid(timesteps, schedule, x)
     alphas = schedule.alphas_cumprod[steps].tolist()
