@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ldm.data.toyworld_backgrounds import BACKGROUNDS, paint_background, shade
 from ldm.data.toyworld_shapes import SHAPES, SUPERSAMPLING, TURN, stamp
 
 CLASSES = tuple(SHAPES)
@@ -23,24 +24,8 @@ COLOURS = {
     "pink": (246, 132, 186),
 }
 PATTERNS = ("plain", "striped", "dotted", "checkered")
-BACKGROUNDS = {
-    "meadow": "on a meadow",
-    "beach": "on a beach",
-    "room": "in a room",
-    "sunset": "at sunset",
-    "snow": "in the snow",
-}
-VOCABULARY = sorted(
-    {
-        "a",
-        "an",
-        "and",
-        *CLASSES,
-        *COLOURS,
-        *PATTERNS[1:],
-        *(word for place in BACKGROUNDS.values() for word in place.split()),
-    }
-)
+_PLACES = {name: words for name, (_, words) in BACKGROUNDS.items()}
+VOCABULARY = sorted({"a", "an", "and", *CLASSES, *COLOURS, *PATTERNS[1:], *" ".join(_PLACES.values()).split()})
 
 
 @dataclass(frozen=True)
@@ -74,108 +59,13 @@ def object_caption(thing: Object) -> str:
 
 def scene_caption(things: Sequence[Object], background: str) -> str:
     """'a red striped ball and a blue mug on a meadow': no punctuation, only words of VOCABULARY."""
-    return f"{' and '.join(object_caption(thing) for thing in things)} {BACKGROUNDS[background]}"
+    return f"{' and '.join(object_caption(thing) for thing in things)} {_PLACES[background]}"
 
 
 def scene_id(seed: int, split: str, index: int) -> int:
     """The 64-bit number of scene `index` of a split: scenes of other seeds or splits are other scenes."""
     digest = hashlib.blake2b(f"toyworld {seed} {split} {index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
-
-
-def _shade(colour: Sequence[float], amount: float) -> np.ndarray:
-    """Towards white for a positive amount, towards black for a negative one."""
-    colour = np.asarray(colour, np.float32)
-    return colour + (255 - colour) * amount if amount > 0 else colour * (1 + amount)
-
-
-def _ramp(position: np.ndarray, *colours: Sequence[float]) -> np.ndarray:
-    """Piecewise linear colours for positions 0..1; returns (..., 3)."""
-    stops = np.linspace(0, 1, len(colours))
-    return np.stack([np.interp(position, stops, [c[k] for c in colours]) for k in range(3)], -1).astype(np.float32)
-
-
-def _background(kind: str, rng: np.random.Generator, size: int) -> tuple[np.ndarray, float]:
-    """((size, size, 3) float32 picture, height of the horizon as a fraction of the picture)."""
-    horizon, tone, phase, side = (
-        rng.uniform(0.4, 0.56),
-        rng.uniform(-0.08, 0.08),
-        rng.uniform(0, 6.3),
-        rng.uniform(0.12, 0.88),
-    )
-    line = (np.arange(size, dtype=np.float32) + 0.5) / size
-    x, y = line[None], line[:, None]
-
-    def layer(picture: np.ndarray, edge: np.ndarray | float, colours: np.ndarray, softness: float = 1.0) -> np.ndarray:
-        """Everything below `edge` (a height for every column) in other colours, anti-aliased."""
-        cover = np.clip((y - edge) * size / softness + 0.5, 0, 1) * np.ones_like(x)
-        return picture + (colours - picture) * cover[..., None]
-
-    def below(edge: float) -> np.ndarray:
-        return np.clip((line - edge) / (1 - edge), 0, 1)
-
-    def column(colours: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(colours[:, None], (size, size, 3))
-
-    def glow(
-        picture: np.ndarray, cx: float, cy: float, radius: float, colour: Sequence[float], halo: float
-    ) -> np.ndarray:
-        distance = np.hypot(x - cx, y - cy)
-        disc = np.clip((radius - distance) * size + 0.5, 0, 1)
-        strength = np.maximum(disc, halo * np.exp(-((distance / (3 * radius)) ** 2)))
-        return picture + (np.asarray(colour, np.float32) - picture) * strength[..., None]
-
-    sky = np.clip(line / horizon, 0, 1)
-    if kind == "meadow":
-        picture = column(_ramp(sky, _shade((92, 168, 236), tone), (206, 232, 250)))
-        picture = glow(picture, side, 0.14, 0.065, (255, 244, 190), 0.5)
-        hill = horizon - 0.05 + 0.05 * np.sin(5 * x + phase)
-        picture = layer(picture, hill, _shade((124, 184, 112), tone))
-        picture = layer(
-            picture,
-            horizon + 0.02 * np.sin(3 * x + 2 * phase),
-            column(_ramp(below(horizon), (142, 202, 92), _shade((92, 164, 62), tone))),
-        )
-    elif kind == "beach":
-        picture = column(_ramp(sky, _shade((110, 190, 240), tone), (226, 243, 250)))
-        sea = horizon + 0.13 + 0.015 * np.sin(7 * x + phase)
-        picture = layer(
-            picture, horizon, column(_ramp(below(horizon) * 3, _shade((30, 112, 176), tone), (70, 176, 206)))
-        )
-        picture = layer(picture, sea - 0.02, _shade((236, 246, 248), 0), 2)
-        picture = layer(
-            picture,
-            sea,
-            column(_ramp(below(horizon), (232, 206, 152), (244, 222, 172), _shade((238, 208, 150), tone))),
-            2,
-        )
-    elif kind == "room":
-        walls = ((236, 226, 210), (206, 220, 214), (214, 214, 232), (240, 216, 206))
-        wall = walls[int(rng.integers(len(walls)))]
-        picture = column(_ramp(sky, _shade(wall, 0.1), _shade(wall, -0.1))) * (1.04 - 0.1 * np.abs(x - side))[..., None]
-        floor = column(_ramp(below(horizon), _shade((156, 112, 78), tone), _shade((198, 152, 110), tone)))
-        picture = layer(picture, horizon, floor)
-        board = np.clip(1.5 - np.abs(y - horizon + 0.02) * size / 0.8, 0, 1) * np.ones_like(x)
-        picture = picture + (np.float32(250) - picture) * board[..., None] * 0.9
-    elif kind == "sunset":
-        picture = column(_ramp(sky, _shade((92, 66, 140), tone), (232, 112, 116), (255, 192, 108)))
-        picture = glow(picture, side, horizon - 0.05, 0.1, (255, 236, 160), 0.6)
-        picture = layer(picture, horizon - 0.04 + 0.04 * np.sin(4 * x + phase), _shade((108, 74, 122), tone))
-        picture = layer(
-            picture,
-            horizon + 0.01 * np.sin(3 * x - phase),
-            column(_ramp(below(horizon), (118, 88, 122), _shade((88, 68, 104), tone))),
-        )
-    else:
-        picture = column(_ramp(sky, _shade((150, 182, 212), tone), (220, 232, 242)))
-        peaks = horizon + 0.02 - 0.26 * np.abs(((x * 1.7 + phase) % 1) - 0.5)
-        picture = layer(picture, peaks, _shade((150, 172, 200), tone))
-        picture = layer(
-            picture,
-            horizon + 0.02 * np.sin(4 * x + phase),
-            column(_ramp(below(horizon), (248, 250, 254), _shade((212, 224, 240), tone / 2))),
-        )
-    return picture, float(horizon)
 
 
 def _second_tone(pattern: str, u: np.ndarray, v: np.ndarray, period: float, phase: np.ndarray) -> np.ndarray:
@@ -190,23 +80,17 @@ def _second_tone(pattern: str, u: np.ndarray, v: np.ndarray, period: float, phas
 
 
 def _draw(
-    name: str,
-    colour: Sequence[int],
-    pattern: str,
-    side: float,
-    corner: tuple[int, int],
-    rng: np.random.Generator,
-    unit: float,
+    name: str, colour: str, pattern: str, side: float, corner: Sequence[int], unit: float, rng: np.random.Generator
 ):
     """A thing at sub-pixel `corner`: premultiplied RGB (h, w, 3), coverage (h, w), first column and row in pixels."""
     s = SUPERSAMPLING
     shape = stamp(name, round(side * s), max(1, round(0.9 * s * unit)))
-    tone = np.asarray(colour, np.float32) + rng.uniform(-8, 8, 3).astype(np.float32)
+    tone = np.asarray(COLOURS[colour], np.float32) + rng.uniform(-8, 8, 3).astype(np.float32)
     phase, flip = rng.random(2), rng.random() < 0.5
     if pattern == "plain":
         coloured = shape.paint * tone + shape.ink
     else:
-        other = _shade(tone, -0.56) if pattern == "checkered" else _shade(tone, 0.88)
+        other = shade(tone, -0.56) if pattern == "checkered" else shade(tone, 0.88)
         period = 2 * max(0.31, 8.5 * unit / side) * (1.12 if name == "cube" else 1.0)
         if name == "ring":  # a whole number of periods around it, the row of dots in the middle of the band
             period, phase[1] = TURN / round(TURN / period), 0.5
@@ -228,7 +112,7 @@ def render_scene(generator: np.random.Generator | int, size: int = 64) -> Scene:
     rng = generator if isinstance(generator, np.random.Generator) else np.random.default_rng(generator)
     unit = size / 64
     background = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]
-    picture, horizon = _background(background, rng, size)
+    picture, horizon = paint_background(background, size, rng)
 
     wanted = 1 + int(rng.integers(3))
     places = _places(wanted, horizon, size, rng)
@@ -239,7 +123,7 @@ def render_scene(generator: np.random.Generator | int, size: int = 64) -> Scene:
         dx, dy = (line - (x0 + x1) / 2) / (0.56 * (x1 - x0)), (line - y1 + 0.8 * unit) / (2.6 * unit)
         picture = picture * (1 - 0.36 * np.exp(-((dx[None] ** 2 + dy[:, None] ** 2) ** 2)))[..., None]
         corner = (int(x0 * SUPERSAMPLING), int(y0 * SUPERSAMPLING))
-        rgb, cover, left, top = _draw(name, COLOURS[colour], pattern, side, corner, rng, unit)
+        rgb, cover, left, top = _draw(name, colour, pattern, side, corner, unit, rng)
         where = (slice(top, top + cover.shape[0]), slice(left, left + cover.shape[1]))
         picture[where] = picture[where] * (1 - cover[..., None]) + rgb
         for *_, seen in layers:
@@ -270,7 +154,7 @@ def _places(count: int, horizon: float, size: int, rng: np.random.Generator):
         name = CLASSES[int(rng.integers(len(CLASSES)))]
         _, (x0, y0, x1, y1), scale = SHAPES[name]
         side = int(rng.integers(sides[0], sides[1] + 1)) * scale * unit
-        width, height = ((x1 - x0) * side / max(x1 - x0, y1 - y0), (y1 - y0) * side / max(x1 - x0, y1 - y0))
+        width, height = (extent * side / max(x1 - x0, y1 - y0) for extent in (x1 - x0, y1 - y0))
         left = rng.uniform(margin * unit, size - margin * unit - width)
         bottom = rng.uniform(max(horizon * size + 5 * unit, height + margin * unit), size - 2 * unit)
         box = (left, bottom - height, left + width, bottom)
