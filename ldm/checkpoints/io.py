@@ -13,7 +13,7 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +119,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write {path}: {_line(error)}") from error
+        reason = getattr(error, "strerror", None) or _line(error)
+        raise UserError(f"cannot write {path}: {reason}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # as a rule it is gone by now
+            temporary.unlink()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ dialect maps one name of ours to the names whose tensors, concatenated along the
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 
 Dialect = Callable[[str], tuple[str, ...]]
 
@@ -112,6 +113,15 @@ CLIP_VISION_FILES: tuple[tuple[str, bool], ...] = (  # prefix of the tower, whet
 def ema_name(name: str) -> str:
     """The moving average of the official parameter `model.*`: its name below `model.`, without dots."""
     return "model_ema." + name.removeprefix("model.").replace(".", "")
+
+
+def tally(problems: Mapping[str, Collection[str]]) -> str:
+    """`3 missing: a, b, c; 5 unexpected: d, e, f, ...`: counts and the first three names; "" if there are none."""
+    return "; ".join(
+        f"{len(names)} {problem}: {', '.join(islice(names, 3))}{', ...' if len(names) > 3 else ''}"
+        for problem, names in problems.items()
+        if names
+    )
 
 
 def _hugging_face(name: str, ours: str, theirs: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ldm.checkpoints.io import read_tensors
-from ldm.checkpoints.keymaps import OFFICIAL, Dialect, is_skipped
+from ldm.checkpoints.keymaps import OFFICIAL, Dialect, is_skipped, tally
 from ldm.checkpoints.surgery import FIRST_CONV, prefer_ema
 from ldm.config import ROOT, build, load_config
 from ldm.utils.errors import UserError
@@ -106,7 +106,7 @@ def take(
     used = list(chain.from_iterable(parts.values()))
     missing = [part for part in used if part not in tensors]
     if len(missing) == len(used):
-        raise UserError(f"checkpoint {source}: nothing of the model is in it; it starts with {_three(tensors)}")
+        raise UserError(f"checkpoint {source}: nothing of the model is in it; it has {tally({'tensors': tensors})}")
     inside = dialect(within)[0]
     surplus = [name for name in tensors.keys() - used if name.startswith(inside) and not skip(name)]
     misshapen = {}
@@ -116,9 +116,10 @@ def take(
             if found != tuple(shapes[name]):
                 misshapen[name] = f"{sources[0]} {found}, expected {tuple(shapes[name])}"
     counted = {"missing": missing, "unexpected": sorted(surplus), "of another shape": misshapen.values()}
-    if problems := "; ".join(f"{len(names)} {what}: {_three(names)}" for what, names in counted.items() if names):
-        hint = "; scripts/modify_checkpoints.py adds input channels" if FIRST_CONV in misshapen else ""
-        raise UserError(f"checkpoint {source}: does not fit the model: {problems}{hint}")
+    if problems := tally(counted):
+        if FIRST_CONV in misshapen and tensors[dialect(FIRST_CONV)[0]].shape[1:2] < shapes[FIRST_CONV][1:2]:
+            problems += "; scripts/modify_checkpoints.py adds input channels"
+        raise UserError(f"checkpoint {source}: does not fit the model: {problems}")
     return {name: _join([tensors[part] for part in sources], device, dtype) for name, sources in parts.items()}
 
 
@@ -139,11 +140,6 @@ def _files(config: DictConfig, file: str | Path | Sequence[str | Path] | None, l
         named = config.checkpoint
         return [ROOT / name for name in ([named] if isinstance(named, str) else named)]
     return [file] if isinstance(file, str | Path) else list(file)
-
-
-def _three(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def _joint_shape(shapes: Sequence[torch.Size]) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ldm.checkpoints.keymaps import EMA_COUNTERS, ema_name, official, own
+from ldm.checkpoints.keymaps import EMA_COUNTERS, ema_name, official, own, tally
 from ldm.utils.errors import UserError
 
 FIRST_CONV = "unet.input_blocks.0.0.weight"
@@ -53,10 +53,8 @@ def prefer_ema(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Te
     if not averages:
         return dict(tensors), 0
     raw = {name: ema_name(name) for name in tensors if name.startswith("model.")}
-    if averages != set(raw.values()):
-        odd = sorted(averages ^ set(raw.values()))
-        raise UserError(
-            f"checkpoint {source}: {len(odd)} model_ema.* without its model.* or the reverse: {', '.join(odd[:3])}"
-        )
+    missing = [average for average in raw.values() if average not in averages]
+    if problems := tally({"missing": missing, "unexpected": sorted(averages - set(raw.values()))}):
+        raise UserError(f"checkpoint {source}: its moving averages do not match its raw weights: {problems}")
     kept = {name: tensors[raw.get(name, name)] for name in tensors if not name.startswith("model_ema.")}
     return kept, len(raw)
