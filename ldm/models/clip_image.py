@@ -1,17 +1,13 @@
 """CLIP's image tower, and the exemplar bottleneck of Paint by Example on top of it.
 
-CLIP: Radford et al., 2103.00020. The bottleneck (one class token, so that copying the exemplar is impossible) and the learnable
-unconditional vector: Yang et al., 2211.13227, section 3.2.
+CLIP: Radford et al., 2103.00020. The bottleneck (one class token, so that copying the exemplar is impossible) and the
+learnable unconditional vector: Yang et al., 2211.13227, section 3.2.
 """
 
 import torch
 import torch.nn.functional as F
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
-
-CLIP_MEAN: tuple[float, float, float] = OPENAI_DATASET_MEAN  # of RGB in [0, 1]
-CLIP_STD: tuple[float, float, float] = OPENAI_DATASET_STD
 
 
 class ClipImageEncoder(nn.Module):
@@ -32,7 +28,7 @@ class ClipImageEncoder(nn.Module):
         self.visual.proj = None  # the diffusion model takes the token before CLIP's projection
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Images (B, 3, S, S), normalised with `CLIP_MEAN` and `CLIP_STD` -> class tokens (B, width)."""
+        """Images (B, 3, S, S), normalised by `clip_normalise` -> class tokens (B, width)."""
         return self.visual(pixels)
 
 
@@ -59,7 +55,7 @@ class ExemplarConditioner(nn.Module):
         return self.encoder.image_size
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Exemplars (B, 3, S, S), normalised with `CLIP_MEAN` and `CLIP_STD` -> context (B, 1, context_dim)."""
+        """Exemplars (B, 3, S, S), normalised by `clip_normalise` -> context (B, 1, context_dim)."""
         return self.bottleneck(self.encoder(pixels))
 
     def bottleneck(self, class_token: Tensor) -> Tensor:
@@ -67,7 +63,7 @@ class ExemplarConditioner(nn.Module):
         return self.proj_out(self.final_ln(self.mapper(class_token[:, None])))
 
     def unconditional(self, batch: int) -> Tensor:
-        """The learnt stand-in for "no exemplar": (batch, 1, context_dim). It passes through neither mapper nor projection."""
+        """The learnt stand-in for "no exemplar" (batch, 1, context_dim), past the mapper and the projection."""
         return self.learnable_vector.expand(batch, -1, -1)
 
 

@@ -40,7 +40,7 @@ class ClipTextEncoder(nn.Module):
         )
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Token ids (B, L) int64 -> (B, L, width) after the last layer norm. A token sees itself and those before it."""
+        """Token ids (B, L) int64 -> (B, L, width) after the last layer norm. No token sees a later one."""
         length = ids.shape[1]
         x = self.text.token_embedding(ids) + self.text.positional_embedding[:length]
         causal = x.new_full((length, length), float("-inf")).triu(1)

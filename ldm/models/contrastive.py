@@ -32,7 +32,7 @@ class ContrastiveClip(nn.Module):
         return self.text_encoder.tokenizer
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S), CLIP-normalised, and token ids (N, L) -> (B, embed_dim) and (N, embed_dim), of unit length.
+        """Images (B, 3, S, S), CLIP-normalised, and ids (N, L) -> unit vectors (B, embed_dim) and (N, embed_dim).
 
         The training logits are `logit_scale.exp() * image_features @ text_features.T`.
         """

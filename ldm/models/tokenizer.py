@@ -1,7 +1,7 @@
 """Prompts to token ids: CLIP's byte pair encoding, and a plain word list for small worlds.
 
-Both are called with a list of prompts and give (B, context_length) int64 ids: start, tokens, end, and padding with the end
-token. Both have `vocab_size`, `context_length`, `start` and `end`.
+Both are called with a list of prompts and give (B, context_length) int64 ids: start, tokens, end, and padding with the
+end token. Both have `vocab_size`, `context_length`, `start` and `end`.
 """
 
 import re
@@ -28,11 +28,12 @@ class Tokenizer(Protocol):
 
 
 class ClipTokenizer:
-    """CLIP's 49,408 tokens, 77 per prompt, padded with the end token as Stable Diffusion was trained (open_clip pads with 0).
+    """CLIP's 49,408 tokens, 77 per prompt.
 
-    The text is cleaned as in `transformers`: Unicode NFC, white space runs to one space, lower case. open_clip would also repair
-    mojibake and decode HTML entities. Over-long prompts are cut so that the end token comes last. The control words
-    `<|startoftext|>` and `<|endoftext|>` inside a prompt are read as ordinary text.
+    Padded with the end token, as Stable Diffusion was trained (open_clip pads with 0). The text is cleaned as in
+    `transformers`: Unicode NFC, white space runs to one space, lower case. open_clip would also repair mojibake and
+    decode HTML entities. Over-long prompts are cut so that the end token comes last. The control words `<|startoftext|>` and
+    `<|endoftext|>` inside a prompt are read as ordinary text.
     """
 
     context_length = 77

@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch.testing import assert_close
 
 from ldm.config import build, load_config
-from ldm.models.clip_image import CLIP_MEAN, CLIP_STD, ClipImageEncoder, ExemplarConditioner
+from ldm.models.clip_image import ClipImageEncoder, ExemplarConditioner
+from ldm.utils.clip import CLIP_MEAN, CLIP_STD
 from tests.golden_weights import load_golden
 from tests.models.official_clip import fill_official
 
@@ -130,6 +132,5 @@ def test_bfloat16_stays_close_to_float32(conditioner, golden):
     assert_close(context.float(), golden["context"], atol=0.05 * golden["context"].abs().max().item(), rtol=0)
 
 
-def test_normalisation_constants_are_clips():
-    assert CLIP_MEAN == (0.48145466, 0.4578275, 0.40821073)
-    assert CLIP_STD == (0.26862954, 0.26130258, 0.27577711)
+def test_pixels_are_normalised_as_open_clip_does():
+    assert (CLIP_MEAN, CLIP_STD) == (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
