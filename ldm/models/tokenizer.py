@@ -32,8 +32,8 @@ class ClipTokenizer:
 
     Padded with the end token, as Stable Diffusion was trained (open_clip pads with 0). The text is cleaned as in
     `transformers`: Unicode NFC, white space runs to one space, lower case. open_clip would also repair mojibake and
-    decode HTML entities. Over-long prompts are cut so that the end token comes last. The control words `<|startoftext|>` and
-    `<|endoftext|>` inside a prompt are read as ordinary text.
+    decode HTML entities. Over-long prompts are cut so that the end token comes last. The control words
+    `<|startoftext|>` and `<|endoftext|>` inside a prompt are read as ordinary text.
     """
 
     context_length = 77
