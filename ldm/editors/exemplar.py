@@ -57,11 +57,9 @@ class ExemplarEditor:
     """
 
     def __init__(self, model: LatentDiffusion, settings: EditSettings):
-        needed = 2 * model.autoencoder.latent_channels + 1
-        if model.unet.in_channels != needed:
-            raise UserError(
-                f"editing by example needs a UNet of {needed} input channels, this one has {model.unet.in_channels}"
-            )
+        needed, found = 2 * model.autoencoder.latent_channels + 1, model.unet.in_channels
+        if found != needed:
+            raise UserError(f"editing by example: the UNet has {found} input channels, not {needed}")
         if not hasattr(model.conditioner, "image_size"):
             raise UserError(f"editing by example: {type(model.conditioner).__name__} takes no pictures")
         self.model = model
@@ -95,6 +93,8 @@ class ExemplarEditor:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         if isinstance(mask, Image.Image):
             mask = parse_mask(mask, image.size, rule=settings.mask_rule)
+        elif mask.shape != (expected := (1, 1, image.height, image.width)):
+            raise UserError(f"mask: {tuple(mask.shape)}, expected {expected}")
         seeds = [settings.seed + k for k in range(settings.n_samples)]
         start = None if start_seed is None else NoiseSource([start_seed])
         seen = fit_exemplar(exemplar, self.model.conditioner.image_size, settings.exemplar_fit)

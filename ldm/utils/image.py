@@ -34,6 +34,7 @@ def open_image(path: str | Path) -> Image.Image:
         rgb = _to_srgb(image, path)
     except ValueError as error:  # LAB and the like without a profile
         raise UserError(f"{path}: cannot turn an image of mode {image.mode} into RGB") from error
+    rgb.info = {}  # a profile that has been applied, and whatever else Pillow would write into the next file
     if alpha:
         rgb.putalpha(alpha)
     return rgb

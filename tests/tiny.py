@@ -1,0 +1,51 @@
+"""A complete exemplar model that runs in milliseconds: as a config, and built with synthetic weights."""
+
+from functools import cache
+from typing import Any
+
+from ldm.config import build
+from ldm.models.latent_diffusion import LatentDiffusion
+from tests.golden_weights import fill
+
+CONFIG: dict[str, Any] = {
+    "target": "ldm.models.latent_diffusion.LatentDiffusion",
+    "params": {
+        "unet": {
+            "target": "ldm.models.unet.UNet",
+            "params": {
+                "in_channels": 9,
+                "out_channels": 4,
+                "model_channels": 32,
+                "channel_mult": [1, 1],
+                "num_res_blocks": 1,
+                "attention_resolutions": [2],
+                "num_heads": 2,
+                "context_dim": 16,
+            },
+        },
+        "autoencoder": {
+            "target": "ldm.models.autoencoder.AutoencoderKL",
+            "params": {"ch": 32, "ch_mult": [1, 1, 1], "num_res_blocks": 1, "z_channels": 4, "embed_dim": 4},
+        },
+        "conditioner": {
+            "target": "ldm.models.clip_image.ExemplarConditioner",
+            "params": {
+                "encoder": {
+                    "target": "ldm.models.clip_image.ClipImageEncoder",
+                    "params": {"image_size": 32, "patch_size": 8, "width": 16, "layers": 1, "heads": 2},
+                },
+                "context_dim": 16,
+                "mapper_layers": 1,
+            },
+        },
+        "schedule": {"target": "ldm.diffusion.schedule.Schedule.scaled_linear"},
+        "scale_factor": 0.5,
+        "image_size": 64,
+    },
+}
+
+
+@cache
+def tiny_model() -> LatentDiffusion:
+    """Sides of its pictures are multiples of 8; shared by the tests, which do not change it."""
+    return fill(build(CONFIG))
