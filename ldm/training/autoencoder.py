@@ -30,7 +30,7 @@ class AutoencoderTraining(Training):
         seed: int,
     ):
         super().__init__(learning_rate, weight_decay, warmup_steps, cooldown, seed)
-        self.autoencoder = autoencoder.to(memory_format=torch.channels_last)
+        self.autoencoder = autoencoder
         self.kl_weight = kl_weight
         self.edge_weight = edge_weight
 
@@ -38,7 +38,7 @@ class AutoencoderTraining(Training):
         return {"autoencoder": self.autoencoder}
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        image = batch["image"].contiguous(memory_format=torch.channels_last)
+        image = batch["image"]
         posterior = self.autoencoder.encode(image)
         draw = generator(self.seed, "posterior", self.global_step, self.global_rank)
         noise = torch.randn(posterior.mean.shape, generator=draw).to(image.device)

@@ -38,7 +38,6 @@ class ExemplarTraining(Training):
         self.uncond_probability = uncond_probability
         self.min_snr_gamma = min_snr_gamma
         self.register_buffer("alphas_cumprod", model.schedule.alphas_cumprod.float(), persistent=False)
-        model.unet.to(memory_format=torch.channels_last)
         for frozen in (model.autoencoder, model.conditioner.encoder, *one_token_dead_weights(model.unet)):
             frozen.requires_grad_(False)
 
@@ -71,7 +70,7 @@ class ExemplarTraining(Training):
         conditioner = self.model.conditioner
         context = torch.where(drop[:, None, None], conditioner.learnable_vector, conditioner.bottleneck(class_token))
         alpha_cumprod = self.alphas_cumprod[t].view(-1, 1, 1, 1)
-        x = torch.cat([q_sample(z, noise, alpha_cumprod), concat], dim=1).contiguous(memory_format=torch.channels_last)
+        x = torch.cat([q_sample(z, noise, alpha_cumprod), concat], dim=1)
         prediction = self.model.unet(x, t, context).float()
         error = (prediction - diffusion_target(self.model.prediction, z, noise, alpha_cumprod)).square().mean((1, 2, 3))
         if self.min_snr_gamma is not None:

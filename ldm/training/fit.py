@@ -1,0 +1,85 @@
+"""From a training config to a run on disk: what `scripts/train.py` calls."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from ldm.checkpoints.io import save_tensors
+from ldm.config import build
+from ldm.utils.errors import UserError
+
+
+def fit(config: DictConfig, logdir: Path, resume: bool) -> Path:
+    """Train what `config` describes into `logdir`; returns the path of the final weights.
+
+    `logdir` then holds config.yaml, checkpoints/last.ckpt (weights, EMA and optimizer, at least every 5 minutes), metrics as
+    CSV and TensorBoard, and weights.safetensors (EMA, under the names that `ldm.load` reads).
+
+    Args:
+        config: nodes `training` and `data`; `trainer`, the keyword arguments of Lightning's Trainer; `ema`, the decay.
+        resume: go on from checkpoints/last.ckpt if there is one; without it a used folder is refused.
+    """
+    last = logdir / "checkpoints" / "last.ckpt"
+    if last.exists() and not resume:
+        raise UserError(f"{logdir}: holds a run already; add --resume to go on with it or choose another --logdir")
+    pl.seed_everything(config.seed, verbose=False)  # initial weights only: every later draw has its own generator
+    training = build(config.training)
+    data = build(config.data)
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, logdir / "config.yaml")
+    except OSError as error:
+        raise UserError(f"--logdir {logdir}: cannot write there ({error.strerror})") from error
+    describe(training, config)
+    trainer = pl.Trainer(
+        **OmegaConf.to_container(config.trainer, resolve=True),
+        logger=[CSVLogger(logdir, name="csv", version=""), TensorBoardLogger(logdir, name="tensorboard", version="")],
+        callbacks=[
+            moving_average(config.ema),
+            # a fit that ends is saved too: Lightning writes last.ckpt on the train epoch's end
+            ModelCheckpoint(logdir / "checkpoints", save_last=True, save_top_k=0, train_time_interval=minutes(5)),
+            ModelCheckpoint(logdir / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True),
+        ],
+        enable_model_summary=False,
+    )
+    trainer.fit(training, datamodule=data, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
+    weights = logdir / "weights.safetensors"
+    if trainer.is_global_zero:
+        tensors = {
+            f"{root}.{name}": tensor.contiguous()
+            for root, network in training.weights().items()
+            for name, tensor in network.state_dict().items()
+        }
+        save_tensors(weights, tensors, {"step": str(trainer.global_step)})
+    return weights
+
+
+def minutes(n: float):
+    from datetime import timedelta
+
+    return timedelta(minutes=n)
+
+
+def moving_average(decay: float) -> WeightAveraging:
+    """Exponential moving average of the weights, warmed up as min(decay, (1 + n) / (10 + n)) over updates n."""
+
+    @torch.no_grad()
+    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], n: torch.Tensor) -> None:
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
+
+    return WeightAveraging(use_buffers=False, multi_avg_fn=update)
+
+
+def describe(training: pl.LightningModule, config: DictConfig) -> None:
+    """Print what decides a run and is easily got wrong, before it starts."""
+    trained = sum(p.numel() for p in training.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in training.parameters())
+    print(
+        f"{type(training).__name__}: {trained / 1e6:.2f} M of {total / 1e6:.2f} M parameters trained, "
+        f"lr {training.learning_rate:g}, batch {config.data.params.batch_size} per device, "
+        f"{config.trainer.max_steps} steps, {config.trainer.get('precision', '32-true')}"
+    )

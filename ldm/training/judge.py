@@ -1,0 +1,45 @@
+"""Training of the judge of ToyWorld edits."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.training.base import Training
+
+
+class JudgeTraining(Training):
+    """Cross-entropy, summed over the judge's heads.
+
+    Args:
+        judge: (images, boxes) -> logits (B, answers) by head, as `ldm.evaluation.judge.Judge`.
+    """
+
+    def __init__(
+        self,
+        judge: nn.Module,
+        learning_rate: float,
+        weight_decay: float,
+        warmup_steps: int,
+        cooldown: float,
+        seed: int,
+    ):
+        super().__init__(learning_rate, weight_decay, warmup_steps, cooldown, seed)
+        self.judge = judge.to(memory_format=torch.channels_last)
+
+    def weights(self) -> dict[str, nn.Module]:
+        return {"judge": self.judge}
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        logits = self.judge(batch["image"], batch["box"])
+        loss = sum(F.cross_entropy(answer.float(), batch[name]) for name, answer in logits.items())
+        self.report(loss=loss)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        """The share of right answers of each head, and of things about which all heads are right."""
+        right = {
+            name: logits.argmax(1) == batch[name] for name, logits in self.judge(batch["image"], batch["box"]).items()
+        }
+        right["all"] = torch.stack(list(right.values())).all(0)
+        shares = {f"val/{name}": answers.float().mean() for name, answers in right.items()}
+        self.log_dict(shares, prog_bar=True, batch_size=len(batch["box"]))
