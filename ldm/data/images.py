@@ -10,22 +10,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldm.utils.errors import UserError
+from ldm.utils.image import decode
 from ldm.utils.random import generator
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def read_picture(file: Path | str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB.
-
-    Raises:
-        UserError: the file is absent, truncated or no picture.
-    """
-    try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file}: cannot be read as a picture ({error})") from error
+    """(H, W, 3) uint8 RGB, upright; a missing, damaged or foreign file is a UserError."""
+    return np.asarray(decode(file).convert("RGB"))
 
 
 def to_tensor(picture: np.ndarray) -> Tensor:

@@ -73,6 +73,9 @@ def test_squash_is_the_original_answer_to_boxes_without_a_window():
     rng = Random(0)
     assert square_window((10, 5, 150, 80), 200, 90, rng, squash=True) == (0, 0, 200, 90)
     assert square_window((5, 10, 80, 150), 90, 200, rng, squash=True) == (0, 0, 90, 200)
+    # a window that fits in one place only counts as none there
+    assert square_window((10, 0, 100, 80), 200, 90, rng, squash=True) == (0, 0, 200, 90)
+    assert square_window((10, 0, 100, 80), 200, 90, rng) == (10, 0, 100, 90)
     left, top, right, bottom = square_window((10, 5, 150, 80), 200, 90, rng)
     assert right - left == bottom - top >= 140
 

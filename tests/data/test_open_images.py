@@ -146,5 +146,5 @@ def test_bad_folders_and_files_are_named_in_one_line(root, tmp_path):
     dataset = OpenImagesDataset(str(root), "train", size=32, exemplar_size=28)
     broken = root / "images" / "train_0" / f"{'aa':0>16}.jpg"
     broken.write_bytes(broken.read_bytes()[:400])
-    with pytest.raises(UserError, match=f"{broken}: cannot be read as a picture"):
+    with pytest.raises(UserError, match=f"{broken}: cannot be read as an image"):
         dataset[0]

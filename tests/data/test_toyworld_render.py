@@ -111,6 +111,24 @@ def test_the_world_is_balanced_and_its_things_are_large(scenes):
     assert 0.02 <= min(areas) and max(areas) <= 0.8  # what the training recipe keeps
 
 
+def test_what_is_hidden_is_in_no_mask(scenes):
+    """Two masks share at most the nearer thing's anti-aliased rim: pixels beside one that is not its own."""
+    touching = 0
+    for scene in scenes:
+        for a in scene.objects:
+            for b in scene.objects:
+                if a is not b and (a.mask & b.mask).any():
+                    touching += 1
+                    assert min((interior(a.mask) & b.mask).sum(), (interior(b.mask) & a.mask).sum()) == 0
+    assert touching > 20
+
+
+def interior(mask: np.ndarray) -> np.ndarray:
+    padded = np.pad(mask, 1)
+    shifted = [padded[1 + dy : 65 + dy, 1 + dx : 65 + dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    return np.logical_and.reduce(shifted)
+
+
 def test_things_hide_little_of_each_other(scenes):
     for scene in scenes:
         for thing in scene.objects:
