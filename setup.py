@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 REQUIRES = [
     "einops>=0.8",
+    "matplotlib>=3.9",
     "numpy>=1.26",
     "omegaconf>=2.3",
     "open-clip-torch>=2.30",

@@ -1,0 +1,71 @@
+"""Edits to be measured: fresh ToyWorld scenes in which one thing makes room for a thing from another scene."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ldm.data.crops import cut, padded_box
+from ldm.data.images import to_tensor
+from ldm.data.masks import box_mask
+from ldm.data.toyworld_judge import labels
+from ldm.data.toyworld_render import render_scene, scene_id
+
+PADDING = 2  # pixels of surroundings around the hole's thing and the exemplar's
+
+
+class CrossExemplars(Dataset):
+    """Scene and exemplar never belong together: the exemplar's thing has another class and another colour.
+
+    An item is a function of (seed, index):
+        image: (3, size, size) in [-1, 1]; mask: (1, size, size), 1 = repaint, the box of one thing, padded.
+        box: (4,) the box of the thing that goes, in pixels.
+        exemplar: PIL picture, the padded crop of the thing that comes.
+        class, colour, pattern: int, of the thing that comes.
+        donor, donor_box: the scene that the exemplar is taken from, as `image`, and its box there.
+    """
+
+    def __init__(self, seed: int, length: int, size: int = 64):
+        self.seed, self.length, self.size = seed, length, size
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        size = self.size
+        rng = np.random.default_rng(scene_id(self.seed, "cross", index))
+        scene = render_scene(rng, size)
+        old = scene.objects[int(rng.integers(len(scene.objects)))]
+        others = []
+        while not others:
+            donor = render_scene(rng, size)
+            others = [thing for thing in donor.objects if thing.cls != old.cls and thing.colour != old.colour]
+        new = others[int(rng.integers(len(others)))]
+        mask = box_mask(padded_box(old.box, PADDING, size, size), size, size)
+        return {
+            "image": to_tensor(scene.image),
+            "mask": torch.from_numpy(mask)[None].float() / 255,
+            "box": torch.tensor(old.box),
+            "exemplar": Image.fromarray(cut(donor.image, padded_box(new.box, PADDING, size, size))),
+            "donor": to_tensor(donor.image),
+            "donor_box": torch.tensor(new.box),
+            **labels(new),
+        }
+
+
+def collate(items: list[dict[str, Any]]) -> dict[str, Tensor | list[Image.Image]]:
+    """Items -> one batch: tensors stacked, ints as (B,) int64, exemplars in a list."""
+    batch = {key: [item[key] for item in items] for key in items[0]}
+    return {
+        key: torch.stack(values)
+        if torch.is_tensor(values[0])
+        else values
+        if key == "exemplar"
+        else torch.tensor(values)
+        for key, values in batch.items()
+    }

@@ -1,0 +1,25 @@
+"""Figures that are measured of pictures, and how sure they are."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
+    """Peak signal-to-noise ratio of each picture in dB, (B,): 10 log10(2^2 / mean squared difference); inf where equal.
+
+    Args:
+        a, b: (B, C, H, W) in [-1, 1].
+        where: (B, 1, H, W), 1 in the pixels that count, 0 elsewhere; all by default. NaN for a picture without any.
+    """
+    error = (a.double() - b.double()).square()
+    where = torch.ones_like(error) if where is None else where.double().expand_as(error)
+    mse = (error * where).sum((1, 2, 3)) / where.sum((1, 2, 3))
+    return 10 * torch.log10(4 / mse)
+
+
+def mean(values: Tensor) -> tuple[float, float]:
+    """The mean of (N,) figures and its standard error; of answers, the share of True and sqrt(p (1 - p) / N)."""
+    values = values.double()
+    return values.mean().item(), values.std(correction=0).item() / math.sqrt(len(values))

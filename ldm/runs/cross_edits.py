@@ -1,0 +1,95 @@
+"""Edits of many small scenes at once, each with an exemplar of its own, and what a judge says of them.
+
+A batch is what `ldm.data.toyworld_cross.collate` makes: image (B, 3, H, W) in [-1, 1], sides multiples of the model's;
+mask (B, 1, H, W), 1 = repaint; box (B, 4) in pixels, where the judge looks; exemplar, B pictures; donor and donor_box,
+where the exemplars come from; HEADS, (B,) int64, what the exemplars show.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.editors.compose import distance, lay_in, whole
+from ldm.editors.exemplar import ExemplarEditor, exemplar_pixels, fit_exemplar
+from ldm.evaluation.judge import Judge
+from ldm.evaluation.metrics import psnr
+from ldm.utils.image import to_pil, to_tensor
+from ldm.utils.random import NoiseSource
+
+HEADS = ("class", "colour", "pattern")
+Figures = dict[str, Tensor]  # name -> (B,), bool where it is an answer
+
+
+@torch.no_grad()
+def edit_and_judge(
+    editor: ExemplarEditor, judge: Judge, batch: Mapping[str, Any], seeds: Sequence[int]
+) -> tuple[list[Image.Image], Figures]:
+    """Edit every scene of a batch with its own exemplar and seed: an edit is the same in every batch.
+
+    Returns:
+        The pictures as a user gets them, composited as the editor's settings say, and
+        edit/class, edit/colour, edit/pattern, edit/all: whether the box shows what the exemplar does,
+        background: dB outside the mask, before compositing, against the scene,
+        exact: whether the picture is the scene outside the mask and its feather, byte for byte.
+    """
+    settings, size = editor.settings, editor.model.conditioner.image_size
+    seen = [fit_exemplar(exemplar, size, settings.exemplar_fit) for exemplar in batch["exemplar"]]
+    pixels = torch.cat([exemplar_pixels(square, settings.exemplar_fit == "original") for square in seen])
+    scenes, masks = batch["image"], batch["mask"]
+    edited = editor.decode(editor.sample(scenes, masks, pixels, NoiseSource(seeds), settings)).clamp(-1, 1)
+
+    pictures, exact = [], []
+    for edit, scene, mask in zip(edited.split(1), map(to_pil, scenes), masks.split(1), strict=True):
+        (picture,) = lay_in(edit, scene, mask, whole(mask), settings)
+        kept = (distance(mask, settings.feather) > settings.feather)[0, 0].numpy()
+        pictures.append(picture)
+        exact.append(np.array_equal(np.asarray(picture)[kept], np.asarray(scene)[kept]))
+    figures = {"background": psnr(edited, scenes, where=1 - masks), "exact": torch.tensor(exact)}
+    shown = torch.cat([to_tensor(picture) for picture in pictures])
+    return pictures, _judged("edit", judge, shown, batch["box"], batch) | figures
+
+
+@torch.no_grad()
+def references(editor: ExemplarEditor, judge: Judge, batch: Mapping[str, Any]) -> Figures:
+    """What the edits are to be compared with.
+
+    Returns:
+        real/class and so on: the judge on the exemplars' own scenes, as drawn,
+        round trip/class and so on: the same after the model's autoencoder,
+        background round trip: dB outside the mask of the scenes after the autoencoder.
+    """
+    donors, scenes = (_round_trip(editor, batch[name]) for name in ("donor", "image"))
+    return {
+        **_judged("real", judge, batch["donor"], batch["donor_box"], batch),
+        **_judged("round trip", judge, donors, batch["donor_box"], batch),
+        "background round trip": psnr(scenes, batch["image"], where=1 - batch["mask"]),
+    }
+
+
+def _judged(name: str, judge: Judge, images: Tensor, boxes: Tensor, batch: Mapping[str, Any]) -> Figures:
+    right = judge.correct(images, boxes, {head: batch[head] for head in HEADS})
+    return {f"{name}/{head}": answers for head, answers in right.items()}
+
+
+def _round_trip(editor: ExemplarEditor, images: Tensor) -> Tensor:
+    """Through the autoencoder, by the posterior's mean, and back, on the CPU."""
+    autoencoder = editor.model.autoencoder
+    z = autoencoder.encode(images.to(next(autoencoder.parameters()))).mode()
+    return autoencoder.decode(z).float().cpu().clamp(-1, 1)
+
+
+def contact_sheet(examples: Sequence[Sequence[Image.Image]], columns: int, scale: int) -> Image.Image:
+    """Groups of pictures of one size, `columns` groups in a row, enlarged `scale` times (bicubic)."""
+    side, gap = scale * examples[0][0].width, 8
+    cell, rows = len(examples[0]) * side + 2 * gap, -(-len(examples) // columns)
+    sheet = Image.new("RGB", (min(columns, len(examples)) * cell - 2 * gap, rows * (side + gap) - gap), "white")
+    for i, example in enumerate(examples):
+        row, column = divmod(i, columns)
+        for k, picture in enumerate(example):
+            enlarged = picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+            sheet.paste(enlarged, (column * cell + k * side, row * (side + gap)))
+    return sheet

@@ -1,0 +1,198 @@
+"""Which sampler, and how many network calls: the cheapest setting that is as good as 50 steps of PLMS.
+
+Quality is the share of the judge's questions answered right, over the same scenes in every setting. Seed noise is how
+much that share varies when nothing but the noise changes.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm.checkpoints.io import replacing
+from ldm.editors.exemplar import ExemplarEditor
+from ldm.evaluation.judge import Judge
+from ldm.runs.cross_edits import HEADS, edit_and_judge
+from ldm.utils.errors import UserError
+from ldm.utils.image import to_tensor
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to edit all scenes; `seed` chooses the noise, not the scenes."""
+
+    sampler: str
+    steps: int
+    guidance_scale: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.sampler} {self.steps} steps, guidance {self.guidance_scale:g}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a setting.
+
+    Attributes:
+        calls: network calls for one edit; with guidance each is a batch of two.
+        answers: per question of the judge a string with a 1 (right) or 0 for each scene.
+        background: mean PSNR outside the mask before compositing, in dB.
+        distance: root mean square difference to the converged edits inside the holes, for pixels in 0..1.
+        seconds: for all scenes.
+    """
+
+    calls: int
+    answers: dict[str, str]
+    background: float
+    distance: float
+    seconds: float
+
+    @property
+    def scores(self) -> Tensor:
+        """(N,) share of the questions answered right about each scene."""
+        return torch.tensor([[int(a) for a in self.answers[head]] for head in HEADS], dtype=torch.float64).mean(0)
+
+    @property
+    def quality(self) -> float:
+        return self.scores.mean().item()
+
+    @property
+    def all_right(self) -> float:
+        """The share of scenes about which every question is answered right."""
+        return (self.scores == 1).double().mean().item()
+
+
+class Study:
+    """Results by setting, in a JSON file that is written after each: what it holds is not made again.
+
+    Args:
+        batches: the scenes, as `cross_edits` takes them.
+        converged: the setting whose edits the others are compared with.
+        about: what the results depend on beside the networks, e.g. the seed of the scenes.
+        file: results of the same networks and scenes, or not there yet.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+
+    def __init__(
+        self,
+        editor: ExemplarEditor,
+        judge: Judge,
+        batches: Sequence[Mapping[str, Any]],
+        converged: Setting,
+        about: Mapping[str, Any],
+        file: Path,
+    ):
+        self.editor, self.judge, self.batches, self.converged, self.file = editor, judge, batches, converged, file
+        self.about = {**about, "networks": fingerprint(editor.model, judge)}
+        self.results = self._read() if file.exists() else {}
+        self._target: Tensor | None = None
+
+    def result(self, setting: Setting) -> Result:
+        """From the file, or made now and written to it."""
+        if str(setting) not in self.results:
+            pictures, result = self._run(setting)
+            distance = (pictures - self._converged(setting, pictures)).square()[self._holes()].mean().sqrt().item() / 2
+            self.results[str(setting)] = replace(result, distance=distance)
+            self._write()
+            print(
+                f"{setting}: {result.calls} calls, {100 * result.quality:.1f} % right, {result.seconds:.0f} s",
+                flush=True,
+            )
+        return self.results[str(setting)]
+
+    def _run(self, setting: Setting) -> tuple[Tensor, Result]:
+        """The pictures (N, 3, H, W) and what the judge says."""
+        changes = {"sampler": setting.sampler, "steps": setting.steps, "guidance_scale": setting.guidance_scale}
+        editor = ExemplarEditor(self.editor.model, replace(self.editor.settings, **changes))
+        shown, parts, calls, start = [], [], 0, time.perf_counter()
+
+        def count(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+
+        hook = editor.model.unet.register_forward_hook(count)
+        try:
+            for batch in self.batches:
+                n, done = len(batch["image"]), len(shown)
+                seeds = [setting.seed * 1_000_000 + done + k for k in range(n)]
+                pictures, figures = edit_and_judge(editor, self.judge, batch, seeds)
+                shown += [to_tensor(picture) for picture in pictures]
+                parts.append(figures)
+        finally:
+            hook.remove()
+        answers = {head: torch.cat([part[f"edit/{head}"] for part in parts]).int().tolist() for head in HEADS}
+        return torch.cat(shown), Result(
+            calls=calls // len(self.batches),
+            answers={head: "".join(map(str, values)) for head, values in answers.items()},
+            background=torch.cat([part["background"] for part in parts]).mean().item(),
+            distance=math.nan,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _converged(self, setting: Setting, pictures: Tensor) -> Tensor:
+        if self._target is None:
+            self._target = pictures if setting == self.converged else self._run(self.converged)[0]
+        return self._target
+
+    def _holes(self) -> Tensor:
+        masks = torch.cat([batch["mask"] for batch in self.batches])
+        return (masks > 0).expand(-1, 3, -1, -1)
+
+    def _read(self) -> dict[str, Result]:
+        try:
+            held = json.loads(self.file.read_text(encoding="utf-8"))
+            about, results = held["about"], {key: Result(**result) for key, result in held["results"].items()}
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"{self.file}: holds no results of a sampler study") from error
+        if about != self.about:
+            raise UserError(
+                f"{self.file}: holds results of other networks or scenes; delete it or choose another --out"
+            )
+        return results
+
+    def _write(self) -> None:
+        results = {key: vars(result) for key, result in self.results.items()}
+        with replacing(self.file) as partial:
+            partial.write_text(json.dumps({"about": self.about, "results": results}, indent=1) + "\n", encoding="utf-8")
+
+
+def seed_noise(results: Sequence[Result]) -> float:
+    """Standard deviation of one result's quality over seeds: the scenes' own variances over the given seeds, pooled."""
+    scores = torch.stack([result.scores for result in results])
+    return (scores.var(0, correction=1).sum().sqrt() / scores.shape[1]).item()
+
+
+def cheapest(study: Study, settings: Sequence[Setting], reference: Setting, seeds: Sequence[int]) -> Setting | None:
+    """The setting with the fewest calls whose quality is within seed noise of the reference's; None if there is none.
+
+    "Within" means: not lower by more than the standard deviation of the difference. A setting that is there at its own
+    seed has to be there on average over all `seeds`, so that luck does not decide.
+    """
+    references = [study.result(replace(reference, seed=seed)) for seed in seeds]
+    noise, goal = seed_noise(references), sum(r.quality for r in references) / len(seeds)
+    for setting in sorted(settings, key=lambda s: study.result(s).calls):
+        if study.result(setting).quality < goal - noise * math.sqrt(1 + 1 / len(seeds)):
+            continue
+        qualities = [study.result(replace(setting, seed=seed)).quality for seed in seeds]
+        if sum(qualities) / len(seeds) >= goal - noise * math.sqrt(2 / len(seeds)):
+            return setting
+    return None
+
+
+def fingerprint(*networks: nn.Module) -> str:
+    """A short hash of all weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for network in networks:
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

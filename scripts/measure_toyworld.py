@@ -1,0 +1,124 @@
+"""Measure editing by example on fresh ToyWorld scenes: `python scripts/measure_toyworld.py --count 500 --seed 1000`.
+
+One thing is cut out of each scene, with its box as the mask; the exemplar is a thing of another class and colour, from
+another scene. A judge trained on the renderer alone says whether the edit shows its class, colour and pattern.
+"""
+
+import math
+from pathlib import Path
+
+from ldm.utils.cli import Parser, run
+from ldm.utils.errors import UserError
+
+EXAMPLES, COLUMNS, SCALE = 24, 4, 4  # of the contact sheet
+
+
+def main() -> None:
+    parser = Parser(
+        "Measure editing by example on fresh ToyWorld scenes. What is not given is as in configs/edit/default.yaml."
+    )
+    parser.add_argument("--model", default="toyworld", help="a config file, or a name in configs/")
+    parser.add_argument("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
+    parser.add_argument("--judge", default="toyworld_judge", help="the judge's config")
+    parser.add_argument("--count", type=int, default=500, help="number of edits")
+    parser.add_argument("--seed", type=int, default=1000, help="of the scenes: no training set holds any of them")
+    parser.add_argument("--sampler", help="ddim, ddpm, dpm_solver or plms")
+    parser.add_argument("--steps", type=int, help="sampling steps")
+    parser.add_argument("--guidance_scale", type=float, help="1 for no guidance")
+    parser.add_argument("--batch", type=int, default=50, help="edits made at once; does not change them")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/measure_toyworld"), help="folder of report and pictures"
+    )
+    args = parser.parse_args()
+    for name in ("count", "batch"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: expected a positive number")
+
+    import json
+    import time
+    from dataclasses import asdict
+
+    import torch
+    from tqdm import tqdm
+
+    from ldm.checkpoints.io import replacing
+    from ldm.checkpoints.load import load
+    from ldm.data.toyworld_cross import CrossExemplars, collate
+    from ldm.evaluation.metrics import mean
+    from ldm.runs.cross_edits import contact_sheet, edit_and_judge, references
+    from ldm.runs.outputs import check_writable, save_png
+    from ldm.runs.settings import exemplar_editor
+    from ldm.utils.device import choose_device
+    from ldm.utils.image import to_pil
+
+    check_writable(args.out)
+    changes = {name: getattr(args, name) for name in ("sampler", "steps", "guidance_scale")}
+    device = choose_device(args.device)
+    judge = load(args.judge, root="judge")
+    editor = exemplar_editor(load(args.model, args.ckpt, device), **{k: v for k, v in changes.items() if v is not None})
+    settings = editor.settings
+    print(f"{args.count} edits, scenes of seed {args.seed}: {settings.sampler}, {settings.steps} steps, "
+          f"guidance {settings.guidance_scale:g}, {device}")  # fmt: skip
+
+    data = CrossExemplars(args.seed, args.count, editor.model.image_size)
+    parts, examples, seconds = [], [], 0.0
+    with tqdm(total=args.count, unit=" edits", disable=None) as bar:
+        for start in range(0, args.count, args.batch):
+            indices = range(start, min(start + args.batch, args.count))
+            batch = collate([data[i] for i in indices])
+            began = time.perf_counter()
+            pictures, figures = edit_and_judge(editor, judge, batch, seeds=[settings.seed + i for i in indices])
+            seconds += time.perf_counter() - began
+            parts.append(figures | references(editor, judge, batch))
+            for scene, mask, exemplar, picture in zip(
+                batch["image"], batch["mask"], batch["exemplar"], pictures, strict=True
+            ):
+                white = to_pil((2 * mask - 1).expand(3, -1, -1))
+                examples.append((to_pil(scene), white, exemplar.resize(picture.size), picture))
+            examples = examples[:EXAMPLES]
+            bar.update(len(indices))
+
+    values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    report = {
+        "model": args.model,
+        "weights": [str(file) for file in args.ckpt] if args.ckpt else "the model's own",
+        "scenes": {"count": args.count, "seed": args.seed},
+        "settings": asdict(settings),
+        "figures": {name: mean(v) for name, v in values.items() if name != "exact"},  # [mean, standard error]
+        "chance": {head: 1 / layer.out_features for head, layer in judge.heads.items()},
+        "exact": f"{int(values['exact'].sum())} of {args.count}",
+        "edits per second": args.count / seconds,
+        "device": str(device),
+    }
+    print(table(report))
+    save_png(contact_sheet(examples, COLUMNS, SCALE), args.out / "examples.png", report)
+    with replacing(args.out / "report.json") as partial:
+        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"{args.out}/report.json, {args.out}/examples.png (scene, mask, exemplar, edit)")
+
+
+def table(report: dict) -> str:
+    """The report for people: shares of right answers in percent, with standard errors."""
+    heads, figures = (*report["chance"], "all"), report["figures"]
+    chance = [*report["chance"].values(), math.prod(report["chance"].values())]
+    lines = [f"{'judge says right, %':24}" + "".join(f"{head:>14}" for head in heads)]
+    rows = {"edit": "edits", "real": "things as drawn", "round trip": "after one round trip"}
+    for row, title in rows.items():
+        cells = [figures[f"{row}/{head}"] for head in heads]
+        lines.append(f"{title:24}" + "".join(f"{100 * share:8.1f} ± {100 * error:3.1f}" for share, error in cells))
+    lines.append(f"{'chance':24}" + "".join(f"{100 * share:8.1f}      " for share in chance))
+    (edit, error), (reached, reached_error) = figures["background"], figures["background round trip"]
+    return "\n".join(
+        [
+            *lines,
+            f"background outside the mask, before compositing: {edit:.2f} ± {error:.2f} dB "
+            f"(the autoencoder's round trip: {reached:.2f} ± {reached_error:.2f} dB)",
+            f"after compositing, byte for byte the scene's beyond the feather: {report['exact']}",
+            f"{report['edits per second']:.2f} edits per second on {report['device']}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    run(main)
