@@ -1,8 +1,11 @@
 """Image editing by latent diffusion: an image, a mask and an exemplar in, the edited image out.
 
-import ldm
-model = ldm.load("toyworld")
-result = ldm.ExemplarEditor(model)(image, mask, exemplar, seed=0)
+    import ldm
+
+    model = ldm.load("toyworld")
+    result = ldm.ExemplarEditor(model)(image, mask, exemplar, seed=0)
+
+Everything else is imported from its own module. `import ldm` alone imports nothing, so it is fast.
 """
 
 from typing import Any
@@ -11,7 +14,7 @@ __version__ = "0.1.0"
 __all__ = ["ExemplarEditor", "load"]
 
 
-def __getattr__(name: str) -> Any:  # on first use: `import ldm` alone stays fast
+def __getattr__(name: str) -> Any:
     if name == "load":
         from ldm.checkpoints.load import load
 

@@ -38,7 +38,7 @@ def load(
     Raises:
         UserError: the config or a file is wrong, or they do not fit each other.
     """
-    label = "the config given" if isinstance(config, DictConfig) else f"config {config}"
+    label = "this config" if isinstance(config, DictConfig) else f"config {config}"
     config = config if isinstance(config, DictConfig) else load_config(config)
     if "model" not in config:
         raise UserError(f"{label}: it has no `model`")
