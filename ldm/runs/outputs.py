@@ -1,7 +1,6 @@
 """Pictures to files: whole or not at all, with the settings that made them inside."""
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from ldm.checkpoints.io import replacing
 from ldm.utils.errors import UserError
 
 SETTINGS_KEY = "ldm"  # of the PNG text chunk
@@ -32,20 +32,21 @@ def check_writable(folder: str | Path) -> None:
 
 
 def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
-    """Write a PNG in one go, making its folder; `settings` go into a text chunk as JSON (see `read_settings`)."""
+    """Write a PNG, whole or not at all, making its folder; `settings` go inside as JSON (see `read_settings`).
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     path = Path(path)
     info = PngInfo()
     if settings is not None:
         info.add_text(SETTINGS_KEY, json.dumps(settings))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(partial, format="PNG", pnginfo=info)
-        partial.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    with replacing(path) as partial:
+        image.save(partial, format="PNG", pnginfo=info)
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:

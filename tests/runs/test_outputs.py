@@ -32,7 +32,7 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", breaks_off)
-    with pytest.raises(UserError, match="a.png: cannot be written .No space left"):
+    with pytest.raises(UserError, match="cannot write .*a.png: No space left"):
         save_png(photo(seed=1), tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
