@@ -44,7 +44,7 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int = 64, w
         partial_pictures.mkdir(parents=True)
         record.parent.mkdir(parents=True, exist_ok=True)
         draw = partial(_draw, seed, split, size, partial_pictures)
-        with multiprocessing.get_context("forkserver").Pool(workers) as pool:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
             scenes = list(tqdm(pool.imap(draw, range(count), chunksize=50), split, total=count, unit=" scenes"))
         partial_pictures.rename(pictures)
         boxes = (_box_rows(scene, size) for scene in scenes)
