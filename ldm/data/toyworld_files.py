@@ -34,9 +34,13 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int = 64, w
     settings = {"toyworld": split, "seed": seed, "count": count, "size": size}
     if record.exists():
         with open(record) as lines:
-            if json.loads(next(lines, "{}")) == settings:
-                return False
-        raise UserError(f"{record}: holds other scenes than {settings}; delete {root} or choose another --out")
+            found = json.loads(next(lines, "{}"))
+        if found == settings:
+            return False
+        different = ", ".join(
+            f"{key} {found.get(key)}, not {settings[key]}" for key in settings if found.get(key) != settings[key]
+        )
+        raise UserError(f"{record}: holds other scenes ({different}); delete {root} or choose another --out")
     pictures, partial_pictures = root / "images" / folder, root / "images" / f".{folder}.partial"
     try:
         for leftover in (pictures, partial_pictures):
