@@ -1,6 +1,6 @@
 """OmegaConf YAML in, built objects out. The only place in `ldm` that imports by name.
 
-A node `{target: package.module.Class, params: {...}}` is built by calling its target; nodes inside `params` are built first.
+A node `{target: package.module.Class, params: {...}}` is built by calling its target; nodes inside `params` come first.
 A mapping `{include: models/kl_f8.yaml}` stands for the content of that file (relative to `configs/`), so each network's
 hyper-parameters are written once; keys beside `include` are merged over it.
 """
@@ -44,8 +44,12 @@ def load_config(*names: str | Path, overrides: Iterable[str] = ()) -> DictConfig
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(config, parent) if parent else config
         # `params:` and `trainer:` are keyword arguments of something, which may have defaults that no file lists
-        if not isinstance(node, DictConfig) or (leaf not in node and parent.rpartition(".")[2] not in ("params", "trainer")):
-            where = f"{parent} has " + ", ".join(map(str, node)) if isinstance(node, DictConfig) else f"no {parent} in it"
+        if not isinstance(node, DictConfig) or (
+            leaf not in node and parent.rpartition(".")[2] not in ("params", "trainer")
+        ):
+            where = (
+                f"{parent} has " + ", ".join(map(str, node)) if isinstance(node, DictConfig) else f"no {parent} in it"
+            )
             raise UserError(f"override {override!r}: unknown key ({where})")
         config = OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
     return config
@@ -66,7 +70,9 @@ def _read(path: Path) -> DictConfig:
 def _resolve_includes(node: Any) -> Any:
     if isinstance(node, DictConfig):
         beside = {key: _resolve_includes(node._get_node(key)) for key in node if key != "include"}
-        return OmegaConf.merge(_read(find_config(node.include)), beside) if "include" in node else OmegaConf.create(beside)
+        return (
+            OmegaConf.merge(_read(find_config(node.include)), beside) if "include" in node else OmegaConf.create(beside)
+        )
     return node
 
 

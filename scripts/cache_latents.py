@@ -1,26 +1,32 @@
-"""Pass training items through the frozen networks once: `python scripts/cache_latents.py --base CONFIG --out FOLDER`."""
+"""Pass training items through the frozen networks once: `python scripts/cache_latents.py --base CONFIG`."""
 
 from pathlib import Path
 
 from ldm.utils.cli import Parser, run
+from ldm.utils.errors import UserError
 
 
 def main() -> None:
-    parser = Parser("Write a latent cache of the `source` data of a training config. Shards already there are kept.")
-    parser.add_argument("-b", "--base", nargs="+", required=True, help="the training config, which names model and source")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    parser.add_argument("--epochs", type=int, default=1, help="draw each item of the source so many times")
+    parser = Parser(
+        "Write the latent cache that a training config reads, from its `source`. Shards already there are kept."
+    )
+    parser.add_argument("-b", "--base", nargs="+", required=True, help="the training config")
+    parser.add_argument("--epochs", type=int, default=3, help="draw each item of the source so many times")
     parser.add_argument("--shard", type=int, default=2000, help="items per file")
-    parser.add_argument("--part", default="0/1", help="k/n: write only every n-th shard, starting with the k-th")
+    parser.add_argument("--part", default="0/1", help="k/n: write every n-th shard from the k-th, to share the work")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override config values")
     options = parser.parse_args()
+    k, slash, n = options.part.partition("/")
+    if not (slash and k.isdigit() and n.isdigit() and int(k) < int(n)):
+        raise UserError(f"--part {options.part}: expected k/n with 0 <= k < n")
 
-    from ldm.config import load_config
+    from ldm.config import build, load_config
+    from ldm.training.fit import start
     from ldm.training.latent_cache import write_cache
 
     config = load_config(*options.base, overrides=options.overrides)
-    part, parts = (int(x) for x in options.part.split("/"))
-    write_cache(config, options.out, options.epochs, options.shard, part, parts)
+    folder = Path(config.data.params.train.params.folder)
+    write_cache(start(config), build(config.source), folder, options.epochs, options.shard, (int(k), int(n)))
 
 
 if __name__ == "__main__":

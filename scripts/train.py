@@ -9,8 +9,14 @@ def main() -> None:
     parser = Parser("Train what a config file describes. Ends with weights.safetensors in --logdir.")
     parser.add_argument("-b", "--base", nargs="+", required=True, help="config files, later ones over earlier ones")
     parser.add_argument("-l", "--logdir", type=Path, help="where the run is written (default: logs/<name of --base>)")
-    parser.add_argument("-r", "--resume", action="store_true", help="go on from the last checkpoint in --logdir, if any")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override config values, e.g. trainer.max_steps=100")
+    parser.add_argument(
+        "-r", "--resume", action="store_true", help="go on from the last checkpoint in --logdir, if any"
+    )
+    parser.add_argument("--pretrained_model", type=Path, help="start from these weights, e.g. sd-v1-4.ckpt")
+    parser.add_argument("--clip", type=Path, help="CLIP's image tower, which SD v1-4 does not hold")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="override config values, e.g. trainer.max_steps=100"
+    )
     options = parser.parse_args()
 
     from ldm.config import load_config
@@ -18,7 +24,7 @@ def main() -> None:
 
     config = load_config(*options.base, overrides=options.overrides)
     logdir = options.logdir or Path("logs") / Path(options.base[-1]).stem
-    print(f"weights written to {fit(config, logdir, options.resume)}")
+    print(f"weights written to {fit(config, logdir, options.resume, options.pretrained_model, options.clip)}")
 
 
 if __name__ == "__main__":

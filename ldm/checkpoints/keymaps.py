@@ -59,6 +59,8 @@ SCHEDULE_BUFFERS = (
     "posterior_mean_coef2",
 )
 EMA_COUNTERS = ("model_ema.decay", "model_ema.num_updates")
+# What a contrastively trained CLIP holds beside the tower in use
+CLIP_EXTRAS = ("image_encoder.", "text_encoder.", "image_projection.", "text_projection.", "logit_scale")
 
 
 def is_skipped(name: str) -> bool:
@@ -68,6 +70,7 @@ def is_skipped(name: str) -> bool:
         or name in EMA_COUNTERS
         or name.endswith("embeddings.position_ids")
         or name.startswith("first_stage_model.loss.")
+        or name.startswith(CLIP_EXTRAS)
     )
 
 
@@ -89,7 +92,12 @@ def official_flat(name: str) -> tuple[str, ...]:
     return tuple(re.sub(r"(?<=\.transformer\.)(vision|text)_model\.", "", source) for source in official(name))
 
 
-OFFICIAL: tuple[Dialect, ...] = (own, official, official_flat)
+def beside_clip(name: str) -> tuple[str, ...]:
+    """Our files with the CLIP towers in one of their own, as contrastive training writes it."""
+    return (_rename(name, {VISUAL: "image_encoder.visual.", TEXT: "text_encoder.text."}),)
+
+
+OFFICIAL: tuple[Dialect, ...] = (own, official, official_flat, beside_clip)
 
 
 def clip_vision(prefix: str, hugging_face: bool) -> Dialect:

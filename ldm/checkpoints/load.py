@@ -131,6 +131,17 @@ def fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
         raise RuntimeError(f"left without values: {', '.join(empty)}")
 
 
+def fill_roots(model: nn.Module, roots: tuple[str, ...], files: Iterable[str | Path]) -> None:
+    """Fill the networks of a built model whose names start with `roots`, completely, and leave its others as they are.
+
+    Raises:
+        UserError: a network is not complete in the files.
+    """
+    tensors, source = read_files(ROOT / file for file in files)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name.startswith(roots)}
+    model.load_state_dict(take(shapes, tensors, source), strict=False, assign=True)
+
+
 def _files(config: DictConfig, file: str | Path | Sequence[str | Path] | None, label: str) -> list[str | Path]:
     if file is None:
         if not config.get("checkpoint"):

@@ -1,7 +1,7 @@
 """A latent diffusion model: an autoencoder, a UNet over its latents and a conditioner (Rombach et al., 2112.10752).
 
-With a 9-channel UNet it is Paint by Example (Yang et al., 2211.13227): the network sees the noisy latent, the latent of the
-image with its hole blanked, and the mask.
+With a 9-channel UNet it is Paint by Example (Yang et al., 2211.13227): the network sees the noisy latent, the latent of
+the image with its hole blanked, and the mask.
 """
 
 from typing import TYPE_CHECKING
@@ -55,7 +55,7 @@ class LatentDiffusion(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Image sides must be a multiple of this many pixels: latents are halved once per UNet level below the first."""
+        """Image sides must be a multiple of this many pixels: each UNet level below the first halves the latent."""
         return self.autoencoder.downsampling * self.unet.downsampling
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -72,7 +72,7 @@ class LatentDiffusion(nn.Module):
         return self.autoencoder.decode(z / self.scale_factor)
 
     def inpainting_channels(self, image: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
-        """What the UNet sees beside the noisy latent: (B, c + 1, H/f, W/f), the masked image's latent and the keep mask.
+        """What the UNet sees beside the noisy latent: (B, c + 1, H/f, W/f), masked image's latent and keep mask.
 
         Args:
             image: (B, 3, H, W) in [-1, 1].

@@ -1,7 +1,7 @@
 """Training of the KL autoencoder (Rombach et al., 2112.10752, section 3.1)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldm.models.autoencoder import AutoencoderKL
 from ldm.training.base import Training
@@ -34,8 +34,8 @@ class AutoencoderTraining(Training):
         self.kl_weight = kl_weight
         self.edge_weight = edge_weight
 
-    def weights(self) -> dict[str, nn.Module]:
-        return {"autoencoder": self.autoencoder}
+    def weights(self) -> dict[str, Tensor]:
+        return self.autoencoder.state_dict(prefix="autoencoder.")
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         image = batch["image"]
@@ -50,8 +50,10 @@ class AutoencoderTraining(Training):
         return pixel + self.edge_weight * edge + self.kl_weight * kl
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Peak signal-to-noise ratio of the round trip through the posterior's mean, per picture, in dB."""
+        """The round trip's peak signal-to-noise ratio in dB; the latents' standard deviation (1 / `scale_factor`)."""
         image = batch["image"]
-        reconstruction = self.autoencoder.decode(self.autoencoder.encode(image).mode()).float().clamp(-1, 1)
+        z = self.autoencoder.encode(image).mode()
+        reconstruction = self.autoencoder.decode(z).float().clamp(-1, 1)
         mse = ((reconstruction - image) / 2).square().flatten(1).mean(1)
-        self.log("val/psnr", (-10 * mse.log10()).mean(), prog_bar=True, batch_size=len(image))
+        psnr = (-10 * mse.log10()).mean()
+        self.log_dict({"val/psnr": psnr, "val/latent_std": z.float().std()}, prog_bar=True, batch_size=len(image))

@@ -2,7 +2,7 @@
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Training(pl.LightningModule):
@@ -24,8 +24,8 @@ class Training(pl.LightningModule):
         self.cooldown = cooldown
         self.seed = seed
 
-    def weights(self) -> dict[str, nn.Module]:
-        """Root name -> network: what `weights.safetensors` holds when training ends, as `ldm.load` reads it."""
+    def weights(self) -> dict[str, Tensor]:
+        """What `weights.safetensors` holds when training ends, under the names that `ldm.load` reads."""
         raise NotImplementedError
 
     def rate(self, step: int) -> float:

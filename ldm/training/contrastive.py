@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldm.models.contrastive import ContrastiveClip
 from ldm.training.base import Training
@@ -11,8 +11,8 @@ from ldm.training.base import Training
 class ContrastiveTraining(Training):
     """Symmetric cross-entropy between pictures and captions of a batch.
 
-    In a small world the same caption turns up several times in one batch: all its pictures are right answers, so the target
-    is spread evenly over equal captions instead of being the diagonal.
+    In a small world the same caption turns up several times in one batch: all its pictures are right answers, so the
+    target is spread evenly over equal captions instead of being the diagonal.
     """
 
     def __init__(
@@ -27,8 +27,8 @@ class ContrastiveTraining(Training):
         super().__init__(learning_rate, weight_decay, warmup_steps, cooldown, seed)
         self.clip = clip
 
-    def weights(self) -> dict[str, nn.Module]:
-        return {"clip": self.clip}
+    def weights(self) -> dict[str, Tensor]:
+        return self.clip.state_dict()
 
     def logits(self, batch: dict) -> tuple[Tensor, Tensor]:
         """Scaled similarities (B pictures, B captions) and the target distribution of the same shape."""

@@ -1,5 +1,6 @@
 """From a training config to a run on disk: what `scripts/train.py` calls."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -9,25 +10,38 @@ from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from ldm.checkpoints.io import save_tensors
+from ldm.checkpoints.load import fill_roots
+from ldm.checkpoints.warm_start import warm_start
 from ldm.config import build
 from ldm.utils.errors import UserError
 
+FROZEN = ("autoencoder.", "conditioner.encoder.")
 
-def fit(config: DictConfig, logdir: Path, resume: bool) -> Path:
+
+def fit(
+    config: DictConfig,
+    logdir: Path,
+    resume: bool = False,
+    pretrained_model: Path | None = None,
+    clip: Path | None = None,
+) -> Path:
     """Train what `config` describes into `logdir`; returns the path of the final weights.
 
-    `logdir` then holds config.yaml, checkpoints/last.ckpt (weights, EMA and optimizer, at least every 5 minutes), metrics as
-    CSV and TensorBoard, and weights.safetensors (EMA, under the names that `ldm.load` reads).
+    `logdir` then holds config.yaml, checkpoints/last.ckpt (weights, EMA and optimizer, at least every 5 minutes),
+    metrics as CSV and TensorBoard, and weights.safetensors: the moving averages under the names that `ldm.load` reads,
+    without the networks that `frozen` names, which have files of their own.
 
     Args:
-        config: nodes `training` and `data`; `trainer`, the keyword arguments of Lightning's Trainer; `ema`, the decay.
+        config: nodes `training` and `data`; `trainer`, the keyword arguments of Lightning's Trainer; `ema`, the decay;
+            `frozen` (optional), files with the networks that are not trained; `weights` (optional), the dtype to write.
         resume: go on from checkpoints/last.ckpt if there is one; without it a used folder is refused.
+        pretrained_model, clip: start from published weights, see `ldm.checkpoints.warm_start`.
     """
     last = logdir / "checkpoints" / "last.ckpt"
     if last.exists() and not resume:
         raise UserError(f"{logdir}: holds a run already; add --resume to go on with it or choose another --logdir")
     pl.seed_everything(config.seed, verbose=False)  # initial weights only: every later draw has its own generator
-    training = build(config.training)
+    training = start(config, pretrained_model, clip)
     data = build(config.data)
     try:
         logdir.mkdir(parents=True, exist_ok=True)
@@ -41,7 +55,9 @@ def fit(config: DictConfig, logdir: Path, resume: bool) -> Path:
         callbacks=[
             moving_average(config.ema),
             # a fit that ends is saved too: Lightning writes last.ckpt on the train epoch's end
-            ModelCheckpoint(logdir / "checkpoints", save_last=True, save_top_k=0, train_time_interval=minutes(5)),
+            ModelCheckpoint(
+                logdir / "checkpoints", save_last=True, save_top_k=0, train_time_interval=timedelta(minutes=5)
+            ),
             ModelCheckpoint(logdir / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True),
         ],
         enable_model_summary=False,
@@ -49,19 +65,29 @@ def fit(config: DictConfig, logdir: Path, resume: bool) -> Path:
     trainer.fit(training, datamodule=data, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
     weights = logdir / "weights.safetensors"
     if trainer.is_global_zero:
-        tensors = {
-            f"{root}.{name}": tensor.contiguous()
-            for root, network in training.weights().items()
-            for name, tensor in network.state_dict().items()
-        }
-        save_tensors(weights, tensors, {"step": str(trainer.global_step)})
+        dtype = getattr(torch, config.get("weights", "float32"))
+        named = (pair for pair in training.weights().items() if not ("frozen" in config and pair[0].startswith(FROZEN)))
+        save_tensors(weights, {name: t.to(dtype).contiguous() for name, t in named}, {"step": str(trainer.global_step)})
     return weights
 
 
-def minutes(n: float):
-    from datetime import timedelta
+def start(config: DictConfig, pretrained_model: Path | None = None, clip: Path | None = None) -> pl.LightningModule:
+    """The training with its initial weights: a network that is not trained never keeps random ones.
 
-    return timedelta(minutes=n)
+    Raises:
+        UserError: the config freezes networks and nothing says where their weights are.
+    """
+    if pretrained_model is not None:
+        with torch.device("meta"):
+            training = build(config.training)
+        warm_start(training.model, pretrained_model, clip, config.seed)
+        return training
+    training = build(config.training)
+    if "frozen" in config:
+        fill_roots(training.model, FROZEN, config.frozen)
+    elif hasattr(training, "model"):
+        raise UserError("this training needs weights to start from: --pretrained_model FILE, or `frozen` in its config")
+    return training
 
 
 def moving_average(decay: float) -> WeightAveraging:

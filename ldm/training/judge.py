@@ -26,8 +26,8 @@ class JudgeTraining(Training):
         super().__init__(learning_rate, weight_decay, warmup_steps, cooldown, seed)
         self.judge = judge.to(memory_format=torch.channels_last)
 
-    def weights(self) -> dict[str, nn.Module]:
-        return {"judge": self.judge}
+    def weights(self) -> dict[str, Tensor]:
+        return self.judge.state_dict(prefix="judge.")
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         logits = self.judge(batch["image"], batch["box"])

@@ -4,22 +4,22 @@ import os
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 from safetensors.torch import save_file
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from ldm.config import build
 from ldm.training.latent_diffusion import ExemplarTraining, encode_batch
 from ldm.utils.random import generator
 
 
 @torch.no_grad()
-def write_cache(training: ExemplarTraining, source, folder: Path, epochs: int, shard: int, part: tuple[int, int]) -> None:
+def write_cache(
+    training: ExemplarTraining, source: Dataset, folder: Path, epochs: int, shard: int, part: tuple[int, int]
+) -> None:
     """Write `source`, drawn `epochs` times over, as float16 shards for `ldm.data.latent_cache.LatentCache`.
 
-    A shard is a function of its number alone: an interrupted call is simply repeated, and several processes can share the
-    work (`part` = (k, n): every n-th shard from the k-th).
+    A shard is a function of its number alone: an interrupted call is simply repeated, and several processes can share
+    the work (`part` = (k, n): every n-th shard from the k-th).
     """
     model = training.model.eval()
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,9 @@ def write_cache(training: ExemplarTraining, source, folder: Path, epochs: int, s
                     with torch.autocast("cpu", torch.bfloat16):
                         pieces.append([value.half() for value in encode_batch(model, batch, noise)])
                 names = ("z", "concat", "class_token")
-                tensors = {name: torch.cat(column) for name, column in zip(names, zip(*pieces, strict=True), strict=True)}
+                tensors = {
+                    name: torch.cat(column) for name, column in zip(names, zip(*pieces, strict=True), strict=True)
+                }
                 save_file(tensors, f"{path}.part")
                 os.replace(f"{path}.part", path)
             bar.update(len(indices))

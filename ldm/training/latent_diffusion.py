@@ -1,4 +1,4 @@
-"""Training of a latent diffusion model in the hole of an image, self-supervised (Paint by Example, 2211.13227, section 3)."""
+"""Self-supervised training of a latent diffusion model in the hole of an image (Paint by Example, 2211.13227)."""
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from ldm.utils.random import generator
 class ExemplarTraining(Training):
     """Mean squared error on the noise; the exemplar is dropped per sample for classifier-free guidance.
 
-    Trained: UNet, mapper, final_ln, proj_out and learnable_vector. Frozen: the autoencoder, CLIP, and the query, key and
-    norm of the one-token cross-attention, whose gradient is exactly zero (a softmax over one token is 1 whatever they are).
+    Trained: UNet, mapper, final_ln, proj_out and learnable_vector. Frozen: the autoencoder, CLIP, and the query, key
+    and norm of the one-token cross-attention, whose gradient is exactly zero (a softmax over one token is 1).
 
     Args:
         model: with a 9-channel UNet and an `ExemplarConditioner`.
@@ -41,8 +41,8 @@ class ExemplarTraining(Training):
         for frozen in (model.autoencoder, model.conditioner.encoder, *one_token_dead_weights(model.unet)):
             frozen.requires_grad_(False)
 
-    def weights(self) -> dict[str, nn.Module]:
-        return {name: getattr(self.model, name) for name in ("unet", "conditioner")}
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
 
     def latents(self, batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The clean latent (B, c, h, w), the UNet's other channels (B, c + 1, h, w) and the class token (B, width).
@@ -60,7 +60,10 @@ class ExemplarTraining(Training):
 
     def loss(self, batch: dict[str, Tensor], draw: torch.Generator) -> Tensor:
         """(B,) losses; t, noise, posterior samples and dropped conditions all come from `draw`."""
-        n, shape = len(next(iter(batch.values()))), self.model.latent_shape(self.model.image_size, self.model.image_size)
+        n, shape = (
+            len(next(iter(batch.values()))),
+            self.model.latent_shape(self.model.image_size, self.model.image_size),
+        )
         t = torch.randint(self.model.schedule.num_timesteps, (n,), generator=draw)
         drop = torch.rand(n, generator=draw) < self.uncond_probability
         noise, *posterior_noise = torch.randn(3, n, *shape, generator=draw).to(self.device)
@@ -84,7 +87,7 @@ class ExemplarTraining(Training):
 
 @torch.no_grad()
 def encode_batch(model: LatentDiffusion, batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the frozen networks make of a batch of (image, mask, exemplar): latent, UNet's other channels, class token."""
+    """What the frozen networks make of (image, mask, exemplar): latent, UNet's other channels, class token."""
     z = model.encode(batch["image"], noise[0])
     concat = model.inpainting_channels(batch["image"], batch["mask"], noise[1])
     return z, concat, model.conditioner.encoder(batch["exemplar"])

@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's main: UserError -> one line on stderr and exit code 2; any other exception is a bug and is shown."""
+    """Run a script's main: UserError -> one line on stderr, exit code 2; any other exception is a bug and is shown."""
     try:
         main()
     except UserError as error:

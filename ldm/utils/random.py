@@ -15,7 +15,7 @@ def generator(*key: int | str) -> torch.Generator:
 class NoiseSource:
     """Standard normal noise for a batch in which every row has a stream of its own.
 
-    Row k is drawn in float32 on the CPU from a generator seeded `seeds[k]`, so a sample's noise does not change with the
+    Row k is drawn in float32 on the CPU from a generator seeded `seeds[k]`, so its noise does not change with the
     batch it sits in or the device it ends up on.
     """
 
