@@ -170,7 +170,10 @@ class ExemplarEditor:
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Latents -> pictures (B, 3, H, W) float32 on the CPU, about [-1, 1]."""
-        return self.model.decode(z.to(next(self.model.parameters()))).float().cpu()
+        pictures = self.model.decode(z.to(next(self.model.parameters()))).float().cpu()
+        if not pictures.isfinite().all():  # would be written as arbitrary colours
+            raise UserError("the model's output is not finite: its weights are damaged, or its precision is too low")
+        return pictures
 
 
 def fit_exemplar(exemplar: Image.Image, size: int, fit: str) -> Image.Image:

@@ -250,6 +250,12 @@ def test_models_that_cannot_edit_are_refused():
         ExemplarEditor(Stub, edit_settings())
 
 
+def test_output_that_is_no_number_never_becomes_a_picture(monkeypatch):
+    monkeypatch.setattr(tiny_model().autoencoder, "decode", lambda z: torch.full((1, 3, 32, 48), torch.nan))
+    with pytest.raises(UserError, match="not finite"):
+        edit()
+
+
 def test_settings_of_the_editor_can_be_replaced_as_a_whole():
     settings = replace(edit_settings("original"), steps=2)
     editor = ExemplarEditor(tiny_model(), settings)
