@@ -18,6 +18,7 @@ class EpochSampler(Sampler[int]):
 
     def __init__(self, dataset: Dataset, seed: int):
         self.dataset, self.seed, self.epoch = dataset, seed, 0
+        self.skip = 0  # leave out so many of the next epoch's first items, once: a resumed epoch has seen them
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -29,7 +30,26 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = torch.randperm(len(self.dataset), generator=generator(self.seed, "order", self.epoch))
-        return iter(order.tolist())
+        skip, self.skip = self.skip, 0
+        return iter(order.tolist()[skip:])
+
+
+class ResumableLoader(DataLoader):
+    """A loader whose place in the epoch is saved with a checkpoint and taken up again by a resumed run."""
+
+    taken = 0  # batches given out in this epoch
+
+    def __iter__(self) -> Iterator:
+        self.taken = self.sampler.skip // self.batch_size
+        for batch in super().__iter__():
+            self.taken += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"taken": self.taken % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.sampler.skip = state["taken"] * self.batch_size
 
 
 class DataModule(pl.LightningDataModule):
@@ -51,18 +71,16 @@ class DataModule(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.train, sampler=EpochSampler(self.train, self.seed), drop_last=True)
+        sampler = EpochSampler(self.train, self.seed)
+        return ResumableLoader(self.train, sampler=sampler, drop_last=True, **self._options())
 
     def val_dataloader(self) -> DataLoader | list:
-        return [] if self.validation is None else self._loader(self.validation)
+        return [] if self.validation is None else DataLoader(self.validation, **self._options())
 
-    def _loader(self, dataset: Dataset, sampler: Sampler | None = None, drop_last: bool = False) -> DataLoader:
-        return DataLoader(
-            dataset,
-            self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def _options(self) -> dict:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }

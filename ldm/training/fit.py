@@ -1,5 +1,6 @@
 """From a training config to a run on disk: what `scripts/train.py` calls."""
 
+import logging
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ldm.checkpoints.warm_start import warm_start
 from ldm.config import build
 from ldm.utils.errors import UserError
 
+SAVE_EVERY = timedelta(minutes=5)
 FROZEN = ("autoencoder.", "conditioner.encoder.")
 
 
@@ -49,15 +51,14 @@ def fit(
     except OSError as error:
         raise UserError(f"--logdir {logdir}: cannot write there ({error.strerror})") from error
     describe(training, config)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips, no list of absent accelerators
     trainer = pl.Trainer(
         **OmegaConf.to_container(config.trainer, resolve=True),
-        logger=[CSVLogger(logdir, name="csv", version=""), TensorBoardLogger(logdir, name="tensorboard", version="")],
+        logger=[CSVLogger(logdir, name="csv"), TensorBoardLogger(logdir, name="tensorboard", version="")],
         callbacks=[
             moving_average(config.ema),
             # a fit that ends is saved too: Lightning writes last.ckpt on the train epoch's end
-            ModelCheckpoint(
-                logdir / "checkpoints", save_last=True, save_top_k=0, train_time_interval=timedelta(minutes=5)
-            ),
+            ModelCheckpoint(logdir / "checkpoints", save_last=True, save_top_k=0, train_time_interval=SAVE_EVERY),
             ModelCheckpoint(logdir / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True),
         ],
         enable_model_summary=False,

@@ -1,0 +1,155 @@
+"""The trainings that ship, at their real entry point, a few steps long on a few drawn scenes."""
+
+from datetime import timedelta
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ldm.checkpoints.load import load
+from ldm.config import build, load_config
+from ldm.data.toyworld_files import write_split
+from ldm.training import fit as fitting
+from ldm.training.autoencoder import AutoencoderTraining
+from ldm.training.latent_cache import write_cache
+from ldm.training.latent_diffusion import one_token_dead_weights
+from ldm.utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def toyworld(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "toyworld"
+    for split in ("train", "validation"):
+        write_split(root, split, 12, seed=3, size=64, workers=1)
+    return root
+
+
+def settings(name, steps, *overrides):
+    common = ["trainer.precision=32-true", f"trainer.max_steps={steps}", "trainer.enable_progress_bar=false"]
+    return load_config(f"train/toyworld_{name}", overrides=[*common, *overrides])
+
+
+def autoencoder_config(toyworld, steps):
+    pictures = (f"data.params.{part}.params.root={toyworld}/images" for part in ("train", "validation"))
+    return settings("autoencoder", steps, *pictures, "data.params.batch_size=4", "trainer.val_check_interval=2")
+
+
+def clip_config(toyworld, steps):
+    roots = (f"data.params.{part}.params.root={toyworld}" for part in ("train", "validation"))
+    return settings("clip", steps, *roots, "data.params.batch_size=4", "trainer.val_check_interval=2")
+
+
+@pytest.fixture(scope="module")
+def frozen(toyworld, tmp_path_factory):
+    """The weights that the exemplar training starts from, by the trainings that make them."""
+    folder = tmp_path_factory.mktemp("frozen")
+    return [
+        fitting.fit(autoencoder_config(toyworld, 2), folder / "autoencoder"),
+        fitting.fit(clip_config(toyworld, 2), folder / "clip"),
+    ]
+
+
+def exemplar_config(toyworld, frozen, folder, steps):
+    return settings(
+        "exemplar",
+        steps,
+        f"frozen=[{','.join(map(str, frozen))}]",
+        f"source.params.root={toyworld}",
+        f"data.params.train.params.folder={folder}",
+        "data.params.batch_size=4",
+    )
+
+
+def test_an_interrupted_training_continues_bitwise(toyworld, tmp_path, monkeypatch):
+    whole = fitting.fit(autoencoder_config(toyworld, 7), tmp_path / "whole")
+
+    monkeypatch.setattr(fitting, "SAVE_EVERY", timedelta(0))
+    step = AutoencoderTraining.training_step
+
+    def fails_at_the_fifth(self, batch, index):
+        if self.global_step == 4:
+            raise RuntimeError("power cut")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(AutoencoderTraining, "training_step", fails_at_the_fifth)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fitting.fit(autoencoder_config(toyworld, 7), tmp_path / "cut")
+    monkeypatch.undo()
+    resumed = fitting.fit(autoencoder_config(toyworld, 7), tmp_path / "cut", resume=True)
+
+    expected, found = load_file(whole), load_file(resumed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_used_folder_is_refused_without_resume(toyworld, frozen):
+    with pytest.raises(UserError, match="holds a run already"):
+        fitting.fit(autoencoder_config(toyworld, 2), frozen[0].parent)
+
+
+def test_exemplar_training_from_a_cache_to_a_model_that_loads(toyworld, frozen, tmp_path):
+    config = exemplar_config(toyworld, frozen, tmp_path / "latents", steps=2)
+    training = fitting.start(config)
+    write_cache(training, build(config.source), tmp_path / "latents", epochs=1, shard=5, part=(0, 1))
+    weights = fitting.fit(config, tmp_path / "run")
+
+    saved = load_file(weights)
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float16}
+    assert not any(name.startswith(fitting.FROZEN) for name in saved)
+    model = load("toyworld", [weights, *frozen])
+    before = load_file(frozen[0]) | load_file(frozen[1])
+    assert torch.equal(model.autoencoder.quant_conv.weight, before["autoencoder.quant_conv.weight"])
+    assert torch.equal(model.conditioner.encoder.visual.conv1.weight, before["image_encoder.visual.conv1.weight"])
+    assert not torch.equal(model.unet.out[-1].weight, torch.zeros_like(model.unet.out[-1].weight))  # its start
+
+
+def test_a_cached_item_is_what_the_frozen_networks_make_of_the_source(toyworld, frozen, tmp_path):
+    config = exemplar_config(toyworld, frozen, tmp_path, steps=1)
+    training, source = fitting.start(config), build(config.source)
+    write_cache(training, source, tmp_path, epochs=1, shard=12, part=(0, 1))
+    cached = build(config.data.params.train)[5]
+    item = source[5]
+    keep = 1 - item["mask"][:, 2::4, 2::4]  # bilinear between the two middle pixels of four, without antialiasing
+    near = (cached["concat"][4:] - keep).abs()
+    assert near.max() <= 1 and near.mean() < 0.1
+    with torch.no_grad():
+        token = training.model.conditioner.encoder(item["exemplar"][None])[0]
+    torch.testing.assert_close(cached["class_token"].float(), token, atol=0.1, rtol=0.05)  # the cache is made in bf16
+
+
+def test_no_frozen_network_keeps_random_values(toyworld, frozen, tmp_path):
+    config = exemplar_config(toyworld, frozen, tmp_path, steps=1)
+    training = fitting.start(config)
+    files = load_file(frozen[0]) | load_file(frozen[1])
+    dead = {id(p) for module in one_token_dead_weights(training.model.unet) for p in module.parameters()}
+    for name, parameter in training.model.named_parameters():
+        if not parameter.requires_grad and id(parameter) not in dead:
+            source = name.replace("conditioner.encoder.", "image_encoder.")
+            assert torch.equal(parameter, files[source]), name
+    del config.frozen
+    with pytest.raises(UserError, match="--pretrained_model"):
+        fitting.start(config)
+
+
+def test_an_incomplete_frozen_network_is_refused(toyworld, frozen, tmp_path):
+    tensors = load_file(frozen[0])
+    del tensors["autoencoder.quant_conv.bias"]
+    save_file(tensors, tmp_path / "less.safetensors")
+    config = exemplar_config(toyworld, [tmp_path / "less.safetensors", frozen[1]], tmp_path, steps=1)
+    with pytest.raises(UserError, match="1 missing: autoencoder.quant_conv.bias"):
+        fitting.start(config)
+
+
+def test_the_dead_weights_have_no_gradient_and_are_not_optimised(toyworld, frozen, tmp_path):
+    training = fitting.start(exemplar_config(toyworld, frozen, tmp_path, steps=1))
+    unet = training.model.unet.requires_grad_(True)
+    torch.nn.init.normal_(unet.out[-1].weight)
+    for block in (m for m in unet.modules() if hasattr(m, "attn2")):
+        torch.nn.init.normal_(block.attn2.to_out[0].weight)
+    out = unet(torch.randn(2, 9, 16, 16), torch.tensor([3, 700]), torch.randn(2, 1, 160))
+    out.square().mean().backward()
+    dead = one_token_dead_weights(unet)
+    assert dead
+    for module in dead:
+        for parameter in module.parameters():
+            assert parameter.grad is None or parameter.grad.abs().max() < 1e-6
