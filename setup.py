@@ -11,7 +11,7 @@ REQUIRES = [
     "numpy>=1.26",
     "omegaconf>=2.3",
     "open-clip-torch>=2.30",
-    "pillow>=10.3",
+    "pillow>=11.3",
     "pyarrow>=16",
     "pytorch-lightning>=2.6",
     "safetensors>=0.5",
@@ -22,11 +22,11 @@ REQUIRES = [
     "wandb>=0.19",
 ]
 DEV = [
-    "diffusers>=0.33",
+    "diffusers>=0.36",
     "import-linter>=2.5",
     "pytest>=8",
     "ruff>=0.12",
-    "transformers>=4.50",
+    "transformers>=5.0",
 ]
 
 setup(
