@@ -14,6 +14,7 @@ from ldm.utils.errors import UserError
 
 SETTINGS_KEY = "ldm"  # of the PNG text chunk
 MARGIN = 8
+MIN_HEIGHT = 192  # of a row of pictures
 
 
 def check_writable(folder: str | Path) -> None:
@@ -59,8 +60,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def labelled_row(cells: Sequence[tuple[str, Image.Image]], height: int | None = None) -> Image.Image:
-    """Pictures side by side at one height (by default the first's) with a caption above each; transparency on grey."""
-    height = max(height or cells[0][1].height, 64)
+    """Pictures side by side at one height with a caption above each; transparency on grey.
+
+    The height is by default that of the first picture, but small pictures are enlarged to be looked at.
+    """
+    height = height or max(cells[0][1].height, MIN_HEIGHT)
     font = ImageFont.load_default(size=min(max(height // 20, 10), 28))
     line = sum(font.getmetrics())
     scaled = [image.resize((max(round(image.width * height / image.height), 1), height)) for _, image in cells]

@@ -53,12 +53,17 @@ def test_a_folder_that_cannot_be_written_is_found_out(tmp_path):
 
 def test_a_row_holds_its_pictures_at_one_height():
     small, tall = photo(30, 80), photo(30, 160, seed=1)
-    row = labelled_row([("a", small), ("b", tall)])
+    row = labelled_row([("a", small), ("b", tall)], height=80)
     pixels = np.asarray(row)
     place = next(x for x in range(20) if np.array_equal(pixels[-88:-8, x : x + 30], np.asarray(small)))
     rest = pixels[-88:-8, place + 38 : place + 53]
     assert np.array_equal(rest, np.asarray(tall.resize((15, 80))))
     assert (pixels[:-88].min(axis=(0, 2)) < 128).any()  # the captions
+
+
+@pytest.mark.parametrize("height, expected", [(40, 192), (192, 192), (300, 300)])
+def test_small_pictures_are_enlarged(height, expected):
+    assert expected < labelled_row([("a", photo(40, height))]).height < expected + 50
 
 
 def test_transparency_in_a_row_lies_on_grey():
@@ -67,6 +72,6 @@ def test_transparency_in_a_row_lies_on_grey():
 
 
 def test_long_captions_do_not_run_into_each_other():
-    one = labelled_row([("exemplar as encoded", photo(64, 64))])
+    one = labelled_row([("exemplar as encoded", photo(64, 64))], height=64)
     assert one.width > 64 + 2 * 8
-    assert png_bytes(one) != png_bytes(labelled_row([("", photo(64, 64))]))
+    assert png_bytes(one) != png_bytes(labelled_row([("", photo(64, 64))], height=64))
