@@ -59,12 +59,13 @@ SCHEDULE_BUFFERS = (
     "posterior_mean_coef2",
 )
 EMA_COUNTERS = ("model_ema.decay", "model_ema.num_updates")
-# What a contrastively trained CLIP holds beside the tower in use
-CLIP_EXTRAS = ("image_encoder.", "text_encoder.", "image_projection.", "text_projection.", "logit_scale")
+# What a contrastively trained CLIP of ours holds, of which a diffusion model uses one tower
+CLIP_TOWERS = ("image_encoder.", "text_encoder.")
+CLIP_EXTRAS = (*CLIP_TOWERS, "image_projection.", "text_projection.", "logit_scale")
 
 
 def is_skipped(name: str) -> bool:
-    """Whether an official file's entry is known to be no weight: buffers, counters, the autoencoder's training loss."""
+    """Whether a file's entry is known to be no weight in use: buffers, counters, a training loss, the other half of CLIP."""
     return (
         name in SCHEDULE_BUFFERS
         or name in EMA_COUNTERS

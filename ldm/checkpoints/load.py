@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ldm.checkpoints.io import read_tensors
-from ldm.checkpoints.keymaps import OFFICIAL, Dialect, is_skipped, tally
+from ldm.checkpoints.keymaps import CLIP_TOWERS, OFFICIAL, Dialect, is_skipped, tally
 from ldm.checkpoints.surgery import FIRST_CONV, prefer_ema
 from ldm.config import ROOT, build, load_config
 from ldm.utils.errors import UserError
@@ -108,7 +108,12 @@ def take(
     if len(missing) == len(used):
         raise UserError(f"checkpoint {source}: nothing of the model is in it; it has {tally({'tensors': tensors})}")
     inside = dialect(within)[0]
-    surplus = [name for name in tensors.keys() - used if name.startswith(inside) and not skip(name)]
+    in_use = tuple(tower for tower in CLIP_TOWERS if any(part.startswith(tower) for part in used))
+    surplus = [
+        name
+        for name in tensors.keys() - used
+        if name.startswith(inside) and (not skip(name) or name.startswith(in_use))
+    ]
     misshapen = {}
     for name, sources in parts.items():
         if all(part in tensors for part in sources):

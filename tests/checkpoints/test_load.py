@@ -8,7 +8,8 @@ from torch import nn
 
 import ldm
 from ldm.checkpoints.io import save_tensors
-from ldm.checkpoints.load import fill, load
+from ldm.checkpoints.load import fill, fill_roots, load
+from ldm.config import build
 from ldm.utils.errors import UserError
 from tests.checkpoints import official
 
@@ -212,6 +213,50 @@ def test_a_part_alone(tmp_path, own_files):
     tensors = official.paint_by_example() | {"first_stage_model.extra": torch.ones(1)}
     official.write(tmp_path / "more.ckpt", tensors)
     assert "first_stage_model.extra" in refusal(part, tmp_path / "more.ckpt", root="autoencoder")
+
+
+@pytest.fixture
+def clip_apart(tmp_path, own_files):
+    """The model with its image tower in the file of a contrastively trained CLIP, which holds more than that."""
+    _, state = own_files
+    tower = {name: tensor for name, tensor in state.items() if name.startswith("conditioner.encoder.")}
+    rest = {name: tensor for name, tensor in state.items() if name not in tower}
+    clip = {name.replace("conditioner.encoder.", "image_encoder."): tensor for name, tensor in tower.items()}
+    clip |= {"text_encoder.text.ln_final.weight": torch.ones(3), "image_projection.weight": torch.ones(3, 32)}
+    clip |= {"text_projection.weight": torch.ones(3, 3), "logit_scale": torch.ones(1)}
+    save_tensors(tmp_path / "rest.safetensors", rest)
+    save_tensors(tmp_path / "clip.safetensors", clip)
+    return [tmp_path / "rest.safetensors", tmp_path / "clip.safetensors"], clip, state
+
+
+def test_clip_in_a_file_of_its_own(clip_apart):
+    files, _, state = clip_apart
+    for name, tensor in load(official.model_config(), files).state_dict().items():
+        assert torch.equal(tensor, state[name].float()), name
+
+
+def test_the_tower_in_use_is_strict(clip_apart):
+    files, clip, _ = clip_apart
+    block = "image_encoder.visual.transformer.resblocks."
+    save_tensors(files[1], {**clip, block + "9.ln_1.bias": torch.ones(32)})
+    assert f"1 unexpected: {block}9.ln_1.bias" in refusal(official.model_config(), files)
+    save_tensors(files[1], {name: tensor for name, tensor in clip.items() if name != block + "1.ln_1.bias"})
+    assert f"1 missing: {block}1.ln_1.bias" in refusal(official.model_config(), files)
+
+
+def test_frozen_networks_alone(clip_apart):
+    """Training fills what is frozen from files, and leaves the rest as it was built."""
+    files, clip, state = clip_apart
+    roots = ("autoencoder.", "conditioner.encoder.")
+    frozen = {name: tensor for name, tensor in state.items() if name.startswith("autoencoder.")}
+    save_tensors(files[0], frozen)
+    model = build(official.model_config().model)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fill_roots(model, roots, files)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name].float() if name.startswith(roots) else before[name]), name
+    with pytest.raises(UserError, match="missing: autoencoder"):
+        fill_roots(model, roots, files[1:])
 
 
 def test_configs_without_a_model_or_weights(tmp_path):
