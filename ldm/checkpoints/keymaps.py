@@ -65,7 +65,7 @@ CLIP_EXTRAS = (*CLIP_TOWERS, "image_projection.", "text_projection.", "logit_sca
 
 
 def is_skipped(name: str) -> bool:
-    """Whether a file's entry is known to be no weight in use: buffers, counters, a training loss, the other half of CLIP."""
+    """Whether a file's entry is no weight in use, by its name: buffers, counters, a training loss, the rest of CLIP."""
     return (
         name in SCHEDULE_BUFFERS
         or name in EMA_COUNTERS

@@ -264,6 +264,13 @@ def test_writing_is_all_or_nothing(tmp_path, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt"])
+def test_files_have_the_usual_permissions(tmp_path, name):
+    save_checkpoint(tmp_path / name, TENSORS)
+    (tmp_path / "usual").touch()
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt"])
 def test_unwritable_places(tmp_path, name):
     (tmp_path / "file").write_text("not a folder")
     for folder in (tmp_path / "file", tmp_path / "missing"):
