@@ -73,8 +73,8 @@ def imported_packages(path: Path) -> set[str]:
 
 
 MODULE_OF = {"open-clip-torch": "open_clip", "pillow": "PIL", "pytorch-lightning": "pytorch_lightning"}
-# Not imported by name: tools that are run, what Lightning's loggers write with, what open_clip needs in the version that
-# fits torch, and einops, which the bricks may use.
+# Not imported by name: tools that are run, what Lightning's loggers write with, what open_clip needs in the version
+# that fits torch, and einops, which the bricks may use.
 UNIMPORTED = {"import-linter", "ruff", "tensorboard", "wandb", "torchvision", "einops"}
 
 
