@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name == "ExemplarEditor":
-        from ldm.editors.exemplar import ExemplarEditor
+        from ldm.runs.settings import exemplar_editor
 
-        return ExemplarEditor
+        return exemplar_editor  # the class, with the settings of configs/edit that editors themselves do not read
     raise AttributeError(f"module 'ldm' has no attribute {name!r}")

@@ -152,7 +152,7 @@ class ExemplarEditor:
         batch = len(x)
         if start is not None:
             x = start.randn(*shape).expand(batch, *shape)
-        image, mask = (v.to(like).expand(batch, *v.shape[1:]) for v in (image, mask))
+        image, mask = (v.to(like) for v in (image, mask))
         concat = model.inpainting_channels(image, mask, noise.randn(*shape).to(like))
         if bool((concat[:, -1] == 1).all()):
             log.warning("the mask is too small for the model's latents to show it; `crop: auto` enlarges it")

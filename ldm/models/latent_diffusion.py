@@ -75,14 +75,15 @@ class LatentDiffusion(nn.Module):
         """What the UNet sees beside the noisy latent: (B, c + 1, H/f, W/f), masked image's latent and keep mask.
 
         Args:
-            image: (B, 3, H, W) in [-1, 1].
-            mask: (B, 1, H, W) in [0, 1], 1 = repaint. The hole becomes 0, mid grey. The network's own channel is
+            image: (B or 1, 3, H, W) in [-1, 1]; one image serves all rows of `noise` and is encoded once.
+            mask: (B or 1, 1, H, W) in [0, 1], 1 = repaint. The hole becomes 0, mid grey. The network's own channel is
                 turned around (1 = keep) and shrunk bilinearly without antialiasing, as in the official training.
             noise: the latent's shape, for sampling the masked image's posterior.
         """
         keep = 1 - mask
         z_masked = self.encode(image * keep, noise)
-        return torch.cat([z_masked, shrink_mask(keep, z_masked.shape[-2:])], dim=1)
+        keep = shrink_mask(keep, z_masked.shape[-2:])
+        return torch.cat([z_masked, keep.expand(len(z_masked), -1, -1, -1)], dim=1)
 
 
 def shrink_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
