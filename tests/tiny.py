@@ -3,7 +3,9 @@
 from functools import cache
 from typing import Any
 
+from ldm.checkpoints.load import load
 from ldm.config import build
+from ldm.evaluation.judge import Judge
 from ldm.models.latent_diffusion import LatentDiffusion
 from tests.golden_weights import fill
 
@@ -49,3 +51,9 @@ CONFIG: dict[str, Any] = {
 def tiny_model() -> LatentDiffusion:
     """Sides of its pictures are multiples of 8; shared by the tests, which do not change it."""
     return fill(build(CONFIG))
+
+
+@cache
+def shipped_judge() -> Judge:
+    """The judge of ToyWorld edits, with the weights that ship."""
+    return load("toyworld_judge", root="judge")

@@ -1,0 +1,49 @@
+import numpy as np
+import torch
+
+from ldm.data.toyworld_cross import PADDING, CrossExemplars, collate
+from ldm.data.toyworld_render import CLASSES, COLOURS, render_scene, scene_id
+
+
+def pixels(image: torch.Tensor) -> np.ndarray:
+    return ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+
+
+def test_the_hole_is_the_padded_box_of_a_thing_in_the_scene():
+    data = CrossExemplars(seed=7, length=12)
+    for i in range(12):
+        item, scene = data[i], render_scene(np.random.default_rng(scene_id(7, "cross", i)))
+        assert np.array_equal(pixels(item["image"]), scene.image)
+        x0, y0, x1, y1 = box = tuple(item["box"].tolist())
+        assert box in [thing.box for thing in scene.objects]
+        hole = torch.zeros(1, 64, 64)
+        hole[:, max(y0 - PADDING, 0) : y1 + PADDING, max(x0 - PADDING, 0) : x1 + PADDING] = 1
+        assert torch.equal(item["mask"], hole)
+
+
+def test_the_exemplar_is_another_thing_cut_out_of_another_scene():
+    data = CrossExemplars(seed=7, length=12)
+    for i in range(12):
+        item, scene = data[i], render_scene(np.random.default_rng(scene_id(7, "cross", i)))
+        old = next(thing for thing in scene.objects if thing.box == tuple(item["box"].tolist()))
+        assert CLASSES[item["class"]] != old.cls
+        assert list(COLOURS)[item["colour"]] != old.colour
+        x0, y0, x1, y1 = item["donor_box"].tolist()
+        donor = pixels(item["donor"])
+        cut = donor[max(y0 - PADDING, 0) : y1 + PADDING, max(x0 - PADDING, 0) : x1 + PADDING]
+        assert np.array_equal(np.asarray(item["exemplar"]), cut)
+        assert not np.array_equal(donor, scene.image)
+
+
+def test_a_longer_set_or_another_seed():
+    short, long, other = CrossExemplars(1, 2), CrossExemplars(1, 5), CrossExemplars(2, 2)
+    assert torch.equal(short[1]["image"], long[1]["image"])
+    assert not torch.equal(short[1]["image"], other[1]["image"])
+
+
+def test_a_batch_keeps_its_exemplars_apart():
+    data = CrossExemplars(1, 3)
+    batch = collate([data[i] for i in range(3)])
+    assert batch["image"].shape == (3, 3, 64, 64) and batch["mask"].shape == (3, 1, 64, 64)
+    assert batch["box"].shape == (3, 4) and batch["class"].dtype == torch.int64
+    assert [np.array_equal(a, data[i]["exemplar"]) for i, a in enumerate(batch["exemplar"])] == [True] * 3
