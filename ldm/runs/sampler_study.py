@@ -162,6 +162,7 @@ class Study:
 
     def _write(self) -> None:
         results = {key: vars(result) for key, result in self.results.items()}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.file) as partial:
             partial.write_text(json.dumps({"about": self.about, "results": results}, indent=1) + "\n", encoding="utf-8")
 
