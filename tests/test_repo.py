@@ -65,10 +65,12 @@ def test_environment_agrees_with_setup(setup_arguments):
 
 
 def imported_packages(path: Path) -> set[str]:
-    """First names of everything a file imports absolutely, functions' own imports included."""
+    """First names of everything a file imports absolutely, functions' own imports and `importorskip` included."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    names |= {call.args[0].value for call in calls if call.func.attr == "importorskip"}
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
 
 
