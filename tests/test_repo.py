@@ -34,7 +34,7 @@ by_name = {"ids": lambda path: str(path.relative_to(ROOT))}
 
 def python(*arguments: str | Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
 
 
