@@ -45,7 +45,7 @@ def main() -> None:
     from ldm.checkpoints.io import replacing
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_cross import CrossExemplars, collate
-    from ldm.evaluation.metrics import mean
+    from ldm.evaluation.metrics import mean, pooled_psnr
     from ldm.runs.cross_edits import contact_sheet, edit_and_judge, references
     from ldm.runs.outputs import check_writable, save_png
     from ldm.runs.settings import exemplar_editor
@@ -86,6 +86,7 @@ def main() -> None:
         "scenes": {"count": args.count, "seed": args.seed},
         "settings": asdict(settings),
         "figures": {name: mean(v) for name, v in values.items() if name != "exact"},  # [mean, standard error]
+        "pooled dB": {name: pooled_psnr(values[name]) for name in ("background", "background round trip")},
         "chance": {head: 1 / layer.out_features for head, layer in judge.heads.items()},
         "exact": f"{int(values['exact'].sum())} of {args.count}",
         "edits per second": args.count / seconds,
@@ -108,12 +109,13 @@ def table(report: dict) -> str:
         cells = [figures[f"{row}/{head}"] for head in heads]
         lines.append(f"{title:24}" + "".join(f"{100 * share:8.1f} ± {100 * error:3.1f}" for share, error in cells))
     lines.append(f"{'chance':24}" + "".join(f"{100 * share:8.1f}      " for share in chance))
-    (edit, error), (reached, reached_error) = figures["background"], figures["background round trip"]
+    lines += ["", "outside the mask, before compositing (mean over the pictures; all pixels together)"]
+    for name, title in {"background": "edits", "background round trip": "one round trip"}.items():
+        decibels, error = figures[name]
+        lines.append(f"{title:24}{decibels:8.2f} ± {error:.2f} dB{report['pooled dB'][name]:10.2f} dB")
     return "\n".join(
         [
             *lines,
-            f"background outside the mask, before compositing: {edit:.2f} ± {error:.2f} dB "
-            f"(the autoencoder's round trip: {reached:.2f} ± {reached_error:.2f} dB)",
             f"after compositing, byte for byte the scene's beyond the feather: {report['exact']}",
             f"{report['edits per second']:.2f} edits per second on {report['device']}",
         ]

@@ -19,6 +19,14 @@ def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
     return 10 * torch.log10(4 / mse)
 
 
+def pooled_psnr(psnrs: Tensor) -> float:
+    """The PSNR in dB of all pictures together, from theirs (N,): that of the mean of their mean squared differences.
+
+    It is at most the mean PSNR, which a few nearly perfect pictures can raise.
+    """
+    return -10 * torch.log10((10 ** (-psnrs.double() / 10)).mean()).item()
+
+
 def mean(values: Tensor) -> tuple[float, float]:
     """The mean of (N,) figures and its standard error; of answers, the share of True and sqrt(p (1 - p) / N)."""
     values = values.double()

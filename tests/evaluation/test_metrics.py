@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ldm.evaluation.metrics import mean, psnr
+from ldm.evaluation.metrics import mean, pooled_psnr, psnr
 
 
 def test_psnr_of_known_differences():
@@ -20,6 +20,14 @@ def test_psnr_counts_only_where_it_is_told_to():
     where[..., 0] = 0
     assert psnr(a, b, where).tolist() == pytest.approx([40, 40], abs=1e-4)
     assert psnr(a, b)[0] < 10
+
+
+def test_pictures_together_have_the_mean_of_their_squared_differences():
+    a, b = torch.zeros(2, 3, 8, 8), torch.stack([torch.full((3, 8, 8), d) for d in (0.2, 0.002)])
+    each = psnr(a, b)
+    assert each.tolist() == pytest.approx([20, 60], abs=1e-4)
+    both = psnr(a.view(1, 6, 8, 8), b.view(1, 6, 8, 8)).item()
+    assert pooled_psnr(each) == pytest.approx(both) == pytest.approx(23.01, abs=0.01)
 
 
 def test_the_standard_error_of_answers_is_that_of_a_proportion():
