@@ -36,11 +36,12 @@ def fit(
     Args:
         config: nodes `training` and `data`; `trainer`, the keyword arguments of Lightning's Trainer; `ema`, the decay;
             `frozen` (optional), files with the networks that are not trained; `weights` (optional), the dtype to write.
-        resume: go on from checkpoints/last.ckpt if there is one; without it a used folder is refused.
+        resume: go on from checkpoints/last.ckpt if there is one, from the start otherwise; without it a used folder is
+            refused.
         pretrained_model, clip: start from published weights, see `ldm.checkpoints.warm_start`.
     """
     last = logdir / "checkpoints" / "last.ckpt"
-    if last.exists() and not resume:
+    if (logdir / "config.yaml").exists() and not resume:
         raise UserError(f"{logdir}: holds a run already; add --resume to go on with it or choose another --logdir")
     pl.seed_everything(config.seed, verbose=False)  # initial weights only: every later draw has its own generator
     training = start(config, pretrained_model, clip)
@@ -57,9 +58,7 @@ def fit(
         logger=[CSVLogger(logdir, name="csv"), TensorBoardLogger(logdir, name="tensorboard", version="")],
         callbacks=[
             moving_average(config.ema),
-            # a fit that ends is saved too: Lightning writes last.ckpt on the train epoch's end
             ModelCheckpoint(logdir / "checkpoints", save_last=True, save_top_k=0, train_time_interval=SAVE_EVERY),
-            ModelCheckpoint(logdir / "checkpoints", save_last=True, save_top_k=0, save_on_train_epoch_end=True),
         ],
         enable_model_summary=False,
     )
