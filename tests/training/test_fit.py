@@ -131,6 +131,23 @@ def test_no_frozen_network_keeps_random_values(toyworld, frozen, tmp_path):
         fitting.start(config)
 
 
+def test_a_warm_start_extends_the_unet_and_leaves_nothing_empty(toyworld, frozen, tmp_path):
+    config = exemplar_config(toyworld, frozen, tmp_path, steps=1)
+    del config.frozen
+    config.training.params.model.params.unet.params.in_channels = 4
+    four = build(config.training.params.model.params.unet)
+    config.training.params.model.params.unet.params.in_channels = 9
+    save_file(load_file(frozen[0]) | four.state_dict(prefix="unet."), tmp_path / "four.safetensors")
+    model = fitting.start(config, tmp_path / "four.safetensors", frozen[1]).model
+
+    weight = model.unet.input_blocks[0][0].weight
+    assert weight.requires_grad and torch.equal(weight[:, :4], four.input_blocks[0][0].weight)
+    assert torch.count_nonzero(weight[:, 4:]) == 0
+    assert not any(p.is_meta for p in model.parameters())
+    assert not model.conditioner.encoder.visual.conv1.weight.requires_grad
+    assert model.conditioner.learnable_vector.std() > 0.5
+
+
 def test_an_incomplete_frozen_network_is_refused(toyworld, frozen, tmp_path):
     tensors = load_file(frozen[0])
     del tensors["autoencoder.quant_conv.bias"]
