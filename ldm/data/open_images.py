@@ -6,6 +6,7 @@ Paint by Example, arXiv 2211.13227, section 3. Read from the layout that the off
     root/annotations/*{train, validation, test}-annotations-bbox.csv
 """
 
+import logging
 import os
 from pathlib import Path
 from random import Random
@@ -25,6 +26,8 @@ from ldm.data.images import Epochs, read_picture, to_tensor
 from ldm.data.masks import bezier_mask, box_mask
 from ldm.utils.clip import clip_normalise
 from ldm.utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 AREA = (0.02, 0.8)  # of the picture, both ends included: smaller boxes show too little, larger ones leave no context
 
@@ -137,22 +140,57 @@ def annotation_file(root: Path, split: str) -> Path:
 
 
 def read_boxes(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes of allowed area: their image ids (N,) bytes, sorted, and (N, 4) float32 x0, y0, x1, y1 in 0..1."""
+    """The usable boxes: their image ids (N,) bytes, sorted, and (N, 4) float32 x0, y0, x1, y1 in 0..1.
+
+    Rows with too few or too many fields, boxes that are none and boxes of another area than `AREA` are left out, and
+    the log says how many of each.
+    """
     names = ["ImageID", "XMin", "YMin", "XMax", "YMax"]
     types = dict(zip(names, [pa.binary()] + [pa.float64()] * 4, strict=True))
+    cut = []  # rows of another length than the header, such as the last one of an interrupted download
     try:
-        table = csv.read_csv(file, convert_options=csv.ConvertOptions(include_columns=names, column_types=types))
+        table = csv.read_csv(
+            file,
+            parse_options=csv.ParseOptions(invalid_row_handler=lambda row: cut.append(row) or "skip"),
+            convert_options=csv.ConvertOptions(include_columns=names, column_types=types),
+        )
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         message = str(error).splitlines()[0]
         raise UserError(f"{file}: expected a CSV with the columns {', '.join(names)} ({message})") from error
     ids = table["ImageID"]
     boxes = np.stack([table[name].to_numpy() for name in names[1:]], 1)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = (area >= AREA[0]) & (area <= AREA[1]) & (boxes[:, 0] < boxes[:, 2]) & ((boxes >= 0) & (boxes <= 1)).all(1)
+    kept = _usable(boxes, len(cut), file)
     ids = ids.filter(pa.array(kept)).combine_chunks().dictionary_encode()
     ids = np.array(ids.dictionary.to_pylist(), dtype=bytes)[ids.indices.to_numpy()]
     order = np.argsort(ids, kind="stable")
     return ids[order], boxes[kept][order].astype(np.float32)
+
+
+def _usable(boxes: np.ndarray, cut: int, file: Path) -> np.ndarray:
+    """Which boxes (N, 4) to keep, (N,) bool; the others are counted in the log, each under the first rule it breaks."""
+    x0, y0, x1, y1 = boxes.T
+    inside = ((boxes >= 0) & (boxes <= 1)).all(1)
+    area = np.where(inside, (x1 - x0) * (y1 - y0), 0)
+    rules = {
+        "lack a number": ~np.isnan(boxes).any(1),
+        "reach beyond the picture": inside,
+        "are empty or turned round": (x0 < x1) & (y0 < y1),
+        f"cover less than {AREA[0]} or more than {AREA[1]} of the picture": (area >= AREA[0]) & (area <= AREA[1]),
+    }
+    kept, dropped = np.ones(len(boxes), bool), {"have too few or too many fields": cut}
+    for rule, good in rules.items():
+        dropped[rule] = int((kept & ~good).sum())
+        kept &= good
+    counts = "; ".join(f"{count} {rule}" for rule, count in dropped.items() if count)
+    malformed = any(list(dropped.values())[:-1])  # that boxes are too small or too large is no fault of the file
+    log.log(
+        logging.WARNING if malformed else logging.INFO,
+        "%s: %d boxes kept; left out: %s",
+        file,
+        kept.sum(),
+        counts or "none",
+    )
+    return kept
 
 
 def list_images(root: Path, split: str) -> tuple[list[Path], np.ndarray, np.ndarray]:

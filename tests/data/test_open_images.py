@@ -74,6 +74,24 @@ def test_the_area_rule_includes_its_ends(tmp_path):
     np.testing.assert_allclose(boxes, [[0, 0, 0.2, 0.1], [0, 0, 1, 0.8]], rtol=1e-6)
 
 
+def test_malformed_rows_are_left_out_and_counted(tmp_path, caplog):
+    """The first row is fine, and so is the one of a picture that nobody has; the last one is cut short."""
+    rows = ["aa,x,/m/0,1,0.2,0.8,0.2,0.8,0,0,0,0,0"]
+    rows += [f"aa,x,/m/0,1,{box},0,0,0,0,0" for box in ("0.8,0.2,0.2,0.8", "-0.1,1.2,0.2,0.8", "0.5,0.5,0.5,0.5")]
+    rows += [f"aa,x,/m/0,1,{box},0,0,0,0,0" for box in ("nan,0.5,,0.5", "0,inf,-inf,0.5", "0,0.1,0,0.1", "0,1,0,1")]
+    rows += ["ff,x,/m/0,1,0.1,0.5,0.1,0.5,0,0,0,0,0", "aa,x,/m/0,1,0.2,0.8,0.2,0.8,0,0,0,0,0,0,0", "aa,xcli"]
+    file = tmp_path / "boxes.csv"
+    file.write_bytes("\r\n".join(["\ufeff" + HEADER.strip(), *rows]).encode())
+    ids, boxes = read_boxes(file)
+    assert ids.tolist() == [b"aa", b"ff"]
+    np.testing.assert_allclose(boxes, [[0.2, 0.2, 0.8, 0.8], [0.1, 0.1, 0.5, 0.5]], rtol=1e-6)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.getMessage() == (
+        f"{file}: 2 boxes kept; left out: 2 have too few or too many fields; 1 lack a number; "
+        "2 reach beyond the picture; 2 are empty or turned round; 2 cover less than 0.02 or more than 0.8 of the picture"
+    )
+
+
 def test_items_are_a_function_of_seed_epoch_and_index(root):
     first, again = (OpenImagesDataset(str(root), "train", size=32, exemplar_size=28, seed=5) for _ in range(2))
     other = OpenImagesDataset(str(root), "train", size=32, exemplar_size=28, seed=6)
