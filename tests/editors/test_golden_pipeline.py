@@ -64,7 +64,7 @@ def editor(golden):
         image_size=128,
     )
     model.load_state_dict({name: from_official(name, tensor.shape) for name, tensor in model.state_dict().items()})
-    return ExemplarEditor(model.eval(), edit_settings("original", steps=10, guidance_scale=5.0))
+    return ExemplarEditor(model.eval(), edit_settings("original", sampler="plms", steps=10, guidance_scale=5.0))
 
 
 def from_official(name, shape):

@@ -7,7 +7,8 @@ from ldm.utils.errors import UserError
 
 def test_the_original_differs_in_every_convention_at_once():
     original = edit_settings("original")
-    assert (original.sampler, original.steps, original.guidance_scale) == ("plms", 50, 1)
+    assert (original.sampler, original.steps, original.guidance_scale) == ("ddim", 50, 1)
+    assert edit_settings("original", eta=0.5).eta == 0.5
     assert (original.composite, original.match_colour, original.crop) == ("none", False, "none")
     assert (original.exemplar_fit, original.mask_rule, original.rounding) == ("original", "luma", "truncate")
 

@@ -152,9 +152,11 @@ def test_h_and_w_resize_the_scene(inference, tmp_path):
 
 
 def test_edit_original_switches_every_convention(inference, tmp_path):
-    inference("--skip_grid", edit="original")
+    assert inference("--skip_grid", edit="original", ddim_eta=0.5)[0] == 0
     settings = read_settings(tmp_path / "out/results/scene_3.png")
     assert {
+        "sampler": "ddim",
+        "eta": 0.5,
         "composite": "none",
         "guidance_scale": 1.0,
         "rounding": "truncate",
