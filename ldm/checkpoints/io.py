@@ -144,6 +144,9 @@ def _read_torch_zip(path: Path) -> dict[str, Tensor]:
                 raise UserError(f"checkpoint {path}: a zip file, but not one that torch wrote (no data.pkl in it)")
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             content = _Unpickler(path, archive, memory, pickles[0].removesuffix("data.pkl")).load()
+        if isinstance(content, dict) and isinstance(state := dict.get(content, "state_dict"), dict):
+            content = state
+        tensors = dict(_tensors_in(content, "", set()))
     except UserError:
         raise
     except zipfile.BadZipFile as error:
@@ -151,22 +154,23 @@ def _read_torch_zip(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a pickle is a program of someone else's making: it can fail in any way
         raise UserError(f"checkpoint {path}: unreadable ({type(error).__name__}: {_line(error)})") from error
 
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    tensors = dict(_tensors_in(content))
     if not tensors:
         raise UserError(f"checkpoint {path}: holds no state dict (a mapping of names to tensors)")
     return tensors
 
 
-def _tensors_in(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _tensors_in(content: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
     """Named tensors of a state dict, or of a TorchScript module, whose attributes hold its parameters and children."""
+    if id(content) in seen:  # an object may be made to contain itself
+        return
+    seen.add(id(content))
     script = isinstance(content, Inert)
-    for name, value in (content.state if script else content).items() if isinstance(content, dict) or script else ():
+    mapping = content.state if script else content if isinstance(content, dict) else {}
+    for name, value in dict.items(mapping):  # not mapping.items, which a pickle can replace
         if isinstance(value, Tensor) and isinstance(name, str):
             yield prefix + name, value
         elif script and isinstance(value, Inert):
-            yield from _tensors_in(value, f"{prefix}{name}.")
+            yield from _tensors_in(value, f"{prefix}{name}.", seen)
 
 
 class Inert:

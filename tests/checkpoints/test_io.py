@@ -180,6 +180,35 @@ def test_a_pickle_cannot_change_what_it_can_reach(tmp_path):
     same(read_tensors(tmp_path / "a.ckpt"), TENSORS)
 
 
+class Module:
+    """Known to no reader, and so read as a TorchScript module is."""
+
+
+def test_a_mapping_whose_methods_the_pickle_replaces(tmp_path):
+    """BUILD gives an OrderedDict attributes, which come before its methods."""
+    content = OrderedDict(state_dict=OrderedDict(TENSORS))
+    content.get = content.items = content["state_dict"].items = None
+    torch.save(content, tmp_path / "a.ckpt")
+    same(read_tensors(tmp_path / "a.ckpt"), TENSORS)
+
+
+def test_objects_that_contain_themselves(tmp_path):
+    module = Module()
+    module.weight, module.child = TENSORS["a.weight"], Module()
+    module.child.bias, module.child.parent, module.child.self = TENSORS["a.bias"], module, module.child
+    torch.save(module, tmp_path / "a.ckpt")
+    same(read_tensors(tmp_path / "a.ckpt"), {"weight": TENSORS["a.weight"], "child.bias": TENSORS["a.bias"]})
+
+
+def test_objects_in_one_another_without_end(tmp_path):
+    """Nested with the memo of the pickle: 5000 deep, and 2 to the 5000 ways through."""
+    depth = 5000
+    attack = b"\x80\x02cM\nM\n)\x81" + b"q\x00cM\nM\n)\x81}(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00ub" * depth
+    torch.save(TENSORS, tmp_path / "a.ckpt")
+    rewrite_pickle(tmp_path / "a.ckpt", lambda data: attack + b".")
+    assert "unreadable" in refusal(tmp_path / "a.ckpt")
+
+
 def test_a_damaged_pickle_is_refused_or_harmless(tmp_path):
     path = write(tmp_path / "a.ckpt", TENSORS)
     original = path.read_bytes()
