@@ -14,6 +14,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ STORAGES = {
 # No weights need these. That nothing runs does not depend on this list: it lets a hostile file be named as such.
 HOSTILE_MODULES = {"os", "posix", "nt", "subprocess", "pty", "shutil", "socket", "runpy", "importlib", "ctypes", "code"}
 HOSTILE_BUILTINS = {"eval", "exec", "compile", "open", "__import__", "breakpoint"}
+
+# A small file must not unpack to much memory. The pickles of the official files have less than 2 MiB, and deflated
+# weights, unless they are all zeros, nine tenths of their size.
+MAX_PICKLE = 64 * 2**20
+MAX_UNPACKED = 64 * 2**20, 4  # that many bytes, or that many times the size of the file
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -142,6 +148,7 @@ def _read_torch_zip(path: Path) -> dict[str, Tensor]:
             pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
             if not pickles:
                 raise UserError(f"checkpoint {path}: a zip file, but not one that torch wrote (no data.pkl in it)")
+            _refuse_bombs(path, archive.infolist())
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             content = _Unpickler(path, archive, memory, pickles[0].removesuffix("data.pkl")).load()
         if isinstance(content, dict) and isinstance(state := dict.get(content, "state_dict"), dict):
@@ -157,6 +164,16 @@ def _read_torch_zip(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(f"checkpoint {path}: holds no state dict (a mapping of names to tensors)")
     return tensors
+
+
+def _refuse_bombs(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    size = sum(entry.file_size for entry in entries)
+    largest = max(entry.file_size for entry in entries if entry.filename.endswith("data.pkl"))
+    floor, factor = MAX_UNPACKED
+    if largest > MAX_PICKLE or size > max(floor, factor * path.stat().st_size):
+        raise UserError(f"checkpoint {path}: refused, it would unpack to {size >> 20} MiB (pickle {largest >> 20} MiB)")
+    if unknown := {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise UserError(f"checkpoint {path}: zip compression {min(unknown)}, expected entries stored or deflated")
 
 
 def _tensors_in(content: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
@@ -203,12 +220,13 @@ class _Unpickler(pickle.Unpickler):
     """Runs the pickle of a torch zip file, with only ordered dicts, inert objects and that file's tensors in reach."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, memory: mmap.mmap, folder: str):
-        super().__init__(io.BytesIO(archive.read(folder + "data.pkl")), encoding="utf-8")
+        super().__init__(io.BytesIO(_unpack(archive, folder + "data.pkl")), encoding="utf-8")
         self.path = path
         self.archive = archive
         self.memory = memory
         self.folder = folder
-        if folder + "byteorder" in archive.namelist() and archive.read(folder + "byteorder") != b"little":
+        self.unpack = cache(partial(_unpack, archive))  # each entry once, however often the pickle asks for it
+        if folder + "byteorder" in archive.namelist() and self.unpack(folder + "byteorder") != b"little":
             raise UserError(f"checkpoint {path}: written on a big-endian machine, which is not supported")
 
     def find_class(self, module: str, name: str) -> Any:
@@ -218,14 +236,14 @@ class _Unpickler(pickle.Unpickler):
             raise UserError(f"checkpoint {self.path}: refused, it asks for {module}.{name} to be run (nothing was)")
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        match f"{module}.{name}":
+        match f"{module}.{name}":  # functions and classes made anew: what a pickle does to them stays with it
             case "collections.OrderedDict":
                 return OrderedDict
             case "torch._utils._rebuild_tensor_v2":
-                return self.rebuild_tensor
+                return lambda storage, offset, size, stride, *rest: storage.as_strided(size, stride, offset)
             case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state":
                 return lambda tensor, *rest: tensor
-        return type(name, (Inert,), {})  # a class of its own: what a pickle does to it stays with it
+        return type(name, (Inert,), {})
 
     def persistent_load(self, pid: Any) -> Tensor:
         """A storage, as a 1-D tensor over the mapped file."""
@@ -242,10 +260,13 @@ class _Unpickler(pickle.Unpickler):
         start = entry.header_offset + 30 + sum(struct.unpack_from("<HH", self.memory, entry.header_offset + 26))
         if entry.compress_type == zipfile.ZIP_STORED and start % dtype.itemsize == 0:
             return torch.frombuffer(self.memory, dtype=dtype, count=count, offset=start)
-        return torch.frombuffer(bytearray(self.archive.read(entry)), dtype=dtype)  # zipped again by someone else
+        return torch.frombuffer(self.unpack(entry.filename), dtype=dtype)  # zipped again by someone else
 
-    def rebuild_tensor(self, storage: Tensor, offset: int, size: tuple, stride: tuple, *rest: Any) -> Tensor:
-        return storage.as_strided(size, stride, offset)
+
+def _unpack(archive: zipfile.ZipFile, name: str) -> bytearray:
+    """An entry up to the size that the archive's table gives; `archive.read` would unpack what is beyond it too."""
+    with archive.open(name) as entry:
+        return bytearray(entry.read(archive.getinfo(name).file_size))
 
 
 def _line(error: Exception) -> str:

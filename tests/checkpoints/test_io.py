@@ -2,6 +2,8 @@ import builtins
 import os
 import pickle
 import shutil
+import struct
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ldm.checkpoints import io
 from ldm.checkpoints.io import Inert, read_metadata, read_tensors, save_checkpoint, save_tensors
 from ldm.utils.errors import UserError
 from tests.checkpoints.official import write
@@ -168,14 +171,22 @@ def _fire():
 
 
 def test_a_pickle_cannot_change_what_it_can_reach(tmp_path):
-    """BUILD with a pair sets attributes of whatever a global stands for."""
+    """BUILD sets attributes of whatever a global stands for: from a dict in its `__dict__`, from a pair one by one."""
     torch.save({"state_dict": TENSORS}, tmp_path / "a.ckpt")
-    names = [b"collections\nOrderedDict", b"torch._utils\n_rebuild_tensor_v2", b"some.module\nThing"]
+    names = [b"collections\nOrderedDict", b"some.module\nThing"]
+    names += [b"torch._utils\n" + name for name in (b"_rebuild_tensor_v2", b"_rebuild_parameter")]
     for name in names:
-        attack = b"\x80\x02c" + name + b"\n(N}X\x09\x00\x00\x00as_pickleX\x01\x00\x00\x001stb."
-        rewrite_pickle(tmp_path / "a.ckpt", lambda data, attack=attack: attack)
-        refusal(tmp_path / "a.ckpt")
-    assert not any(hasattr(thing, "as_pickle") for thing in (Inert, OrderedDict))
+        state = b"}X\x09\x00\x00\x00as_pickleX\x01\x00\x00\x001s"
+        for build in (state + b"b", b"(N" + state + b"tb"):
+            attack = b"\x80\x02c" + name + b"\n" + build + b"."
+            rewrite_pickle(tmp_path / "a.ckpt", lambda data, attack=attack: attack)
+            refusal(tmp_path / "a.ckpt")
+    within_reach = [
+        Inert,
+        OrderedDict,
+        *(f for f in [*vars(io).values(), *vars(io._Unpickler).values()] if callable(f)),
+    ]
+    assert not any(hasattr(thing, "as_pickle") for thing in within_reach)
     torch.save({"state_dict": TENSORS}, tmp_path / "a.ckpt")
     same(read_tensors(tmp_path / "a.ckpt"), TENSORS)
 
@@ -184,11 +195,15 @@ class Module:
     """Known to no reader, and so read as a TorchScript module is."""
 
 
+class Shadowed(dict):
+    """Pickled as an OrderedDict whose attributes stand before its methods."""
+
+    def __reduce__(self):
+        return OrderedDict, (list(self.items()),), {"get": None, "items": None}
+
+
 def test_a_mapping_whose_methods_the_pickle_replaces(tmp_path):
-    """BUILD gives an OrderedDict attributes, which come before its methods."""
-    content = OrderedDict(state_dict=OrderedDict(TENSORS))
-    content.get = content.items = content["state_dict"].items = None
-    torch.save(content, tmp_path / "a.ckpt")
+    torch.save(Shadowed(state_dict=Shadowed(TENSORS)), tmp_path / "a.ckpt")
     same(read_tensors(tmp_path / "a.ckpt"), TENSORS)
 
 
@@ -200,13 +215,53 @@ def test_objects_that_contain_themselves(tmp_path):
     same(read_tensors(tmp_path / "a.ckpt"), {"weight": TENSORS["a.weight"], "child.bias": TENSORS["a.bias"]})
 
 
-def test_objects_in_one_another_without_end(tmp_path):
-    """Nested with the memo of the pickle: 5000 deep, and 2 to the 5000 ways through."""
-    depth = 5000
-    attack = b"\x80\x02cM\nM\n)\x81" + b"q\x00cM\nM\n)\x81}(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00ub" * depth
+@pytest.mark.parametrize("depth, reason", [(100, "holds no state dict"), (5000, "unreadable")])
+def test_objects_in_one_another(tmp_path, depth, reason):
+    """Each object is both attributes of the next, so that 2 to the `depth` ways lead through."""
+    thing = b"cM\nM\n)\x81"
+    wrap = b"q\x00" + thing + b"}(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00ub"
     torch.save(TENSORS, tmp_path / "a.ckpt")
-    rewrite_pickle(tmp_path / "a.ckpt", lambda data: attack + b".")
-    assert "unreadable" in refusal(tmp_path / "a.ckpt")
+    rewrite_pickle(tmp_path / "a.ckpt", lambda data: b"\x80\x02" + thing + wrap * depth + b".")
+    assert reason in refusal(tmp_path / "a.ckpt")
+
+
+def bomb(path, compression=zipfile.ZIP_DEFLATED, **entries):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in entries.items():
+            archive.writestr(f"a/{name.replace('_', '.')}", data)
+
+
+def test_small_files_do_not_unpack_to_large_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(io, "MAX_PICKLE", 100_000)
+    monkeypatch.setattr(io, "MAX_UNPACKED", (300_000, 4))
+    bomb(tmp_path / "pickle.ckpt", data_pkl=b"N" * 100_001)
+    bomb(tmp_path / "weights.ckpt", data_pkl=b"N.", zeros=bytes(300_000))
+    bomb(tmp_path / "allowed.ckpt", data_pkl=b"N.", zeros=bytes(299_000), byteorder=b"little")
+    bomb(tmp_path / "noise.ckpt", data_pkl=b"N.", noise=os.urandom(400_000))
+    bomb(tmp_path / "lzma.ckpt", zipfile.ZIP_LZMA, data_pkl=b"N.")
+    assert "would unpack" in refusal(tmp_path / "pickle.ckpt") and "would unpack" in refusal(tmp_path / "weights.ckpt")
+    assert "no state dict" in refusal(tmp_path / "allowed.ckpt") and "no state dict" in refusal(tmp_path / "noise.ckpt")
+    assert "stored or deflated" in refusal(tmp_path / "lzma.ckpt")
+
+
+def test_an_entry_with_more_in_it_than_the_table_says(tmp_path):
+    path, size = tmp_path / "a.ckpt", 64 * 2**20
+    bomb(path, data_pkl=b"N." + bytes(size))
+    path.write_bytes(path.read_bytes().replace(struct.pack("<I", size + 2), struct.pack("<I", 2)))
+    tracemalloc.start()
+    refusal(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
+
+
+def test_an_entry_asked_for_often_is_unpacked_once(tmp_path):
+    torch.save(TENSORS, tmp_path / "a.pt")
+    rewrite_pickle(tmp_path / "a.pt", lambda data: data, zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "a.pt") as archive:
+        unpickler = io._Unpickler(tmp_path / "a.pt", archive, None, "a/")
+        first, second = (unpickler.unpack("a/data/0") for _ in range(2))
+    assert first is second and len(first) == 24
 
 
 def test_a_damaged_pickle_is_refused_or_harmless(tmp_path):

@@ -87,8 +87,8 @@ def test_malformed_rows_are_left_out_and_counted(tmp_path, caplog):
     np.testing.assert_allclose(boxes, [[0.2, 0.2, 0.8, 0.8], [0.1, 0.1, 0.5, 0.5]], rtol=1e-6)
     (record,) = caplog.records
     assert record.levelname == "WARNING" and record.getMessage() == (
-        f"{file}: 2 boxes kept; left out: 2 have too few or too many fields; 1 lack a number; "
-        "2 reach beyond the picture; 2 are empty or turned round; 2 cover less than 0.02 or more than 0.8 of the picture"
+        f"{file}: 2 boxes kept; left out: 2 have too few or too many fields; 1 lack a number; 2 reach beyond the "
+        "picture; 2 are empty or turned round; 2 cover less than 0.02 or more than 0.8 of the picture"
     )
 
 
