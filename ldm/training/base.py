@@ -32,8 +32,8 @@ class Training(pl.LightningModule):
         """The learning rate at a step as a fraction of the plateau: a trapezoid."""
         total = self.trainer.max_steps
         rise = (step + 1) / max(self.warmup_steps, 1)
-        fall = (total - step) / max(self.cooldown * total, 1)
-        return max(min(rise, 1.0, fall), 0.0)
+        fall = max(total - step, 1) / max(self.cooldown * total, 1)  # asked for `total` too: a longer run's next step
+        return min(rise, 1.0, fall)
 
     def configure_optimizers(self):
         trained = [p for p in self.parameters() if p.requires_grad]

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from ldm.checkpoints.io import save_tensors
 from ldm.checkpoints.load import fill_roots
 from ldm.checkpoints.warm_start import warm_start
 from ldm.config import build
+from ldm.training.callbacks import LastCheckpoint, MovingAverage
 from ldm.utils.errors import UserError
 
 SAVE_EVERY = timedelta(minutes=5)
@@ -29,9 +29,9 @@ def fit(
 ) -> Path:
     """Train what `config` describes into `logdir`; returns the path of the final weights.
 
-    `logdir` then holds config.yaml, checkpoints/last.ckpt (weights, EMA and optimizer, at least every 5 minutes),
-    metrics as CSV and TensorBoard, and weights.safetensors: the moving averages under the names that `ldm.load` reads,
-    without the networks that `frozen` names, which have files of their own.
+    `logdir` then holds config.yaml, checkpoints/last.ckpt (weights, EMA and optimizer, at least every 5 minutes
+    and after the last step), metrics as CSV and TensorBoard, and weights.safetensors: the moving averages under the
+    names that `ldm.load` reads, without the networks that `frozen` names, which have files of their own.
 
     Args:
         config: nodes `training` and `data`; `trainer`, the keyword arguments of Lightning's Trainer; `ema`, the decay;
@@ -53,21 +53,20 @@ def fit(
         raise UserError(f"--logdir {logdir}: cannot write there ({error.strerror})") from error
     describe(training, config)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips, no list of absent accelerators
+    average = MovingAverage(config.ema)
     trainer = pl.Trainer(
         **OmegaConf.to_container(config.trainer, resolve=True),
         logger=[CSVLogger(logdir, name="csv"), TensorBoardLogger(logdir, name="tensorboard", version="")],
-        callbacks=[
-            moving_average(config.ema),
-            ModelCheckpoint(logdir / "checkpoints", save_last=True, save_top_k=0, train_time_interval=SAVE_EVERY),
-        ],
+        callbacks=[average, LastCheckpoint(last, SAVE_EVERY)],
         enable_model_summary=False,
     )
     trainer.fit(training, datamodule=data, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
     weights = logdir / "weights.safetensors"
     if trainer.is_global_zero:
         dtype = getattr(torch, config.get("weights", "float32"))
-        named = (pair for pair in training.weights().items() if not ("frozen" in config and pair[0].startswith(FROZEN)))
-        save_tensors(weights, {name: t.to(dtype).contiguous() for name, t in named}, {"step": str(trainer.global_step)})
+        left_out = FROZEN if "frozen" in config else ()
+        tensors = {name: t.to(dtype) for name, t in average.averaged.weights().items() if not name.startswith(left_out)}
+        save_tensors(weights, tensors, {"step": str(trainer.global_step)})
     return weights
 
 
@@ -88,16 +87,6 @@ def start(config: DictConfig, pretrained_model: Path | None = None, clip: Path |
     elif hasattr(training, "model"):
         raise UserError("this training needs weights to start from: --pretrained_model FILE, or `frozen` in its config")
     return training
-
-
-def moving_average(decay: float) -> WeightAveraging:
-    """Exponential moving average of the weights, warmed up as min(decay, (1 + n) / (10 + n)) over updates n."""
-
-    @torch.no_grad()
-    def update(averaged: list[torch.Tensor], current: list[torch.Tensor], n: torch.Tensor) -> None:
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
-
-    return WeightAveraging(use_buffers=False, multi_avg_fn=update)
 
 
 def describe(training: pl.LightningModule, config: DictConfig) -> None:

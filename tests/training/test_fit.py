@@ -15,6 +15,8 @@ from ldm.training.latent_cache import write_cache
 from ldm.training.latent_diffusion import one_token_dead_weights
 from ldm.utils.errors import UserError
 
+SMALL = ("data.params.batch_size=4", "trainer.val_check_interval=2", "trainer.limit_val_batches=1")
+
 
 @pytest.fixture(scope="module")
 def toyworld(tmp_path_factory):
@@ -31,12 +33,12 @@ def settings(name, steps, *overrides):
 
 def autoencoder_config(toyworld, steps):
     pictures = (f"data.params.{part}.params.root={toyworld}/images" for part in ("train", "validation"))
-    return settings("autoencoder", steps, *pictures, "data.params.batch_size=4", "trainer.val_check_interval=2")
+    return settings("autoencoder", steps, *pictures, *SMALL)
 
 
 def clip_config(toyworld, steps):
     roots = (f"data.params.{part}.params.root={toyworld}" for part in ("train", "validation"))
-    return settings("clip", steps, *roots, "data.params.batch_size=4", "trainer.val_check_interval=2")
+    return settings("clip", steps, *roots, *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,27 @@ def test_an_interrupted_training_continues_bitwise(toyworld, tmp_path, monkeypat
     expected, found = load_file(whole), load_file(resumed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_finished_training_is_prolonged_bitwise(toyworld, tmp_path):
+    def train(steps, folder, resume=False):  # 6 steps an epoch
+        config = autoencoder_config(toyworld, steps)
+        config.training.params.cooldown = 0.0  # the one thing that depends on how many steps are to come
+        return load_file(fitting.fit(config, tmp_path / folder, resume))
+
+    short, whole = train(4, "run"), train(8, "whole")
+    again, longer = train(4, "run", resume=True), train(8, "run", resume=True)
+    assert all(torch.equal(short[name], again[name]) for name in short)  # nothing left to do
+    assert all(torch.equal(whole[name], longer[name]) for name in whole)
+    assert not all(torch.equal(short[name], longer[name]) for name in short)
+
+
+def test_a_moved_run_goes_on_with_its_one_checkpoint(toyworld, tmp_path):
+    fitting.fit(autoencoder_config(toyworld, 1), tmp_path / "run")
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    fitting.fit(autoencoder_config(toyworld, 2), moved, resume=True)
+    (last,) = (moved / "checkpoints").iterdir()
+    assert torch.load(last, weights_only=True)["global_step"] == 2
 
 
 def test_a_used_folder_is_refused_without_resume(toyworld, frozen):
