@@ -1,5 +1,6 @@
 """A model ready to run: device and precision chosen, weights loaded."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +15,15 @@ BIG = 200_000_000  # parameters; below, the time that bf16 saves is not worth it
 
 
 def open_model(
-    config: str | Path, file: str | Path | None, device: torch.device, precision: str = "auto"
+    config: str | Path, file: str | Path | Sequence[str | Path] | None, device: torch.device, precision: str = "auto"
 ) -> tuple[nn.Module, str]:
     """Load a model in `full` (fp32) or `bf16` precision; `auto` is bf16 for a large model where the hardware has it.
+
+    `full` turns off TensorFloat-32 in the convolutions of this process, which torch has on by default: its products
+    have 10 bits of mantissa, as float16 has.
+
+    Args:
+        file: the weights, possibly in several files; by default the config's own.
 
     Returns:
         The model and the precision chosen.
@@ -28,4 +35,6 @@ def open_model(
         with torch.device("meta"):
             size = sum(parameter.numel() for parameter in build(node.model).parameters())
         precision = "bf16" if size > BIG and has_fast_bf16(device) else "full"
+    if precision == "full":
+        torch.backends.cudnn.allow_tf32 = False
     return load(node, file, device, torch.bfloat16 if precision == "bf16" else torch.float32), precision

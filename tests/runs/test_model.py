@@ -48,6 +48,14 @@ def test_an_edit_in_bf16_is_nearly_that_in_fp32(files):
     assert 0 < (edits[0] - edits[1]).abs().mean() < 3
 
 
+@pytest.mark.parametrize("precision, allowed", [("full", False), ("bf16", True)])
+def test_full_precision_has_no_tf32(files, monkeypatch, precision, allowed):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    open_model(*files, CPU, precision)
+    assert torch.backends.cudnn.allow_tf32 == allowed
+    assert not torch.backends.cuda.matmul.allow_tf32  # torch's default
+
+
 def test_a_config_without_a_model(tmp_path):
     (tmp_path / "a.yaml").write_text("data: 1")
     with pytest.raises(UserError, match="a.yaml: it has no `model`"):
