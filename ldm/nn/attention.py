@@ -15,6 +15,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
     q (B, L, C), k and v (B, M, C), heads stored one after another in C -> (B, L, C).
     """
+    q, k, v = (x.contiguous() for x in (q, k, v))  # the fused kernels take no views with strided channels
     q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, L, d)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 

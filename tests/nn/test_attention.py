@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ldm.nn.attention import GEGLU, Attention, AttentionBlock, SpatialTransformer, attend
+from ldm.nn.attention import GEGLU, Attention, AttentionBlock, SpatialTransformer, attend, to_tokens
 from tests.golden_weights import fill
 
 
@@ -30,6 +31,15 @@ def test_attend_is_the_textbook_formula(heads):
     expected = naive_attention(q, k, v, heads)
     torch.testing.assert_close(attend(q, k, v, heads), expected, atol=1e-13, rtol=0)
     torch.testing.assert_close(attend(q.float(), k.float(), v.float(), heads), expected.float(), atol=2e-6, rtol=0)
+
+
+def test_images_as_tokens_take_the_fused_kernel():
+    """It is refused where the channels of a view are strided; the fallback makes the whole L x L matrix."""
+    q, k, v = (to_tokens(noise(2, 16, 3, 5, seed=seed)) for seed in (1, 2, 3))
+    assert q.stride(2) != 1
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        fused = attend(q, k, v, 2)
+    torch.testing.assert_close(fused, naive_attention(q, k, v, 2), atol=1e-13, rtol=0)
 
 
 def test_cross_attention():
