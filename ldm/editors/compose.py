@@ -109,6 +109,7 @@ def distance(mask: Tensor, limit: int) -> Tensor:
 
     Squared distances are separable: first along the columns, then along the rows.
     """
+    limit = min(limit, max(mask.shape[-2:]))
     squared = torch.where(mask > 0, 0.0, torch.inf)
     for dim, pads in ((-2, (0, 0, limit, limit)), (-1, (limit, limit))):
         padded = F.pad(squared, pads, value=torch.inf)

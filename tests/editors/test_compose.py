@@ -76,6 +76,13 @@ def test_distance_is_euclidean(limit):
     assert (found[exact > limit] > limit).all()
 
 
+def test_no_limit_costs_more_than_the_picture():
+    """A limit wider than the picture: the work, and the padding in memory, end with it."""
+    mask = hole(20, 30, (0, 0, 1, 1))
+    assert torch.equal(compose.distance(mask, 10**9), compose.distance(mask, 30))
+    assert compose.distance(mask, 10**9)[0, 0, -1, -1] == torch.tensor(19.0**2 + 29**2).sqrt()
+
+
 @pytest.mark.parametrize("feather", [0, 1, 6])
 def test_weights_are_one_on_the_mask_and_nothing_beyond_the_feather(feather):
     far = compose.distance(hole(30, 30, (10, 10, 20, 20)), 10)
