@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
 
     add = parser.add_argument_group("model", **only_if_given).add_argument
     add("--config", default="toyworld", help="a config file, or a name in configs/")
-    add("--ckpt", type=Path, help="the weights, if not those that the config names")
+    add("--ckpt", nargs="+", type=Path, help="the weights (one file or several), if not those that the config names")
     add("--precision", choices=("auto", "full", "bf16", "autocast"), default="auto",
         help="full is fp32; auto is bf16 for a large model on hardware that computes it, else full; "
         "autocast is the original's name for bf16")  # fmt: skip
@@ -90,7 +90,8 @@ def main() -> None:
     mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule)
     size = given.get("W", image.width), given.get("H", image.height)
     if size != image.size:
-        image, mask = image.resize(size, Image.Resampling.LANCZOS), F.interpolate(mask, size[::-1], mode="nearest")
+        image = image.resize(size, Image.Resampling.LANCZOS)
+        mask = F.adaptive_max_pool2d(mask, size[::-1])  # whatever is touched is selected: nothing of it can vanish
     check_writable(args.outdir)
 
     device = choose_device(args.device)
@@ -104,8 +105,9 @@ def main() -> None:
         **{
             key: str(value)
             for key, value in given.items()
-            if key.endswith("_path") or key in ("config", "ckpt", "edit")
+            if key.endswith("_path") or key in ("config", "edit")
         },
+        **({"ckpt": [str(file) for file in args.ckpt]} if "ckpt" in given else {}),
         **{key: given[key] for key in ("invert_mask", "fixed_code", "H", "W") if key in given},
         "precision": precision,
         "device": str(device),

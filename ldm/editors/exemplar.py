@@ -95,6 +95,8 @@ class ExemplarEditor:
             mask = parse_mask(mask, image.size, rule=settings.mask_rule)
         elif mask.shape != (expected := (1, 1, image.height, image.width)):
             raise UserError(f"mask: {tuple(mask.shape)}, expected {expected}")
+        elif not mask.any():
+            raise UserError("mask: nothing is selected, it is 0 everywhere (1 = repaint)")
         seeds = [settings.seed + k for k in range(settings.n_samples)]
         start = None if start_seed is None else NoiseSource([start_seed])
         seen = fit_exemplar(exemplar, self.model.conditioner.image_size, settings.exemplar_fit)

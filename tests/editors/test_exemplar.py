@@ -164,6 +164,8 @@ def test_a_mask_as_a_tensor():
     assert np.array_equal(a, b)
     with pytest.raises(UserError, match=r"mask: \(1, 1, 32, 40\), expected \(1, 1, 32, 48\)"):
         edit(hole=torch.ones(1, 1, 32, 40))
+    with pytest.raises(UserError, match="mask: nothing is selected"):
+        edit(hole=torch.zeros(1, 1, 32, 48))
 
 
 def test_all_of_the_picture_can_be_repainted():

@@ -126,7 +126,7 @@ def test_the_picture_says_how_it_was_made_and_that_makes_it_again(inference, tmp
         "image_path": str(files / "scene.png"),
         "mask_path": str(files / "mask.png"),
         "config": str(model_files[0]),
-        "ckpt": str(model_files[1]),
+        "ckpt": [str(model_files[1])],
         "precision": "full",
         "device": "cpu",
     }
@@ -149,6 +149,23 @@ def test_h_and_w_resize_the_scene(inference, tmp_path):
     inference("--skip_grid", H=24, W=50)
     assert pixels(tmp_path / "out/results/scene_3.png").shape == (24, 50, 3)
     assert pixels(tmp_path / "out/source/scene_3_mask.png").shape == (24, 50)
+
+
+@pytest.mark.parametrize("crop", ["none", "auto"])
+def test_a_small_mask_outlives_the_resizing(inference, tmp_path, files, crop):
+    mask(60, 40, box=(31, 21, 32, 22)).save(files / "dot.png")
+    assert inference("--skip_grid", hole="dot.png", H=20, W=30, crop=crop)[0] == 0
+    assert np.argwhere(pixels(tmp_path / "out/source/scene_3_mask.png")).tolist() == [[10, 15]]
+
+
+def test_weights_in_several_files(inference, tmp_path):
+    tensors = tiny_model().state_dict()
+    files = [tmp_path / "unet.safetensors", tmp_path / "rest.safetensors"]
+    for file, of_unet in zip(files, (True, False), strict=True):
+        save_tensors(file, {name: t for name, t in tensors.items() if name.startswith("unet.") == of_unet})
+    code, _, err = inference("--skip_grid", "--ckpt", *files)
+    assert (code, err) == (0, "")
+    assert read_settings(tmp_path / "out/results/scene_3.png")["ckpt"] == [str(file) for file in files]
 
 
 def test_edit_original_switches_every_convention(inference, tmp_path):
