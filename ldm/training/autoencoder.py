@@ -40,7 +40,7 @@ class AutoencoderTraining(Training):
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
         image = batch["image"]
         posterior = self.autoencoder.encode(image)
-        draw = generator(self.seed, "posterior", self.global_step, self.global_rank)
+        draw = generator(self.seed, "posterior", self.global_step, batch_index, self.global_rank)
         noise = torch.randn(posterior.mean.shape, generator=draw).to(image.device)
         reconstruction = self.autoencoder.decode(posterior.sample(noise)).float()
         pixel = (reconstruction - image).abs().mean()

@@ -13,7 +13,7 @@ class Training(pl.LightningModule):
         weight_decay: AdamW's, on tensors of two or more dimensions (not on biases, norms and vectors).
         warmup_steps: linear rise from 0 over so many optimizer steps.
         cooldown: the fraction of `max_steps` at the end over which the rate falls linearly to 0.
-        seed: every random draw of a step is a function of (seed, optimizer step, rank).
+        seed: every random draw of a step is a function of (seed, optimizer step, batch, rank).
     """
 
     def __init__(self, learning_rate: float, weight_decay: float, warmup_steps: int, cooldown: float, seed: int):

@@ -54,7 +54,7 @@ class ExemplarTraining(Training):
         return encode_batch(self.model, batch, noise)
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        loss = self.loss(batch, generator(self.seed, "step", self.global_step, self.global_rank)).mean()
+        loss = self.loss(batch, generator(self.seed, "step", self.global_step, batch_index, self.global_rank)).mean()
         self.report(loss=loss)
         return loss
 
