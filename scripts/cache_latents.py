@@ -19,14 +19,16 @@ def main() -> None:
     k, slash, n = options.part.partition("/")
     if not (slash and k.isdigit() and n.isdigit() and int(k) < int(n)):
         raise UserError(f"--part {options.part}: expected k/n with 0 <= k < n")
+    for name in ("epochs", "shard"):
+        if (value := getattr(options, name)) < 1:
+            raise UserError(f"--{name} {value}: expected a positive number")
 
-    from ldm.config import build, load_config
-    from ldm.training.fit import start
+    from ldm.config import load_config
     from ldm.training.latent_cache import write_cache
 
     config = load_config(*options.base, overrides=options.overrides)
     folder = Path(config.data.params.train.params.folder)
-    write_cache(start(config), build(config.source), folder, options.epochs, options.shard, (int(k), int(n)))
+    write_cache(config, folder, options.epochs, options.shard, (int(k), int(n)))
 
 
 if __name__ == "__main__":

@@ -1,40 +1,50 @@
 """Passing a training set through its frozen networks once, so that training reads latents instead of pictures."""
 
-import os
+import hashlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from ldm.training.latent_diffusion import ExemplarTraining, encode_batch
+from ldm.checkpoints.io import read_metadata, save_tensors
+from ldm.config import build
+from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.training.fit import FROZEN, start
+from ldm.training.latent_diffusion import encode_batch
+from ldm.utils.errors import UserError
 from ldm.utils.random import generator
 
 
 @torch.no_grad()
-def write_cache(
-    training: ExemplarTraining, source: Dataset, folder: Path, epochs: int, shard: int, part: tuple[int, int]
-) -> None:
-    """Write `source`, drawn `epochs` times over, as float16 shards for `ldm.data.latent_cache.LatentCache`.
+def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part: tuple[int, int]) -> None:
+    """Write the `source` of a training config, drawn `epochs` times over, as float16 shards for a `LatentCache`.
 
     A shard is a function of its number alone: an interrupted call is simply repeated, and several processes can share
     the work (`part` = (k, n): every n-th shard from the k-th).
+
+    Raises:
+        UserError: the folder holds shards that were made otherwise: with other frozen weights, another source or shard.
     """
-    model = training.model.eval()
+    model, source = start(config).model.eval(), build(config.source)
+    origin = {"origin": fingerprint(model, source, config.source, shard)}
+    for path in folder.glob("*.safetensors"):
+        if read_metadata(path).get("origin") != origin["origin"]:
+            raise UserError(f"{folder}: {path.name} is of other frozen weights, source or shard size; empty the folder")
     folder.mkdir(parents=True, exist_ok=True)
     shape = model.latent_shape(model.image_size, model.image_size)
-    starts = [(epoch, start) for epoch in range(epochs) for start in range(0, len(source), shard)]
-    numbered = [(k, *place) for k, place in enumerate(starts)][part[0] :: part[1]]
+    places = [(epoch, offset) for epoch in range(epochs) for offset in range(0, len(source), shard)]
+    numbered = [(k, *place) for k, place in enumerate(places)][part[0] :: part[1]]
     todo = [(folder / f"{k:05d}.safetensors", *place) for k, *place in numbered]
-    with tqdm(total=sum(min(shard, len(source) - start) for *_, start in todo), unit="item", desc="cache") as bar:
-        for path, epoch, start in todo:
-            indices = range(start, min(start + shard, len(source)))
+    with tqdm(total=sum(min(shard, len(source) - offset) for *_, offset in todo), unit="item", desc="cache") as bar:
+        for path, epoch, offset in todo:
+            indices = range(offset, min(offset + shard, len(source)))
             if not path.exists():
                 source.set_epoch(epoch)
                 pieces = []
                 for batch in DataLoader(Subset(source, indices), batch_size=64):
-                    draw = generator("latent cache", epoch, start, len(pieces))
+                    draw = generator("latent cache", epoch, offset, len(pieces))
                     noise = torch.randn(2, len(batch["image"]), *shape, generator=draw)
                     with torch.autocast("cpu", torch.bfloat16):
                         pieces.append([value.half() for value in encode_batch(model, batch, noise)])
@@ -42,6 +52,15 @@ def write_cache(
                 tensors = {
                     name: torch.cat(column) for name, column in zip(names, zip(*pieces, strict=True), strict=True)
                 }
-                save_file(tensors, f"{path}.part")
-                os.replace(f"{path}.part", path)
+                save_tensors(path, tensors, origin)
             bar.update(len(indices))
+
+
+def fingerprint(model: LatentDiffusion, source: Dataset, source_config: DictConfig, shard: int) -> str:
+    """A digest of what a shard depends on, besides its number."""
+    node = OmegaConf.to_container(source_config, resolve=True)
+    digest = hashlib.blake2b(repr((node, len(source), shard, model.image_size, model.scale_factor)).encode())
+    for name, tensor in model.state_dict().items():
+        if name.startswith(FROZEN):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
