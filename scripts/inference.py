@@ -102,11 +102,7 @@ def main() -> None:
           f"precision {precision}, {device}")  # fmt: skip
     record = {
         "version": __version__,
-        **{
-            key: str(value)
-            for key, value in given.items()
-            if key.endswith("_path") or key in ("config", "edit")
-        },
+        **{key: str(value) for key, value in given.items() if key.endswith("_path") or key in ("config", "edit")},
         **({"ckpt": [str(file) for file in args.ckpt]} if "ckpt" in given else {}),
         **{key: given[key] for key in ("invert_mask", "fixed_code", "H", "W") if key in given},
         "precision": precision,

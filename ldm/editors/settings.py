@@ -15,6 +15,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rounding": ("round", "truncate"),
 }
 AT_LEAST = {"steps": 1, "n_samples": 1, "feather": 0, "seed": 0}
+AT_MOST = {"seed": 2**63 - 1}  # a generator takes 64 bits; one is left for the seeds of further samples
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,5 @@ def _check(name: str, value: Any, kind: type) -> None:
         raise UserError(f"{name} {value!r}: expected one of {', '.join(CHOICES[name])}")
     if name in AT_LEAST and value < AT_LEAST[name]:
         raise UserError(f"{name} {value}: expected {AT_LEAST[name]} or more")
+    if name in AT_MOST and value > AT_MOST[name]:
+        raise UserError(f"{name} {value}: expected {AT_MOST[name]} or less")

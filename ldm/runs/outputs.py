@@ -1,6 +1,7 @@
 """Pictures to files: whole or not at all, with the settings that made them inside."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +24,11 @@ def check_writable(folder: str | Path) -> None:
     Raises:
         UserError: they could not.
     """
-    folder = Path(folder)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    wanted = Path(folder).absolute()
+    existing = next(path for path in (wanted, *wanted.parents) if os.path.exists(path))
     try:
-        with tempfile.TemporaryDirectory(dir=existing):
-            pass
+        with tempfile.TemporaryDirectory(dir=existing) as scratch:
+            Path(scratch, wanted.relative_to(existing)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output folder {folder}: cannot be written to ({existing}: {error.strerror})") from error
 

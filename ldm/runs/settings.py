@@ -1,5 +1,6 @@
 """Edit settings from `configs/edit`: the only place their defaults come from."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def edit_settings(name: str | Path = "default", **changes: Any) -> EditSettings:
     """
     shipped = {file.stem: file for file in sorted((CONFIGS / "edit").glob("*.yaml"))}
     file = shipped.get(str(name), Path(name))
-    if not file.is_file():
+    if not os.path.isfile(file):  # a Path of too long a name would raise
         raise UserError(f"edit settings {name}: neither a file nor one of {', '.join(shipped)}")
     config = load_config(shipped["default"], file)
     values = {**OmegaConf.to_container(config, resolve=True), **changes}

@@ -12,7 +12,9 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        probe = torch.zeros(1, device=name)
+        probe.item()  # a device that holds no values, such as `meta`, has none to give
+        return probe.device
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # what torch raises depends on the backend
         raise UserError(f"device {name!r}: {str(error).splitlines()[0]}") from error
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import stat
 import warnings
 from pathlib import Path
 
@@ -43,8 +44,12 @@ def open_image(path: str | Path) -> Image.Image:
 def decode(path: str | Path) -> Image.Image:
     """The first frame of an image file, upright and in its own mode, with 16-bit grey scaled to 8 bits (mode L)."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: is a folder, expected an image file" if path.is_dir() else f"{path}: no such file")
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:  # missing, of too long a name, in a folder that may not be entered
+        raise UserError(f"{path}: {error.strerror.lower()}") from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no file'}, expected an image file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

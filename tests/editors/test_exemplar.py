@@ -220,6 +220,7 @@ def test_pixels_of_the_original_are_rounded_to_float16():
         ({"eta": 0.5}, "eta 0.5: only the sampler ddim"),
         ({"guidance_scale": "5"}, "guidance_scale '5': expected float"),
         ({"seed": -1}, "seed -1: expected 0 or more"),
+        ({"seed": 10**20 - 1}, "seed 99999999999999999999: expected 9223372036854775807 or less"),
         ({"n_samples": True}, "n_samples True: expected int"),
         ({"crop": "yes"}, "crop 'yes': expected one of none, auto"),
         ({"feather": -2}, "feather -2: expected 0 or more"),
@@ -228,6 +229,10 @@ def test_pixels_of_the_original_are_rounded_to_float16():
 def test_wrong_settings_are_named(changes, message):
     with pytest.raises(UserError, match=f"^{message}"):
         edit(**changes)
+
+
+def test_the_largest_seed_leaves_room_for_its_samples():
+    assert edit(seed=2**63 - 1, n_samples=2).seeds == [2**63 - 1, 2**63]
 
 
 def test_a_setting_that_does_not_exist_is_named():

@@ -4,6 +4,7 @@ from PIL import Image
 
 from ldm.runs.outputs import check_writable, labelled_row, read_settings, save_png
 from ldm.utils.errors import UserError
+from tests.utils.folders import closed
 from tests.utils.pictures import photo, png_bytes
 
 
@@ -46,9 +47,12 @@ def test_a_folder_that_can_be_written_is_left_alone(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_found_out(tmp_path):
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "new" / ("x" * 300)):
         with pytest.raises(UserError, match=f"output folder {folder}: cannot be written to"):
             check_writable(folder)
+    with closed(tmp_path), pytest.raises(UserError, match="cannot be written to .*Permission denied"):
+        check_writable(tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_row_holds_its_pictures_at_one_height():

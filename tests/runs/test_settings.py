@@ -42,3 +42,5 @@ def test_a_missing_file_names_those_there_are():
     names = ", ".join(sorted(path.stem for path in (CONFIGS / "edit").glob("*.yaml")))
     with pytest.raises(UserError, match=f"edit settings nothing: neither a file nor one of {names}"):
         edit_settings("nothing")
+    with pytest.raises(UserError, match="edit settings xxx.*: neither a file"):
+        edit_settings("x" * 300)

@@ -8,6 +8,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from ldm.utils.errors import UserError
 from ldm.utils.image import open_image, to_pil, to_tensor
+from tests.utils.folders import closed
 from tests.utils.pictures import photo, png_bytes, png_chunk, png_header, write_bomb, write_rgb16
 
 
@@ -175,6 +176,14 @@ def test_folders_and_missing_files(tmp_path):
         open_image(tmp_path)
     with pytest.raises(UserError, match="nowhere.png: no such file"):
         open_image(tmp_path / "nowhere.png")
+
+
+def test_a_path_that_cannot_be_looked_at(tmp_path):
+    with pytest.raises(UserError, match=r"x\.png: file name too long$"):
+        open_image(tmp_path / ("x" * 300 + ".png"))
+    photo().save(tmp_path / "a.png")
+    with closed(tmp_path), pytest.raises(UserError, match=r"a\.png: permission denied$"):
+        open_image(tmp_path / "a.png")
 
 
 def test_a_decompression_bomb_is_refused_before_it_takes_memory(tmp_path, monkeypatch):
