@@ -7,6 +7,7 @@ hyper-parameters are written once; keys beside `include` are merged over it.
 
 import importlib
 import inspect
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def find_config(name: str | Path) -> Path:
     """A path as given, or a name under `configs/` with or without `.yaml` (`toyworld`, `models/kl_f8`)."""
     candidates = [Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):  # a Path of too long a name would raise
             return path
     known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
     raise UserError(f"config {name}: no such file, nor a name in {CONFIGS} (there: {known})")
@@ -51,11 +52,17 @@ def load_config(*names: str | Path, overrides: Iterable[str] = ()) -> DictConfig
                 f"{parent} has " + ", ".join(map(str, node)) if isinstance(node, DictConfig) else f"no {parent} in it"
             )
             raise UserError(f"override {override!r}: unknown key ({where})")
-        config = OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
+        try:
+            config = OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
+        except Exception as error:  # PyYAML's and OmegaConf's errors share no base
+            raise UserError(f"override {override!r}: {' '.join(str(error).split())}") from error
     return config
 
 
-def _read(path: Path) -> DictConfig:
+def _read(path: Path, within: tuple[Path, ...] = ()) -> DictConfig:
+    """A file with its includes; `within` are the files that include it."""
+    if path.resolve() in within:
+        raise UserError(f"config {path}: includes itself")
     try:
         config = OmegaConf.load(path)
     except (OmegaConfBaseException, ValueError, OSError) as error:
@@ -64,15 +71,15 @@ def _read(path: Path) -> DictConfig:
         raise UserError(f"config {path}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"config {path}: expected a mapping at the top level")
-    return _resolve_includes(config)
+    return _resolve_includes(config, (*within, path.resolve()))
 
 
-def _resolve_includes(node: Any) -> Any:
+def _resolve_includes(node: Any, within: tuple[Path, ...]) -> Any:
     if isinstance(node, DictConfig):
-        beside = {key: _resolve_includes(node._get_node(key)) for key in node if key != "include"}
-        return (
-            OmegaConf.merge(_read(find_config(node.include)), beside) if "include" in node else OmegaConf.create(beside)
-        )
+        beside = {key: _resolve_includes(node._get_node(key), within) for key in node if key != "include"}
+        if "include" in node:
+            return OmegaConf.merge(_read(find_config(node.include), within), beside)
+        return OmegaConf.create(beside)
     return node
 
 
