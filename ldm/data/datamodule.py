@@ -11,13 +11,15 @@ from ldm.utils.random import generator
 
 
 class EpochSampler(Sampler[int]):
-    """All indices of a data set in an order drawn from (seed, epoch).
+    """All indices of a data set in an order drawn from (seed, epoch), dealt out in turn to `replicas` processes.
 
-    Lightning calls `set_epoch` as each epoch begins, after a resume too; the data set is told of it.
+    Process `rank` takes every `replicas`-th from the `rank`-th; a rest that does not go round is left out. Lightning
+    calls `set_epoch` as each epoch begins, after a resume too; the data set is told of it.
     """
 
-    def __init__(self, dataset: Dataset, seed: int):
+    def __init__(self, dataset: Dataset, seed: int, rank: int = 0, replicas: int = 1):
         self.dataset, self.seed, self.epoch = dataset, seed, 0
+        self.rank, self.replicas = rank, replicas
         self.skip = 0  # leave out so many of the next epoch's first items, once: a resumed epoch has seen them
 
     def set_epoch(self, epoch: int) -> None:
@@ -26,12 +28,12 @@ class EpochSampler(Sampler[int]):
             self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset) // self.replicas
 
     def __iter__(self) -> Iterator[int]:
         order = torch.randperm(len(self.dataset), generator=generator(self.seed, "order", self.epoch))
         skip, self.skip = self.skip, 0
-        return iter(order.tolist()[skip:])
+        return iter(order[self.rank :: self.replicas][skip : len(self)].tolist())
 
 
 class ResumableLoader(DataLoader):
@@ -56,7 +58,8 @@ class DataModule(pl.LightningDataModule):
     """Batches of `train` in a new order each epoch, without a smaller last one, and of `validation` in their own order.
 
     Args:
-        train, validation: data sets, already built; without `validation` there is no validation.
+        train, validation: data sets, already built; without `validation` there is no validation. On several devices
+            (a Trainer with `use_distributed_sampler=False`) each trains on a part and validates on everything.
         batch_size: per device.
         num_workers: loading processes a loader; the items do not depend on it.
     """
@@ -71,7 +74,10 @@ class DataModule(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     def train_dataloader(self) -> DataLoader:
-        sampler = EpochSampler(self.train, self.seed)
+        rank, replicas = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = EpochSampler(self.train, self.seed, rank, replicas)
+        if len(sampler) < self.batch_size:
+            raise UserError(f"batch_size {self.batch_size}: {len(sampler)} items only for each of {replicas} devices")
         return ResumableLoader(self.train, sampler=sampler, drop_last=True, **self._options())
 
     def val_dataloader(self) -> DataLoader | list:

@@ -1,10 +1,15 @@
 """Lightning sees each epoch's items in an order, and drawn with decisions, that (seed, epoch) alone decide."""
 
+import json
+import os
+import socket
+from pathlib import Path
 from random import Random
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint
 from torch.utils.data import Dataset
 
 from ldm.data.datamodule import DataModule, EpochSampler
@@ -67,6 +72,60 @@ def test_fit_sees_the_same_with_workers_and_after_a_resume(tmp_path):
     assert fit(tmp_path, 2, workers=2).seen == whole.seen
     assert fit(tmp_path, 1, workers=0).seen == epochs[0]
     assert fit(tmp_path, 2, workers=0, checkpoint=tmp_path / "1.ckpt").seen == epochs[1]
+
+
+def test_processes_share_an_epoch_evenly_and_skip_their_own_share():
+    whole = list(EpochSampler(Numbers(1), 2))
+    for rank in (0, 1):
+        sampler = EpochSampler(Numbers(1), 2, rank, replicas=2)
+        assert list(sampler) == whole[rank:10:2] and len(sampler) == 5
+        sampler.skip = 3
+        assert list(sampler) == whole[rank:10:2][3:]
+        assert list(sampler) == whole[rank:10:2]
+
+
+def train_as_one_of_two(rank: int, folder: Path, port: int) -> None:
+    """In a process of its own: 5 steps of one batch of 2 items, once straight and once cut after the third."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+    seen = []
+    for steps, checkpoint in ((5, None), (3, None), (5, folder / "3.ckpt")):
+        recorder = Recorder()
+        trainer = pl.Trainer(
+            max_steps=steps, accelerator="cpu", devices=2, strategy="ddp", use_distributed_sampler=False, logger=False,
+            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
+            callbacks=[LastStep(folder / f"{steps}.ckpt")],
+        )  # fmt: skip
+        data = DataModule(Numbers(1), batch_size=2, seed=2)
+        trainer.fit(recorder, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        seen.append([index for index, _ in recorder.seen])
+    (folder / f"{rank}.json").write_text(json.dumps(seen))
+
+
+class LastStep(Checkpoint):
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        if trainer.global_step == trainer.max_steps:
+            trainer.save_checkpoint(self.path)
+
+
+def test_two_processes_train_on_different_items_and_resume_amid_an_epoch(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(train_as_one_of_two, (tmp_path, port), nprocs=2)
+    for rank in (0, 1):
+        whole, cut, resumed = json.loads((tmp_path / f"{rank}.json").read_text())
+        orders = []
+        for epoch in (0, 1, 2):  # 2 steps an epoch
+            sampler = EpochSampler(Numbers(1), 2, rank, replicas=2)
+            sampler.set_epoch(epoch)
+            orders += list(sampler)[:4]
+        assert whole == orders[:10] and cut == orders[:6] and resumed == orders[6:10]
 
 
 def test_orders_differ_between_epochs_and_seeds():
