@@ -20,6 +20,13 @@ class MovingAverage(WeightAveraging):
 
         super().__init__(use_buffers=False, multi_avg_fn=update)
 
+    def on_fit_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
+        """Follow the weights to their device, where they were not yet in `setup`; share those that are not trained."""
+        self._average_model.to(training.device)
+        for average, current in zip(self.averaged.parameters(), training.parameters(), strict=True):
+            if not current.requires_grad:
+                average.data = current.data
+
     @property
     def averaged(self) -> pl.LightningModule:
         """The training with the averages as its weights, once fitting has begun."""
