@@ -1,13 +1,17 @@
 """The trainings that ship, at their real entry point, a few steps long on a few drawn scenes."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ldm.checkpoints.load import load
-from ldm.config import build, load_config
+from ldm.config import ROOT, build, load_config
 from ldm.data.toyworld_files import write_split
 from ldm.training import fit as fitting
 from ldm.training.autoencoder import AutoencoderTraining
@@ -110,10 +114,44 @@ def test_a_used_folder_is_refused_without_resume(toyworld, frozen):
         fitting.fit(autoencoder_config(toyworld, 2), frozen[0].parent)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("trainer.max_steps=-1", "trainer.max_steps -1: expected a positive number"),
+        ("trainer.max_steps=null", "trainer.max_steps None: expected a positive number"),
+        ("weights=fp16", "weights fp16: expected one of float32, float16, bfloat16"),
+    ],
+)
+def test_bad_settings_are_refused_before_the_training(toyworld, tmp_path, change, message):
+    config = settings("autoencoder", 2, change)
+    with pytest.raises(UserError, match=message):
+        fitting.fit(config, tmp_path / "run")
+    del config.trainer.max_steps
+    with pytest.raises(UserError, match="trainer.max_steps None"):
+        fitting.fit(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_to_start_from_that_are_of_no_use_are_refused(toyworld, tmp_path):
+    config = autoencoder_config(toyworld, 1)
+    with pytest.raises(UserError, match="--clip clip.pt: of use with --pretrained_model only"):
+        fitting.start(config, clip=Path("clip.pt"))
+    with pytest.raises(UserError, match="--pretrained_model: AutoencoderTraining trains its network from the start"):
+        fitting.start(config, Path("sd.ckpt"))
+
+
+def test_the_micro_batches_of_one_step_draw_differently(toyworld, monkeypatch):
+    training = fitting.start(autoencoder_config(toyworld, 1))
+    monkeypatch.setattr(training, "report", lambda **values: None)
+    torch.nn.init.constant_(training.autoencoder.quant_conv.bias, 1.0)  # a posterior far from a point
+    batch = {"image": torch.zeros(1, 3, 64, 64)}
+    losses = [float(training.training_step(batch, index)) for index in (0, 1, 0)]
+    assert losses[0] == losses[2] != losses[1]
+
+
 def test_exemplar_training_from_a_cache_to_a_model_that_loads(toyworld, frozen, tmp_path):
     config = exemplar_config(toyworld, frozen, tmp_path / "latents", steps=2)
-    training = fitting.start(config)
-    write_cache(training, build(config.source), tmp_path / "latents", epochs=1, shard=5, part=(0, 1))
+    write_cache(config, tmp_path / "latents", epochs=1, shard=5, part=(0, 1))
     weights = fitting.fit(config, tmp_path / "run")
 
     saved = load_file(weights)
@@ -129,7 +167,7 @@ def test_exemplar_training_from_a_cache_to_a_model_that_loads(toyworld, frozen, 
 def test_a_cached_item_is_what_the_frozen_networks_make_of_the_source(toyworld, frozen, tmp_path):
     config = exemplar_config(toyworld, frozen, tmp_path, steps=1)
     training, source = fitting.start(config), build(config.source)
-    write_cache(training, source, tmp_path, epochs=1, shard=12, part=(0, 1))
+    write_cache(config, tmp_path, epochs=1, shard=12, part=(0, 1))
     cached = build(config.data.params.train)[5]
     item = source[5]
     keep = 1 - item["mask"][:, 2::4, 2::4]  # bilinear between the two middle pixels of four, without antialiasing
@@ -138,6 +176,33 @@ def test_a_cached_item_is_what_the_frozen_networks_make_of_the_source(toyworld, 
     with torch.no_grad():
         token = training.model.conditioner.encoder(item["exemplar"][None])[0]
     torch.testing.assert_close(cached["class_token"].float(), token, atol=0.1, rtol=0.05)  # the cache is made in bf16
+
+
+def test_a_cache_of_something_else_is_not_kept(toyworld, frozen, tmp_path):
+    config = exemplar_config(toyworld, frozen, tmp_path / "latents", steps=1)
+
+    def write(config, shard=12):
+        write_cache(config, tmp_path / "latents", epochs=1, shard=shard, part=(0, 1))
+
+    write(config)
+    (shard,) = (tmp_path / "latents").iterdir()
+    made = shard.stat().st_mtime_ns
+    write(config)
+    assert shard.stat().st_mtime_ns == made
+
+    source, scale, weights = config.copy(), config.copy(), config.copy()
+    source.source.params.jitter = 0
+    scale.training.params.model.params.scale_factor *= 2
+    other = load_file(frozen[0])
+    other["autoencoder.quant_conv.bias"] += 1
+    save_file(other, tmp_path / "other.safetensors")
+    weights.frozen[0] = str(tmp_path / "other.safetensors")
+    for changed in ((config, 6), (source,), (scale,), (weights,)):
+        with pytest.raises(UserError, match="latents: 00000.safetensors is of other frozen weights, source or shard"):
+            write(*changed)
+    save_file(load_file(shard), shard)  # nothing says what this one is of
+    with pytest.raises(UserError, match="latents: 00000"):
+        write(config)
 
 
 def test_no_frozen_network_keeps_random_values(toyworld, frozen, tmp_path):
@@ -193,3 +258,24 @@ def test_the_dead_weights_have_no_gradient_and_are_not_optimised(toyworld, froze
     for module in dead:
         for parameter in module.parameters():
             assert parameter.grad is None or parameter.grad.abs().max() < 1e-6
+
+
+def test_the_script_trains_on_two_devices(tmp_path):
+    """Lightning starts the script again for the second device, when the first has written to --logdir already."""
+    changes = {
+        "trainer.max_steps": 2,
+        "trainer.devices": 2,
+        "trainer.enable_progress_bar": "false",
+        "training.params.judge.params.size": 16,
+        "data.params.train.params.length": 16,
+        "data.params.validation": "null",
+        "data.params.batch_size": 4,
+        "data.params.num_workers": 0,
+    }
+    command = [sys.executable, "scripts/train.py", "-b", "configs/train/toyworld_judge.yaml", "-l", tmp_path / "run"]
+    overrides = [f"{key}={value}" for key, value in changes.items()]
+    alone = {name: value for name, value in os.environ.items() if "RANK" not in name}
+    done = subprocess.run([*command, *overrides], cwd=ROOT, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 2 and (tmp_path / "run" / "weights.safetensors").exists()
