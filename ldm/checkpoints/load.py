@@ -99,7 +99,8 @@ def take(
         within: leave the file's tensors outside this root of ours alone.
 
     Raises:
-        UserError: one line with what is missing, left over or of another shape: the counts and the first three names.
+        UserError: one line with what is missing, left over, of another shape or of whole numbers: the counts and the
+            first three names.
     """
     dialect = dialect or choose(shapes, tensors, OFFICIAL)
     parts = {name: dialect(name) for name in shapes}
@@ -120,7 +121,13 @@ def take(
             found = _joint_shape([tensors[part].shape for part in sources])
             if found != tuple(shapes[name]):
                 misshapen[name] = f"{sources[0]} {found}, expected {tuple(shapes[name])}"
-    counted = {"missing": missing, "unexpected": sorted(surplus), "of another shape": misshapen.values()}
+    whole = [part for part in used if part in tensors and not tensors[part].is_floating_point()]
+    counted = {
+        "missing": missing,
+        "unexpected": sorted(surplus),
+        "of another shape": misshapen.values(),
+        "of whole numbers": [f"{part} {str(tensors[part].dtype).removeprefix('torch.')}" for part in whole],
+    }
     if problems := tally(counted):
         if FIRST_CONV in misshapen and tensors[dialect(FIRST_CONV)[0]].shape[1:2] < shapes[FIRST_CONV][1:2]:
             problems += "; scripts/modify_checkpoints.py adds input channels"
@@ -169,6 +176,5 @@ def _joint_shape(shapes: Sequence[torch.Size]) -> tuple[int, ...] | None:
 
 def _join(parts: Sequence[Tensor], device: str | torch.device, dtype: torch.dtype) -> Tensor:
     """One contiguous tensor of its own memory."""
-    to = dtype if parts[0].is_floating_point() else parts[0].dtype
-    copies = [part.to(device, to, copy=True, memory_format=torch.contiguous_format) for part in parts]
+    copies = [part.to(device, dtype, copy=True, memory_format=torch.contiguous_format) for part in parts]
     return copies[0] if len(copies) == 1 else torch.cat(copies)

@@ -150,6 +150,14 @@ def test_one_surplus_tensor_is_refused(tmp_path, name):
     assert name in refusal(official.model_config(), official.write(tmp_path / "model.ckpt", tensors))
 
 
+@pytest.mark.parametrize("part", ["learnable_vector", BLOCK + "k_proj.weight", "proj_out.bias"])
+def test_whole_numbers_are_no_weights(tmp_path, part):
+    tensors = official.paint_by_example()
+    tensors[part] = torch.ones_like(tensors[part], dtype=torch.int32)
+    message = refusal(official.model_config(), official.write(tmp_path / "model.ckpt", tensors))
+    assert message.endswith(f"does not fit the model: 1 of whole numbers: {part} int32")
+
+
 def test_q_k_v_of_unlike_sizes(tmp_path):
     tensors = official.paint_by_example()
     for part, size in ("q", 16), ("k", 32), ("v", 40):
