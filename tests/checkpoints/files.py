@@ -1,0 +1,34 @@
+"""What the tests of reading files share."""
+
+import zipfile
+
+import pytest
+import torch
+
+from ldm.checkpoints.io import read_tensors
+from ldm.utils.errors import UserError
+
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([-1.0, 2.0])}
+
+
+def same(found, expected):
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
+
+
+def refusal(path):
+    with pytest.raises(UserError) as caught:
+        read_tensors(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def rewrite_pickle(path, change, compression=zipfile.ZIP_STORED):
+    """Write the zip file again with another data.pkl."""
+    with zipfile.ZipFile(path) as old:
+        entries = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as new:
+        for name, data in entries.items():
+            new.writestr(name, change(data) if name.endswith("data.pkl") else data)
