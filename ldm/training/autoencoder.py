@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.autoencoder import AutoencoderKL
-from ldm.training.base import Training
+from ldm.training.base import Optimisation, Training
 from ldm.utils.random import generator
 
 
@@ -23,13 +23,9 @@ class AutoencoderTraining(Training):
         autoencoder: AutoencoderKL,
         kl_weight: float,
         edge_weight: float,
-        learning_rate: float,
-        weight_decay: float,
-        warmup_steps: int,
-        cooldown: float,
-        seed: int,
+        optimisation: Optimisation,
     ):
-        super().__init__(learning_rate, weight_decay, warmup_steps, cooldown, seed)
+        super().__init__(optimisation)
         self.autoencoder = autoencoder
         self.kl_weight = kl_weight
         self.edge_weight = edge_weight

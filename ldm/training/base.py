@@ -1,12 +1,15 @@
 """What every training shares: AdamW, the learning rate's course, and which weights are written out."""
 
+from dataclasses import dataclass
+
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 
-class Training(pl.LightningModule):
-    """A network being trained. Subclasses hold networks and define `training_step`.
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move.
 
     Args:
         learning_rate: the plateau's, used as it is: never scaled by batch or world size.
@@ -16,13 +19,20 @@ class Training(pl.LightningModule):
         seed: every random draw of a step is a function of (seed, optimizer step, batch, rank).
     """
 
-    def __init__(self, learning_rate: float, weight_decay: float, warmup_steps: int, cooldown: float, seed: int):
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int
+    cooldown: float
+    seed: int
+
+
+class Training(pl.LightningModule):
+    """A network being trained. Subclasses hold networks and define `training_step`."""
+
+    def __init__(self, optimisation: Optimisation):
         super().__init__()
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
-        self.cooldown = cooldown
-        self.seed = seed
+        self.optimisation = optimisation
+        self.seed = optimisation.seed
 
     def weights(self) -> dict[str, Tensor]:
         """What `weights.safetensors` holds when training ends, under the names that `ldm.load` reads."""
@@ -30,18 +40,18 @@ class Training(pl.LightningModule):
 
     def rate(self, step: int) -> float:
         """The learning rate at a step as a fraction of the plateau: a trapezoid."""
-        total = self.trainer.max_steps
-        rise = (step + 1) / max(self.warmup_steps, 1)
-        fall = max(total - step, 1) / max(self.cooldown * total, 1)  # asked for `total` too: a longer run's next step
+        total, chosen = self.trainer.max_steps, self.optimisation
+        rise = (step + 1) / max(chosen.warmup_steps, 1)
+        fall = max(total - step, 1) / max(chosen.cooldown * total, 1)  # asked for `total` too: a longer run's next step
         return min(rise, 1.0, fall)
 
     def configure_optimizers(self):
         trained = [p for p in self.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.optimisation.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=self.optimisation.learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

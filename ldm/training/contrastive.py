@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.models.contrastive import ContrastiveClip
-from ldm.training.base import Training
+from ldm.training.base import Optimisation, Training
 
 
 class ContrastiveTraining(Training):
@@ -18,13 +18,9 @@ class ContrastiveTraining(Training):
     def __init__(
         self,
         clip: ContrastiveClip,
-        learning_rate: float,
-        weight_decay: float,
-        warmup_steps: int,
-        cooldown: float,
-        seed: int,
+        optimisation: Optimisation,
     ):
-        super().__init__(learning_rate, weight_decay, warmup_steps, cooldown, seed)
+        super().__init__(optimisation)
         self.clip = clip
 
     def weights(self) -> dict[str, Tensor]:

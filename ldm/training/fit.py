@@ -108,6 +108,6 @@ def describe(training: pl.LightningModule, config: DictConfig) -> None:
     total = sum(p.numel() for p in training.parameters())
     print(
         f"{type(training).__name__}: {trained / 1e6:.2f} M of {total / 1e6:.2f} M parameters trained, "
-        f"lr {training.learning_rate:g}, batch {config.data.params.batch_size} per device, "
+        f"lr {training.optimisation.learning_rate:g}, batch {config.data.params.batch_size} per device, "
         f"{config.trainer.max_steps} steps, {config.trainer.get('precision', '32-true')}"
     )

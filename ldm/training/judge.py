@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.training.base import Training
+from ldm.training.base import Optimisation, Training
 
 
 class JudgeTraining(Training):
@@ -17,13 +17,9 @@ class JudgeTraining(Training):
     def __init__(
         self,
         judge: nn.Module,
-        learning_rate: float,
-        weight_decay: float,
-        warmup_steps: int,
-        cooldown: float,
-        seed: int,
+        optimisation: Optimisation,
     ):
-        super().__init__(learning_rate, weight_decay, warmup_steps, cooldown, seed)
+        super().__init__(optimisation)
         self.judge = judge.to(memory_format=torch.channels_last)
 
     def weights(self) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ldm.diffusion.losses import diffusion_target, min_snr_weight
 from ldm.diffusion.process import q_sample
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.training.base import Training
+from ldm.training.base import Optimisation, Training
 from ldm.utils.random import generator
 
 
@@ -27,13 +27,9 @@ class ExemplarTraining(Training):
         model: LatentDiffusion,
         uncond_probability: float,
         min_snr_gamma: float | None,
-        learning_rate: float,
-        weight_decay: float,
-        warmup_steps: int,
-        cooldown: float,
-        seed: int,
+        optimisation: Optimisation,
     ):
-        super().__init__(learning_rate, weight_decay, warmup_steps, cooldown, seed)
+        super().__init__(optimisation)
         self.model = model
         self.uncond_probability = uncond_probability
         self.min_snr_gamma = min_snr_gamma

@@ -91,7 +91,9 @@ def test_an_interrupted_training_continues_bitwise(toyworld, tmp_path, monkeypat
 def test_a_finished_training_is_prolonged_bitwise(toyworld, tmp_path):
     def train(steps, folder, resume=False):  # 6 steps an epoch
         config = autoencoder_config(toyworld, steps)
-        config.training.params.cooldown = 0.0  # the one thing that depends on how many steps are to come
+        config.training.params.optimisation.params.cooldown = (
+            0.0  # the one thing that depends on how many steps are to come
+        )
         return load_file(fitting.fit(config, tmp_path / folder, resume))
 
     short, whole = train(4, "run"), train(8, "whole")
