@@ -84,7 +84,7 @@ class ExemplarEditor:
             exemplar: what to paint, of any size; transparency is filled with the mean colour of CLIP's training data.
             callback: `(i, t, x, x0)` after each step; x0 is the latent predicted so far.
             start_seed: take every sample's start from this one seed; by default from its own.
-            changes: fields of `EditSettings`, e.g. `steps=20, seed=3`.
+            changes: fields of `EditSettings`, e.g. `seed=3`; to another `sampler` belong other `steps`.
 
         Raises:
             UserError: an empty or ill-fitting mask, or a wrong setting.

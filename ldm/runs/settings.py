@@ -17,7 +17,7 @@ from ldm.utils.errors import UserError
 def edit_settings(name: str | Path = "default", **changes: Any) -> EditSettings:
     """The settings of `configs/edit/<name>.yaml`, or of a file of your own, with some changed.
 
-    What the file does not say is as in `default`.
+    What the file does not say is as in `default`. Its `steps` may be a number for each sampler.
 
     Raises:
         UserError: no such file, an unknown key or a wrong value.
@@ -28,6 +28,8 @@ def edit_settings(name: str | Path = "default", **changes: Any) -> EditSettings:
         raise UserError(f"edit settings {name}: neither a file nor one of {', '.join(shipped)}")
     config = load_config(shipped["default"], file)
     values = {**OmegaConf.to_container(config, resolve=True), **changes}
+    if isinstance(values["steps"], dict):
+        values["steps"] = values["steps"].get(values["sampler"], 0)  # an unknown sampler is refused below
     known = [field.name for field in fields(EditSettings)]
     if unknown := [key for key in values if key not in known]:
         raise UserError(f"edit settings {name}: unknown key {unknown[0]!r} (there are {', '.join(known)})")

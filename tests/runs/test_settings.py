@@ -44,3 +44,10 @@ def test_a_missing_file_names_those_there_are():
         edit_settings("nothing")
     with pytest.raises(UserError, match="edit settings xxx.*: neither a file"):
         edit_settings("x" * 300)
+
+
+def test_steps_follow_the_sampler():
+    assert edit_settings().steps != edit_settings(sampler="plms").steps == 50
+    assert edit_settings(sampler="plms", steps=7).steps == 7
+    with pytest.raises(UserError, match="sampler 'euler': expected one of"):
+        edit_settings(sampler="euler")
