@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ldm.utils.cli import Parser, run
+from ldm.utils.cli import Parser, run, sort_overrides
 from ldm.utils.errors import UserError
 
 
@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--part", default="0/1", help="k/n: write every n-th shard from the k-th, to share the work")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override config values")
     options = parser.parse_args()
+    files, overrides = sort_overrides(options.base, options.overrides)
     k, slash, n = options.part.partition("/")
     if not (slash and k.isdigit() and n.isdigit() and int(k) < int(n)):
         raise UserError(f"--part {options.part}: expected k/n with 0 <= k < n")
@@ -26,7 +27,7 @@ def main() -> None:
     from ldm.config import load_config
     from ldm.training.latent_cache import write_cache
 
-    config = load_config(*options.base, overrides=options.overrides)
+    config = load_config(*files, overrides=overrides)
     folder = Path(config.data.params.train.params.folder)
     write_cache(config, folder, options.epochs, options.shard, (int(k), int(n)))
 

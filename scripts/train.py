@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ldm.utils.cli import Parser, run
+from ldm.utils.cli import Parser, run, sort_overrides
 
 
 def main() -> None:
@@ -18,12 +18,13 @@ def main() -> None:
         "overrides", nargs="*", metavar="key=value", help="override config values, e.g. trainer.max_steps=100"
     )
     options = parser.parse_args()
+    files, overrides = sort_overrides(options.base, options.overrides)
 
     from ldm.config import load_config
     from ldm.training.fit import fit
 
-    config = load_config(*options.base, overrides=options.overrides)
-    logdir = options.logdir or Path("logs") / Path(options.base[-1]).stem
+    config = load_config(*files, overrides=overrides)
+    logdir = options.logdir or Path("logs") / Path(files[-1]).stem
     print(f"weights written to {fit(config, logdir, options.resume, options.pretrained_model, options.clip)}")
 
 

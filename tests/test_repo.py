@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import ldm
 from ldm.config import build, load_config, locate
-from ldm.editors.settings import EditSettings
+from ldm.runs.settings import edit_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -160,7 +160,7 @@ def test_every_config_fits_the_code(path):
     """Targets exist and take exactly the parameters given; networks are built, on the meta device."""
     config = load_config(path)
     if path.parent.name == "edit":
-        EditSettings(**config)
+        edit_settings(path)
         return
     found = list(nodes(OmegaConf.to_container(config, resolve=True)))
     assert found

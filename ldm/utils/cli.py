@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ldm.utils.errors import UserError
 
@@ -18,6 +18,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(2, f"error: {message}\n")
+
+
+def sort_overrides(files: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Config files and `key=value` apart: behind `--base FILE` argparse takes overrides for further files."""
+    given = [*files, *overrides]
+    return [word for word in given if "=" not in word], [word for word in given if "=" in word]
 
 
 def run(main: Callable[[], None]) -> None:

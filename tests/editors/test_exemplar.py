@@ -111,7 +111,7 @@ def test_a_fixed_start_is_shared_and_the_rest_is_not(monkeypatch):
         return x
 
     monkeypatch.setitem(editing.SAMPLERS, "plms", sampler)
-    edit(seed=3, n_samples=2, start_seed=9)
+    edit(sampler="plms", seed=3, n_samples=2, start_seed=9)
     (x, noise), expected = starts[0], torch.randn(4, 8, 12, generator=torch.Generator().manual_seed(9))
     assert torch.equal(x, expected.expand(2, -1, -1, -1))
     assert noise[0] != noise[1]
@@ -217,7 +217,7 @@ def test_pixels_of_the_original_are_rounded_to_float16():
         ({"steps": 0}, "steps 0: expected 1 or more"),
         ({"steps": 1001}, "steps 1001: expected a whole number from 1 to 1000"),
         ({"sampler": "euler"}, "sampler 'euler': expected one of ddim, ddpm, dpm_solver, plms"),
-        ({"eta": 0.5}, "eta 0.5: only the sampler ddim"),
+        ({"sampler": "plms", "eta": 0.5}, "eta 0.5: only the sampler ddim"),
         ({"guidance_scale": "5"}, "guidance_scale '5': expected float"),
         ({"seed": -1}, "seed -1: expected 0 or more"),
         ({"seed": 10**20 - 1}, "seed 99999999999999999999: expected 9223372036854775807 or less"),

@@ -217,7 +217,7 @@ BAD = {
     "steps": ({"ddim_steps": 0}, "steps 0: expected 1 or more"),
     "steps no number": ({"ddim_steps": "ten"}, "ddim_steps: invalid int value: 'ten'"),
     "too many steps": ({"ddim_steps": 1001}, "steps 1001"),
-    "eta": ({"ddim_eta": 0.3}, "eta 0.3: only the sampler ddim"),
+    "eta": ({"sampler": "plms", "ddim_eta": 0.3}, "eta 0.3: only the sampler ddim"),
     "precision": ({"precision": "half"}, "--precision: invalid choice: 'half'"),
     "size": ({"H": 0}, "--H: expected 1 or more"),
     "composite": ({"composite": "blur"}, "composite 'blur': expected one of"),

@@ -15,7 +15,7 @@ from tests.tiny import CONFIG, tiny_model
 from tests.utils.pictures import mask, photo
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure_full_size.py"
-STEPS, CALLS = 3, 4  # PLMS, the default, calls the network twice in its first step
+STEPS, CALLS = 3, 3
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc")
 
 
