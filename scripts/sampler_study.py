@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--model", default="toyworld", help="a config file, or a name in configs/")
     parser.add_argument("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
     parser.add_argument("--judge", default="toyworld_judge", help="the judge's config")
-    parser.add_argument("--count", type=int, default=96, help="scenes edited in each setting")
+    parser.add_argument("--count", type=int, default=48, help="scenes edited in each setting")
     parser.add_argument("--seed", type=int, default=2000, help="of the scenes")
     parser.add_argument(
         "--steps", type=int, nargs="+", default=[5, 8, 10, 15, 20, 30, 50, 100], help="for each sampler"
