@@ -60,7 +60,7 @@ def main() -> None:
     report = {"flags": flags, "command seconds": seconds, **report}
     print(table(report))
 
-    from ldm.checkpoints.io import replacing
+    from ldm.utils.files import replacing
 
     with replacing(args.out / "report.json") as partial:
         partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

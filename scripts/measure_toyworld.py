@@ -42,7 +42,6 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from ldm.checkpoints.io import replacing
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_cross import CrossExemplars, collate
     from ldm.evaluation.metrics import mean, pooled_psnr
@@ -50,6 +49,7 @@ def main() -> None:
     from ldm.runs.outputs import check_writable, save_png
     from ldm.runs.settings import exemplar_editor
     from ldm.utils.device import choose_device
+    from ldm.utils.files import replacing
     from ldm.utils.image import to_pil
 
     check_writable(args.out)

@@ -13,7 +13,6 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm.utils.errors import UserError
+from ldm.utils.files import replacing
 
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -96,7 +96,10 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(whole, temporary, metadata={"format": "pt", **(metadata or {})})
+        try:
+            save_file(whole, temporary, metadata={"format": "pt", **(metadata or {})})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
@@ -113,25 +116,6 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
             torch.save({"state_dict": dict(tensors)}, temporary)
         except RuntimeError as error:  # how torch reports a full disk
             raise OSError(str(error)) from error
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it takes `path`'s place only if the block ends well."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        yield temporary
-        temporary.chmod(mode)  # safetensors makes files that only their owner can read
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or _line(error)
-        raise UserError(f"cannot write {path}: {reason}") from error
-    finally:
-        with suppress(OSError):  # as a rule it is gone by now
-            temporary.unlink()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

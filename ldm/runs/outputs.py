@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from ldm.checkpoints.io import replacing
 from ldm.utils.errors import UserError
+from ldm.utils.files import replacing
 
 SETTINGS_KEY = "ldm"  # of the PNG text chunk
 MARGIN = 8

@@ -7,8 +7,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot as plt
 
-from ldm.checkpoints.io import replacing
 from ldm.runs.sampler_study import Result, Setting, seed_noise
+from ldm.utils.files import replacing
 
 
 def table(results: Mapping[str, Result]) -> str:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldm.checkpoints.io import replacing
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.evaluation.judge import Judge
 from ldm.runs.cross_edits import HEADS, edit_and_judge
 from ldm.utils.errors import UserError
+from ldm.utils.files import replacing
 from ldm.utils.image import to_tensor
 
 
