@@ -1,4 +1,4 @@
-"""Data sets to Lightning: the order of the items is a function of (seed, epoch)."""
+"""Data sets to Lightning: which items a step sees is a function of (seed, step), on any number of devices."""
 
 from collections.abc import Iterator
 
@@ -6,87 +6,128 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ldm.data.images import Epochs
 from ldm.utils.errors import UserError
 from ldm.utils.random import generator
 
 
-class EpochSampler(Sampler[int]):
-    """All indices of a data set in an order drawn from (seed, epoch), dealt out in turn to `replicas` processes.
+class StepSampler(Sampler[int]):
+    """The indices that one of `replicas` processes loads for the optimizer steps from `first` to `last`.
 
-    Process `rank` takes every `replicas`-th from the `rank`-th; a rest that does not go round is left out. Lightning
-    calls `set_epoch` as each epoch begins, after a resume too; the data set is told of it.
+    An epoch is every item once, in an order drawn from (seed, epoch), cut into whole global batches; a rest that fills
+    none is left out. Within a global batch process `rank` takes every `replicas`-th item from the `rank`-th. The items
+    of an `Epochs` data set are asked for under indices that count on through the epochs.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, rank: int = 0, replicas: int = 1):
-        self.dataset, self.seed, self.epoch = dataset, seed, 0
+    def __init__(self, data: Dataset, batch_size: int, seed: int, first: int, last: int, rank: int, replicas: int):
+        self.size, self.numbered = len(data), isinstance(data, Epochs)
+        self.batch_size, self.seed = batch_size, seed
+        self.first, self.last = first, last
         self.rank, self.replicas = rank, replicas
-        self.skip = 0  # leave out so many of the next epoch's first items, once: a resumed epoch has seen them
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.dataset) // self.replicas
+        """From step 0 on: Lightning compares it with the batches that a resumed run has behind it."""
+        return self.last * self.batch_size // self.replicas
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.randperm(len(self.dataset), generator=generator(self.seed, "order", self.epoch))
-        skip, self.skip = self.skip, 0
-        return iter(order[self.rank :: self.replicas][skip : len(self)].tolist())
+        epoch, steps, order = None, self.size // self.batch_size, []
+        for step in range(self.first, self.last):
+            if step // steps != epoch:
+                epoch = step // steps
+                order = torch.randperm(self.size, generator=generator(self.seed, "order", epoch)).tolist()
+            start = step % steps * self.batch_size
+            for index in order[start + self.rank : start + self.batch_size : self.replicas]:
+                yield index + epoch * self.size * self.numbered
 
 
-class ResumableLoader(DataLoader):
-    """A loader whose place in the epoch is saved with a checkpoint and taken up again by a resumed run."""
+class ShareSampler(Sampler[int]):
+    """Items `rank`, `rank + replicas`, ...: as many for every rank, so the last ones begin again at item 0."""
 
-    taken = 0  # batches given out in this epoch
+    def __init__(self, data: Dataset, rank: int, replicas: int):
+        self.size, self.rank, self.replicas = len(data), rank, replicas
 
-    def __iter__(self) -> Iterator:
-        self.taken = self.sampler.skip // self.batch_size
-        for batch in super().__iter__():
-            self.taken += 1
-            yield batch
+    def __len__(self) -> int:
+        return -(-self.size // self.replicas)
 
-    def state_dict(self) -> dict[str, int]:
-        return {"taken": self.taken % len(self)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.sampler.skip = state["taken"] * self.batch_size
+    def __iter__(self) -> Iterator[int]:
+        return iter((k * self.replicas + self.rank) % self.size for k in range(len(self)))
 
 
 class DataModule(pl.LightningDataModule):
-    """Batches of `train` in a new order each epoch, without a smaller last one, and of `validation` in their own order.
+    """Batches of `train`, in a new order each epoch, and of `validation`, always the same.
+
+    A step's batch is the same set of items however many devices share it, and a resumed run goes on with the items of
+    its next step: both follow from (seed, step). The whole training is one epoch to Lightning, as long as its Trainer's
+    `max_steps`; the Trainer must not put samplers of its own in place (`use_distributed_sampler=False`).
 
     Args:
-        train, validation: data sets, already built; without `validation` there is no validation. On several devices
-            (a Trainer with `use_distributed_sampler=False`) each trains on a part and validates on everything.
-        batch_size: per device.
+        train, validation: data sets, already built; without `validation` there is no validation.
+        batch_size: items of one optimizer step, over all devices.
+        batch_per_device: the most that one device holds at once; more than that is accumulated. None: no limit.
         num_workers: loading processes a loader; the items do not depend on it.
+
+    Raises:
+        UserError: the data has fewer items than one batch; see also `divide`.
     """
 
     def __init__(
-        self, train: Dataset, batch_size: int, validation: Dataset | None = None, num_workers: int = 0, seed: int = 0
+        self,
+        train: Dataset,
+        batch_size: int,
+        batch_per_device: int | None = None,
+        validation: Dataset | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
     ):
         super().__init__()
-        if len(train) < batch_size:
-            raise UserError(f"batch_size {batch_size}: the training data has {len(train)} items only")
+        if not 0 < batch_size <= len(train):
+            raise UserError(f"batch_size {batch_size}: expected 1 to {len(train)}, the items of the training data")
+        if batch_per_device is not None and batch_per_device < 1:
+            raise UserError(f"batch_per_device {batch_per_device}: expected a positive number, or null for no limit")
         self.train, self.validation = train, validation
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.batch_size, self.batch_per_device = batch_size, batch_per_device
+        self.num_workers, self.seed = num_workers, seed
+        self.loaded_at_once = batch_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.train) // self.batch_size
+
+    def divide(self, devices: int) -> int:
+        """Share the batch among so many devices; returns over how many smaller batches each accumulates gradients.
+
+        Raises:
+            UserError: it does not go round.
+        """
+        share, rest = divmod(self.batch_size, devices)
+        if rest:
+            raise UserError(f"batch_size {self.batch_size}: does not divide by {devices} devices")
+        self.loaded_at_once = min(share, self.batch_per_device or share)
+        if share % self.loaded_at_once:
+            raise UserError(
+                f"batch_size {self.batch_size}: the share of each of {devices} devices, {share}, does not divide by "
+                f"batch_per_device {self.batch_per_device}"
+            )
+        return share // self.loaded_at_once
 
     def train_dataloader(self) -> DataLoader:
-        rank, replicas = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(self.train, self.seed, rank, replicas)
-        if len(sampler) < self.batch_size:
-            raise UserError(f"batch_size {self.batch_size}: {len(sampler)} items only for each of {replicas} devices")
-        return ResumableLoader(self.train, sampler=sampler, drop_last=True, **self._options())
+        trainer = self.trainer
+        steps = trainer.global_step, trainer.max_steps
+        sampler = StepSampler(self.train, self.batch_size, self.seed, *steps, trainer.global_rank, trainer.world_size)
+        return self._loader(self.train, sampler)
 
     def val_dataloader(self) -> DataLoader | list:
-        return [] if self.validation is None else DataLoader(self.validation, **self._options())
+        if self.validation is None:
+            return []
+        sampler = ShareSampler(self.validation, self.trainer.global_rank, self.trainer.world_size)
+        return self._loader(self.validation, sampler)
 
-    def _options(self) -> dict:
-        return {
-            "batch_size": self.batch_size,
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
+    def _loader(self, data: Dataset, sampler: Sampler) -> DataLoader:
+        return DataLoader(
+            data,
+            sampler=sampler,
+            batch_size=self.loaded_at_once,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )

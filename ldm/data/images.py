@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from ldm.utils.errors import UserError
 from ldm.utils.image import decode
-from ldm.utils.random import generator
+from ldm.utils.random import key_seed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -27,22 +27,19 @@ def to_tensor(picture: np.ndarray) -> Tensor:
 
 
 class Epochs:
-    """Random decisions of item i as a function of (seed, epoch, i), whichever worker process makes it.
+    """Random decisions of an item as a function of (seed, epoch, item), whichever worker process makes it.
 
-    The epoch lives in shared memory, so that worker processes that outlive an epoch see it change.
+    The epoch comes with the index: item i of epoch e is asked for as `data[e * len(data) + i]`, so that nothing needs
+    to be told when an epoch begins, and workers may load ahead across its end.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """To be called before the epoch's first item is asked for."""
-        self._epoch.fill_(epoch)
 
     def random(self, index: int) -> Random:
-        """The source of every random decision about item `index` in this epoch."""
-        return Random(generator(self.seed, int(self._epoch), index).initial_seed())
+        """The source of every random decision about the item at `index`, counted on through the epochs."""
+        epoch, item = divmod(index, len(self))
+        return Random(key_seed(self.seed, epoch, item))
 
 
 class ImageFolder(Epochs, Dataset):
@@ -65,7 +62,7 @@ class ImageFolder(Epochs, Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        image = to_tensor(centre_square(read_picture(self.files[index]), self.size))
+        image = to_tensor(centre_square(read_picture(self.files[index % len(self)]), self.size))
         if self.flip and self.random(index).random() < 0.5:
             image = image.flip(-1)
         return {"image": image}

@@ -89,9 +89,9 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x (B, L, dim), context (B, M, context_dim) -> (B, L, dim)."""
         x = x + self.attn1(self.norm1(x))
-        if context.shape[1] == 1 and not torch.is_grad_enabled():
+        if context.shape[1] == 1 and not (torch.is_grad_enabled() and self.norm2.weight.requires_grad):
             x = x + self.attn2.of_one_token(context)  # the same for all positions, whatever they hold
-        else:  # in training all parameters take part, as data-parallel training demands
+        else:  # parameters that are trained have to take part, as data-parallel training demands
             x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 

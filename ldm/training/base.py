@@ -1,10 +1,12 @@
-"""What every training shares: AdamW, the learning rate's course, and which weights are written out."""
+"""What every training shares: AdamW, the learning rate's course, random draws, and which weights are written out."""
 
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+
+from ldm.utils.random import NoiseSource, key_seed
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Optimisation:
         weight_decay: AdamW's, on tensors of two or more dimensions (not on biases, norms and vectors).
         warmup_steps: linear rise from 0 over so many optimizer steps.
         cooldown: the fraction of `max_steps` at the end over which the rate falls linearly to 0.
-        seed: every random draw of a step is a function of (seed, optimizer step, batch, rank).
+        seed: every random draw is a function of (seed, optimizer step, index in the global batch).
+        betas: AdamW's.
     """
 
     learning_rate: float
@@ -24,10 +27,15 @@ class Optimisation:
     warmup_steps: int
     cooldown: float
     seed: int
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 class Training(pl.LightningModule):
-    """A network being trained. Subclasses hold networks and define `training_step`."""
+    """A network being trained. Subclasses hold networks and define `training_step`.
+
+    There is one optimizer, so that Lightning's `global_step` counts its steps: the place in the data, the learning rate
+    and every random draw follow from it, and a resumed run needs to know nothing else.
+    """
 
     def __init__(self, optimisation: Optimisation):
         super().__init__()
@@ -35,8 +43,33 @@ class Training(pl.LightningModule):
         self.seed = optimisation.seed
 
     def weights(self) -> dict[str, Tensor]:
-        """What `weights.safetensors` holds when training ends, under the names that `ldm.load` reads."""
+        """What `weights.safetensors` holds, under the names that `ldm.load` reads."""
         raise NotImplementedError
+
+    def pictures(self, batch: dict, batch_index: int) -> dict[str, Tensor]:
+        """Columns of the panel that is drawn now and then: by name, (B, 3, H, W) in [-1, 1]. None by default."""
+        return {}
+
+    def places(self, batch_index: int, n: int, of: str = "step") -> Tensor:
+        """Where the n items that this process has before it stand among those of all processes, (n,) int64.
+
+        In training (`of="step"`): in the global batch of the optimizer step. Otherwise: in the validation set; places
+        beyond its end are items that only fill up a batch.
+        """
+        trainer = self.trainer
+        if of == "step":
+            batch_index %= trainer.accumulate_grad_batches
+        first = batch_index * trainer.datamodule.loaded_at_once
+        return (first + torch.arange(n)) * trainer.world_size + trainer.global_rank
+
+    def draws(self, batch_index: int, n: int, of: str = "step") -> NoiseSource:
+        """Random numbers for n items, each a function of (seed, optimizer step, place in the global batch).
+
+        The number of devices does not change them. Those `of` anything else than a step, such as "validation", do not
+        depend on the step either: a validation item always meets the same numbers.
+        """
+        key = (self.seed, of, self.global_step) if of == "step" else (self.seed, of)
+        return NoiseSource(key_seed(*key, place) for place in self.places(batch_index, n, of).tolist())
 
     def rate(self, step: int) -> float:
         """The learning rate at a step as a fraction of the plateau: a trapezoid."""
@@ -46,12 +79,12 @@ class Training(pl.LightningModule):
         return min(rise, 1.0, fall)
 
     def configure_optimizers(self):
-        trained = [p for p in self.parameters() if p.requires_grad]
+        chosen, trained = self.optimisation, [p for p in self.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.optimisation.weight_decay},
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": chosen.weight_decay},
             {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.optimisation.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=chosen.learning_rate, betas=tuple(chosen.betas))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

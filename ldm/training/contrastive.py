@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ldm.models.contrastive import ContrastiveClip
 from ldm.training.base import Optimisation, Training
+from ldm.utils.errors import UserError
 
 
 class ContrastiveTraining(Training):
@@ -13,6 +14,8 @@ class ContrastiveTraining(Training):
 
     In a small world the same caption turns up several times in one batch: all its pictures are right answers, so the
     target is spread evenly over equal captions instead of being the diagonal.
+
+    A batch is its own set of wrong answers, so it has to be on one device and in one piece.
     """
 
     def __init__(
@@ -25,6 +28,11 @@ class ContrastiveTraining(Training):
 
     def weights(self) -> dict[str, Tensor]:
         return self.clip.state_dict()
+
+    def on_fit_start(self) -> None:
+        if (pieces := self.trainer.world_size * self.trainer.accumulate_grad_batches) > 1:
+            raise UserError(f"contrastive training compares the pictures of a whole batch, here cut into {pieces}: "
+                            "set trainer.devices=1 and no data.params.batch_per_device")  # fmt: skip
 
     def logits(self, batch: dict) -> tuple[Tensor, Tensor]:
         """Scaled similarities (B pictures, B captions) and the target distribution of the same shape."""
@@ -39,7 +47,8 @@ class ContrastiveTraining(Training):
         self.report(loss=loss)
         return loss
 
-    def on_train_batch_end(self, *_) -> None:
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
         with torch.no_grad():  # the paper caps the temperature at 100
             self.clip.logit_scale.clamp_(max=4.6052)
 
@@ -47,4 +56,4 @@ class ContrastiveTraining(Training):
         """The share of pictures whose nearest caption in the batch is a right one."""
         logits, target = self.logits(batch)
         right = target.gather(1, logits.argmax(1, keepdim=True)) > 0
-        self.log("val/retrieval", right.float().mean(), prog_bar=True, batch_size=len(target))
+        self.log("val/retrieval", right.float().mean(), prog_bar=True, batch_size=len(target), sync_dist=True)

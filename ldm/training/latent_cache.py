@@ -11,8 +11,8 @@ from tqdm import tqdm
 from ldm.checkpoints.io import read_metadata, save_tensors
 from ldm.config import build
 from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.training.exemplar import encode_pictures
 from ldm.training.fit import FROZEN, start
-from ldm.training.latent_diffusion import encode_batch
 from ldm.utils.errors import UserError
 from ldm.utils.random import generator
 
@@ -39,15 +39,17 @@ def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part:
     todo = [(folder / f"{k:05d}.safetensors", *place) for k, *place in numbered]
     with tqdm(total=sum(min(shard, len(source) - offset) for *_, offset in todo), unit="item", desc="cache") as bar:
         for path, epoch, offset in todo:
-            indices = range(offset, min(offset + shard, len(source)))
+            begin = epoch * len(source)  # the items of an epoch follow those of the last one
+            indices = range(begin + offset, begin + min(offset + shard, len(source)))
             if not path.exists():
-                source.set_epoch(epoch)
                 pieces = []
                 for batch in DataLoader(Subset(source, indices), batch_size=64):
                     draw = generator("latent cache", epoch, offset, len(pieces))
-                    noise = torch.randn(2, len(batch["image"]), *shape, generator=draw)
+                    noise = torch.randn(len(batch["image"]), 2, *shape, generator=draw)
                     with torch.autocast("cpu", torch.bfloat16):
-                        pieces.append([value.half() for value in encode_batch(model, batch, noise)])
+                        class_token = model.conditioner.encoder(batch["exemplar"])
+                        values = *encode_pictures(model, batch, noise), class_token
+                    pieces.append([value.half() for value in values])
                 names = ("z", "concat", "class_token")
                 tensors = {
                     name: torch.cat(column) for name, column in zip(names, zip(*pieces, strict=True), strict=True)

@@ -1,95 +1,166 @@
-"""Self-supervised training of a latent diffusion model in the hole of an image (Paint by Example, 2211.13227)."""
+"""Training of latent diffusion models (Rombach et al., 2112.10752, section 3.2): unconditional, or on captions.
+
+`ldm.training.exemplar` adds editing by example.
+"""
 
 import torch
 from torch import Tensor, nn
 
+from ldm.diffusion.denoiser import Denoiser
+from ldm.diffusion.guidance import classifier_free_guidance
 from ldm.diffusion.losses import diffusion_target, min_snr_weight
 from ldm.diffusion.process import q_sample
+from ldm.diffusion.schedule import sampling_timesteps
 from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.nn.attention import AttentionBlock, SpatialTransformer
+from ldm.samplers.ddim import ddim
 from ldm.training.base import Optimisation, Training
-from ldm.utils.random import generator
+from ldm.utils.errors import UserError
+from ldm.utils.random import NoiseSource
+
+BINS = 10  # of timesteps, in which validation losses are told apart: their sizes differ by orders of magnitude
+TRAIN = ("all", "attention")
 
 
-class ExemplarTraining(Training):
-    """Mean squared error on the noise; the exemplar is dropped per sample for classifier-free guidance.
+class LatentDiffusionTraining(Training):
+    """Mean squared error on what the network predicts, eps or v, at a random timestep. Without a condition.
 
-    Trained: UNet, mapper, final_ln, proj_out and learnable_vector. Frozen: the autoencoder, CLIP, and the query, key
-    and norm of the one-token cross-attention, whose gradient is exactly zero (a softmax over one token is 1).
+    Batches hold "image" (B, 3, H, W) in [-1, 1].
 
     Args:
-        model: with a 9-channel UNet and an `ExemplarConditioner`.
-        uncond_probability: how often the exemplar is replaced by the learnable vector (0.2 in the paper).
+        model: its autoencoder and its conditioner's encoder are frozen.
         min_snr_gamma: Min-SNR loss weighting (2303.09556); None trains with the plain loss.
+        train: "all" of the UNet, or its "attention" layers with its first convolution, which new input channels need.
+        uncond_probability: how often a sample's condition is dropped, for classifier-free guidance (2207.12598).
+        panel_steps, panel_guidance: DDIM steps and guidance scale of the pictures on the panel.
     """
+
+    posteriors = 1  # latents that are sampled for each item
 
     def __init__(
         self,
         model: LatentDiffusion,
-        uncond_probability: float,
-        min_snr_gamma: float | None,
         optimisation: Optimisation,
+        min_snr_gamma: float | None = None,
+        train: str = "all",
+        uncond_probability: float = 0.0,
+        panel_steps: int = 20,
+        panel_guidance: float = 5.0,
     ):
         super().__init__(optimisation)
+        if train not in TRAIN:
+            raise UserError(f"train {train!r}: expected one of {', '.join(TRAIN)}")
         self.model = model
-        self.uncond_probability = uncond_probability
-        self.min_snr_gamma = min_snr_gamma
+        self.min_snr_gamma, self.uncond_probability = min_snr_gamma, uncond_probability
+        self.panel_steps, self.panel_guidance = panel_steps, panel_guidance
         self.register_buffer("alphas_cumprod", model.schedule.alphas_cumprod.float(), persistent=False)
-        for frozen in (model.autoencoder, model.conditioner.encoder, *one_token_dead_weights(model.unet)):
-            frozen.requires_grad_(False)
+        model.autoencoder.requires_grad_(False)
+        if model.conditioner is not None:
+            model.conditioner.encoder.requires_grad_(False)
+        if train == "attention":
+            keep_attention(model.unet)
 
     def weights(self) -> dict[str, Tensor]:
         return self.model.state_dict()
 
-    def latents(self, batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The clean latent (B, c, h, w), the UNet's other channels (B, c + 1, h, w) and the class token (B, width).
+    def latents(self, batch: dict, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The clean latent (B, c, h, w), and the UNet's further input channels if it has any.
 
-        `noise` (2, B, c, h, w) samples the two posteriors. A batch from the latent cache holds all three already.
+        noise (B, posteriors, c, h, w) samples the posteriors.
         """
-        if "z" in batch:
-            return batch["z"].float(), batch["concat"].float(), batch["class_token"].float()
-        return encode_batch(self.model, batch, noise)
+        with torch.no_grad():
+            return self.model.encode(batch["image"], noise[:, 0]), None
 
-    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        loss = self.loss(batch, generator(self.seed, "step", self.global_step, batch_index, self.global_rank)).mean()
-        self.report(loss=loss)
-        return loss
+    def context(self, batch: dict, drop: Tensor) -> Tensor | None:
+        """The tokens that the UNet attends to, (B, L, C); without the condition where `drop` (B,) is true."""
+        return None
 
-    def loss(self, batch: dict[str, Tensor], draw: torch.Generator) -> Tensor:
-        """(B,) losses; t, noise, posterior samples and dropped conditions all come from `draw`."""
-        n, shape = (
-            len(next(iter(batch.values()))),
-            self.model.latent_shape(self.model.image_size, self.model.image_size),
-        )
-        t = torch.randint(self.model.schedule.num_timesteps, (n,), generator=draw)
-        drop = torch.rand(n, generator=draw) < self.uncond_probability
-        noise, *posterior_noise = torch.randn(3, n, *shape, generator=draw).to(self.device)
+    def loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
+        """(B,) mean squared errors at the timesteps t (B,)."""
+        eps, *posteriors = noise.randn(1 + self.posteriors, *self.latent_shape).to(self.device).unbind(1)
         t, drop = t.to(self.device), drop.to(self.device)
-
-        z, concat, class_token = self.latents(batch, torch.stack(posterior_noise))
-        conditioner = self.model.conditioner
-        context = torch.where(drop[:, None, None], conditioner.learnable_vector, conditioner.bottleneck(class_token))
+        z, concat = self.latents(batch, torch.stack(posteriors, 1))
         alpha_cumprod = self.alphas_cumprod[t].view(-1, 1, 1, 1)
-        x = torch.cat([q_sample(z, noise, alpha_cumprod), concat], dim=1)
-        prediction = self.model.unet(x, t, context).float()
-        error = (prediction - diffusion_target(self.model.prediction, z, noise, alpha_cumprod)).square().mean((1, 2, 3))
+        x = q_sample(z, eps, alpha_cumprod)
+        x = x if concat is None else torch.cat([x, concat], dim=1)
+        prediction = self.model.unet(x, t, self.context(batch, drop)).float()
+        target = diffusion_target(self.model.prediction, z, eps, alpha_cumprod)
+        return (prediction - target).square().mean((1, 2, 3))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.model.latent_shape(self.model.image_size, self.model.image_size)
+
+    def training_step(self, batch: dict, batch_index: int) -> Tensor:
+        n = batch_length(batch)
+        noise = self.draws(batch_index, n)
+        t, drop = noise.randint(self.model.schedule.num_timesteps), noise.rand() < self.uncond_probability
+        loss = self.loss(batch, t, drop, noise)
         if self.min_snr_gamma is not None:
-            error = error * min_snr_weight(self.alphas_cumprod[t], self.min_snr_gamma, self.model.prediction)
-        return error
+            loss = loss * min_snr_weight(self.alphas_cumprod[t], self.min_snr_gamma, self.model.prediction)
+        self.report(loss=loss.mean())
+        return loss.mean()
 
-    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        loss = self.loss(batch, generator(self.seed, "validation", batch_index))
-        self.log("val/loss", loss.mean(), prog_bar=True, batch_size=len(loss))
+    def on_validation_epoch_start(self) -> None:
+        self.sums = torch.zeros(2, BINS, device=self.device)  # of losses, and how many they are
+
+    def validation_step(self, batch: dict, batch_index: int) -> None:
+        """Losses of the conditional model without weighting; item k always meets the same noise, in bin k % BINS."""
+        n, T = batch_length(batch), self.model.schedule.num_timesteps
+        places, noise = self.places(batch_index, n, "validation"), self.draws(batch_index, n, "validation")
+        bins = places % BINS
+        t = ((bins + noise.rand()) * T / BINS).long()
+        loss = self.loss(batch, t, torch.zeros(n, dtype=torch.bool), noise)
+        counted = (places < len(self.trainer.datamodule.validation)).to(loss)
+        self.sums.index_add_(1, bins.to(loss.device), torch.stack([loss * counted, counted]))
+
+    def on_validation_epoch_end(self) -> None:
+        losses, counts = self.trainer.strategy.reduce(self.sums, reduce_op="sum").cpu()
+        self.log("val/loss", losses.sum() / counts.sum(), prog_bar=True)
+        width = self.model.schedule.num_timesteps // BINS
+        self.log_dict({f"val/loss_t{width * k:03d}": losses[k] / counts[k] for k in range(BINS) if counts[k]})
+
+    def sample(self, batch: dict, batch_index: int) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] under the conditions of a validation batch, always from the same noise."""
+        model, n = self.model, batch_length(batch)
+        noise = self.draws(batch_index, n, "panel")
+        start, *posteriors = noise.randn(1 + self.posteriors, *self.latent_shape).to(self.device).unbind(1)
+        _, concat = self.latents(batch, torch.stack(posteriors, 1))
+        everywhere = torch.ones(n, dtype=torch.bool, device=self.device)
+        cond, uncond = self.context(batch, ~everywhere), self.context(batch, everywhere)
+        denoise = classifier_free_guidance(
+            Denoiser(model.unet, model.schedule, model.prediction, concat),
+            cond,
+            uncond,
+            scale=1.0 if cond is None else self.panel_guidance,
+        )
+        timesteps = sampling_timesteps(self.panel_steps, model.schedule.num_timesteps)
+        return model.decode(ddim(denoise, start, model.schedule, timesteps)).float().clamp(-1, 1)
+
+    def pictures(self, batch: dict, batch_index: int) -> dict[str, Tensor]:
+        return {"sample": self.sample(batch, batch_index)}
 
 
-@torch.no_grad()
-def encode_batch(model: LatentDiffusion, batch: dict[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the frozen networks make of (image, mask, exemplar): latent, UNet's other channels, class token."""
-    z = model.encode(batch["image"], noise[0])
-    concat = model.inpainting_channels(batch["image"], batch["mask"], noise[1])
-    return z, concat, model.conditioner.encoder(batch["exemplar"])
+class TextTraining(LatentDiffusionTraining):
+    """A text-to-image model: batches hold "image" and "caption", a list of strings; a dropped one becomes empty."""
+
+    def context(self, batch: dict, drop: Tensor) -> Tensor:
+        captions = ["" if dropped else text for text, dropped in zip(batch["caption"], drop.tolist(), strict=True)]
+        with torch.no_grad():
+            return self.model.conditioner(captions)
+
+    def pictures(self, batch: dict, batch_index: int) -> dict[str, Tensor]:
+        return {"image": batch["image"], **super().pictures(batch, batch_index)}
 
 
-def one_token_dead_weights(unet: nn.Module) -> list[nn.Module]:
-    """Query, key and norm of every cross-attention: they get no gradient when the context is one token."""
-    blocks = [block for block in unet.modules() if hasattr(block, "attn2")]
-    return [dead for block in blocks for dead in (block.attn2.to_q, block.attn2.to_k, block.norm2)]
+def batch_length(batch: dict) -> int:
+    return len(next(iter(batch.values())))
+
+
+def keep_attention(unet: nn.Module) -> None:
+    """Freeze a UNet but for its attention layers and its first convolution."""
+    unet.requires_grad_(False)
+    unet.input_blocks[0].requires_grad_(True)
+    for module in unet.modules():
+        if isinstance(module, AttentionBlock | SpatialTransformer):
+            module.requires_grad_(True)

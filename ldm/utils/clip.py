@@ -9,6 +9,17 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 def clip_normalise(pixels: Tensor) -> Tensor:
     """(..., 3, H, W) RGB in [0, 1] -> the same, normalised for CLIP."""
-    mean = torch.tensor(CLIP_MEAN, dtype=pixels.dtype, device=pixels.device)[:, None, None]
-    std = torch.tensor(CLIP_STD, dtype=pixels.dtype, device=pixels.device)[:, None, None]
+    mean, std = _statistics(pixels)
     return (pixels - mean) / std
+
+
+def clip_denormalise(pixels: Tensor) -> Tensor:
+    """The inverse of `clip_normalise`."""
+    mean, std = _statistics(pixels)
+    return pixels * std + mean
+
+
+def _statistics(like: Tensor) -> list[Tensor]:
+    return [
+        torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None] for values in (CLIP_MEAN, CLIP_STD)
+    ]

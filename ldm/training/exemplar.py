@@ -1,0 +1,81 @@
+"""Self-supervised training to paint an exemplar into the hole of an image (Paint by Example, 2211.13227)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.training.base import Optimisation
+from ldm.training.latent_diffusion import LatentDiffusionTraining
+from ldm.utils.clip import clip_denormalise
+
+
+class ExemplarTraining(LatentDiffusionTraining):
+    """Mean squared error on the noise; the exemplar is dropped per sample for classifier-free guidance.
+
+    Trained: UNet, mapper, final_ln, proj_out and learnable_vector. Frozen: the autoencoder, CLIP, and the query, key
+    and norm of the one-token cross-attention, whose gradient is exactly zero (a softmax over one token is 1).
+    Batches hold what `ldm.data.recipe.Recipe` makes, or what the latent cache made of it.
+
+    Args:
+        model: with a 9-channel UNet and an `ExemplarConditioner`.
+        options: those of `LatentDiffusionTraining`; the paper's `uncond_probability` is 0.2.
+    """
+
+    posteriors = 2  # of the image, and of the image with its hole
+
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        optimisation: Optimisation,
+        uncond_probability: float,
+        min_snr_gamma: float | None = None,
+        train: str = "all",
+        panel_steps: int = 20,
+        panel_guidance: float = 5.0,
+    ):
+        super().__init__(model, optimisation, min_snr_gamma, train, uncond_probability, panel_steps, panel_guidance)
+        for dead in one_token_dead_weights(model.unet):
+            dead.requires_grad_(False)
+
+    def latents(self, batch: dict, noise: Tensor) -> tuple[Tensor, Tensor]:
+        if "z" in batch:  # from the latent cache
+            return batch["z"].float(), batch["concat"].float()
+        return encode_pictures(self.model, batch, noise)
+
+    def context(self, batch: dict, drop: Tensor) -> Tensor:
+        conditioner = self.model.conditioner
+        if "class_token" in batch:
+            class_token = batch["class_token"].float()
+        else:
+            with torch.no_grad():
+                class_token = conditioner.encoder(batch["exemplar"])
+        return torch.where(drop[:, None, None], conditioner.learnable_vector, conditioner.bottleneck(class_token))
+
+    def pictures(self, batch: dict, batch_index: int) -> dict[str, Tensor]:
+        if "z" in batch:
+            return {}
+        image = batch["image"]
+        exemplar = clip_denormalise(batch["exemplar"]) * 2 - 1
+        return {
+            "image": image,
+            "hole": image * (1 - batch["mask"]),
+            "exemplar": F.interpolate(exemplar, image.shape[-2:], mode="bilinear").clamp(-1, 1),
+            "sample": self.sample(batch, batch_index),
+        }
+
+
+@torch.no_grad()
+def encode_pictures(model: LatentDiffusion, batch: dict, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """What the frozen autoencoder makes of image and mask: the latent, and the UNet's further channels.
+
+    noise (B, 2, c, h, w) samples the posteriors of the image and of the image with its hole.
+    """
+    z = model.encode(batch["image"], noise[:, 0])
+    return z, model.inpainting_channels(batch["image"], batch["mask"], noise[:, 1])
+
+
+def one_token_dead_weights(unet: nn.Module) -> list[nn.Module]:
+    """Query, key and norm of every cross-attention: they get no gradient when the context is one token."""
+    blocks = [block for block in unet.modules() if hasattr(block, "attn2")]
+    return [dead for block in blocks for dead in (block.attn2.to_q, block.attn2.to_k, block.norm2)]
