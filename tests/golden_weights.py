@@ -3,7 +3,6 @@
 The files in `tests/golden` were recorded by running the original codebases on these weights: none need storing.
 """
 
-import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -69,9 +68,3 @@ def load_golden(name: str) -> dict[str, Any]:
             key: json.loads(str(arrays[key])) if arrays[key].dtype.kind == "U" else torch.from_numpy(arrays[key])
             for key in arrays.files
         }
-
-
-def load_manifest(name: str) -> dict[str, tuple[int, ...]]:
-    """{key: shape} of an official checkpoint, in its order, from `tests/golden/manifests/<name>.json.gz`."""
-    shapes = json.loads(gzip.decompress((GOLDEN / "manifests" / f"{name}.json.gz").read_bytes()))
-    return {key: tuple(shape) for key, shape in shapes.items()}

@@ -4,8 +4,8 @@ from omegaconf import OmegaConf
 
 from ldm.checkpoints.keymaps import OFFICIAL, is_skipped, official, official_flat
 from ldm.checkpoints.load import build_empty, choose
+from ldm.checkpoints.manifest import read_manifest
 from ldm.config import load_config
-from tests.golden_weights import load_manifest
 
 SCHEDULE = {"target": "ldm.diffusion.schedule.Schedule.scaled_linear"}
 CONDITIONERS = {
@@ -30,7 +30,7 @@ def full_size(request):
     }
     node = OmegaConf.create({"target": "ldm.models.latent_diffusion.LatentDiffusion", "params": params})
     ours = {name: tuple(tensor.shape) for name, tensor in build_empty(node).state_dict().items()}
-    return load_manifest(request.param), ours
+    return read_manifest(request.param), ours
 
 
 def test_every_official_tensor_has_its_place(full_size):

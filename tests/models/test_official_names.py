@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ldm.checkpoints.manifest import read_manifest
 from ldm.config import build, load_config
-from tests.golden_weights import load_manifest
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_network_has_the_official_tensors(config, manifest, root):
     with torch.device("meta"):
         network = build(load_config(f"models/{config}"))
     ours = [(root + name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()]
-    official = [(key, shape) for key, shape in load_manifest(manifest).items() if key.startswith(root)]
+    official = [(key, shape) for key, shape in read_manifest(manifest).items() if key.startswith(root)]
     assert ours == official
     assert len(official) > 200
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
