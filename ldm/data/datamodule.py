@@ -53,6 +53,16 @@ class ShareSampler(Sampler[int]):
         return iter((k * self.replicas + self.rank) % self.size for k in range(len(self)))
 
 
+class StatelessLoader(DataLoader):
+    """Tells Lightning that nothing has to be saved for a resumed run to go on with the right item."""
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
+
+
 class DataModule(pl.LightningDataModule):
     """Batches of `train`, in a new order each epoch, and of `validation`, always the same.
 
@@ -112,6 +122,14 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
+        # A resumed run has Lightning's count of batches from its checkpoint, which other devices may have shared
+        # otherwise: when gradients are due is told from it.
+        progress, done = (
+            trainer.fit_loop.epoch_loop.batch_progress,
+            trainer.global_step * trainer.accumulate_grad_batches,
+        )
+        for counts in (progress.current, progress.total):
+            counts.ready = counts.started = counts.processed = counts.completed = done
         steps = trainer.global_step, trainer.max_steps
         sampler = StepSampler(self.train, self.batch_size, self.seed, *steps, trainer.global_rank, trainer.world_size)
         return self._loader(self.train, sampler)
@@ -123,7 +141,7 @@ class DataModule(pl.LightningDataModule):
         return self._loader(self.validation, sampler)
 
     def _loader(self, data: Dataset, sampler: Sampler) -> DataLoader:
-        return DataLoader(
+        return StatelessLoader(
             data,
             sampler=sampler,
             batch_size=self.loaded_at_once,

@@ -1,20 +1,20 @@
-"""Lightning sees each epoch's items in an order, and drawn with decisions, that (seed, epoch) alone decide."""
+"""Lightning sees, in every step, the items that (seed, step) alone decide."""
 
 import json
-import os
-import socket
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
 from torch.utils.data import Dataset
 
-from ldm.data.datamodule import DataModule, EpochSampler
+from ldm.data.datamodule import DataModule, ShareSampler, StepSampler
 from ldm.data.images import Epochs
 from ldm.utils.errors import UserError
+from ldm.utils.random import generator
+from tests.processes import train_together
 
 
 class Numbers(Epochs, Dataset):
@@ -24,7 +24,7 @@ class Numbers(Epochs, Dataset):
         return 11
 
     def __getitem__(self, index: int) -> dict:
-        return {"index": index, "draw": self.random(index).getrandbits(60)}
+        return {"index": index % 11, "draw": self.random(index).getrandbits(60)}
 
 
 class Recorder(pl.LightningModule):
@@ -44,107 +44,96 @@ class Recorder(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit(folder, epochs: int, workers: int, checkpoint=None, seed: int = 2) -> Recorder:
+def fit(folder: Path, steps: int, workers: int = 0, checkpoint: Path | None = None, **options: object) -> Recorder:
+    """Train with batches of 4, two batches an epoch, and save the end as <steps>.ckpt."""
     recorder = Recorder()
+    data = DataModule(Numbers(1), 4, validation=Numbers(1), num_workers=workers, seed=2, batch_per_device=2)
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, num_sanity_val_steps=0, default_root_dir=folder,
+        max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, num_sanity_val_steps=0, default_root_dir=folder, use_distributed_sampler=False,
+        **options,
     )  # fmt: skip
-    data = DataModule(Numbers(1), batch_size=3, validation=Numbers(1), num_workers=workers, seed=seed)
+    trainer.accumulate_grad_batches = data.divide(trainer.world_size)
     trainer.fit(recorder, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    trainer.save_checkpoint(folder / f"{epochs}.ckpt")
+    trainer.save_checkpoint(folder / f"{steps}.ckpt")
     return recorder
 
 
-@pytest.mark.filterwarnings("ignore")
+def expected(steps: int) -> list[tuple[int, int]]:
+    items = []
+    for epoch in range(-(-steps // 2)):
+        order = torch.randperm(11, generator=generator(2, "order", epoch)).tolist()
+        items += [(i, Numbers(1)[epoch * 11 + i]["draw"]) for i in order[:8]]
+    return items[: 4 * steps]
+
+
 def test_fit_sees_the_same_with_workers_and_after_a_resume(tmp_path):
-    whole = fit(tmp_path, 2, workers=0)
-    assert len(whole.seen) == 18  # 3 full batches of 3 an epoch
-    epochs = [whole.seen[k : k + 9] for k in (0, 9)]
-    for number, epoch in enumerate(epochs):
-        sampler = EpochSampler(Numbers(1), 2)
-        sampler.set_epoch(number)
-        assert [index for index, _ in epoch] == list(sampler)[:9]
-        expected = Numbers(1)
-        expected.set_epoch(number)
-        assert [draw for _, draw in epoch] == [expected[index]["draw"] for index, _ in epoch]
-    assert whole.validated == list(range(11)) * 2
-    assert fit(tmp_path, 2, workers=2).seen == whole.seen
-    assert fit(tmp_path, 1, workers=0).seen == epochs[0]
-    assert fit(tmp_path, 2, workers=0, checkpoint=tmp_path / "1.ckpt").seen == epochs[1]
+    whole = fit(tmp_path, 5).seen
+    assert whole == expected(5)
+    assert fit(tmp_path, 5, workers=2).seen == whole
+    assert fit(tmp_path, 3).seen == whole[:12]
+    assert fit(tmp_path, 5, checkpoint=tmp_path / "3.ckpt").seen == whole[12:]
 
 
-def test_processes_share_an_epoch_evenly_and_skip_their_own_share():
-    whole = list(EpochSampler(Numbers(1), 2))
-    for rank in (0, 1):
-        sampler = EpochSampler(Numbers(1), 2, rank, replicas=2)
-        assert list(sampler) == whole[rank:10:2] and len(sampler) == 5
-        sampler.skip = 3
-        assert list(sampler) == whole[rank:10:2][3:]
-        assert list(sampler) == whole[rank:10:2]
+def train_as_one_of_two(rank: int, folder: Path) -> None:
+    for number, (steps, checkpoint) in enumerate(((5, None), (3, None), (5, folder / "3.ckpt"))):
+        recorder = fit(folder, steps, checkpoint=checkpoint, devices=2, strategy="ddp")
+        (folder / f"{number}-{rank}.json").write_text(json.dumps(recorder.seen))
 
 
-def train_as_one_of_two(rank: int, folder: Path, port: int) -> None:
-    """In a process of its own: 5 steps of one batch of 2 items, once straight and once cut after the third."""
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
-    seen = []
-    for steps, checkpoint in ((5, None), (3, None), (5, folder / "3.ckpt")):
-        recorder = Recorder()
-        trainer = pl.Trainer(
-            max_steps=steps, accelerator="cpu", devices=2, strategy="ddp", use_distributed_sampler=False, logger=False,
-            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
-            callbacks=[LastStep(folder / f"{steps}.ckpt")],
-        )  # fmt: skip
-        data = DataModule(Numbers(1), batch_size=2, seed=2)
-        trainer.fit(recorder, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        seen.append([index for index, _ in recorder.seen])
-    (folder / f"{rank}.json").write_text(json.dumps(seen))
+def test_two_processes_share_the_batches_of_one(tmp_path):
+    train_together(train_as_one_of_two, tmp_path)
+    runs = [[json.loads((tmp_path / f"{number}-{rank}.json").read_text()) for rank in (0, 1)] for number in range(3)]
+    for (first, second), items in zip(runs, (expected(5), expected(3), expected(5)[12:]), strict=True):
+        assert [tuple(item) for pair in zip(first, second, strict=True) for item in pair] == items
+    assert fit(tmp_path, 5, checkpoint=tmp_path / "3.ckpt").seen == expected(5)[12:]  # one goes on where two stopped
 
 
-class LastStep(Checkpoint):
-    def __init__(self, path: Path):
-        self.path = path
+def test_an_epoch_has_every_item_once_in_an_order_of_its_own():
+    data = list(range(50))
 
-    def on_train_batch_end(self, trainer, *_) -> None:
-        if trainer.global_step == trainer.max_steps:
-            trainer.save_checkpoint(self.path)
-
-
-def test_two_processes_train_on_different_items_and_resume_amid_an_epoch(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(train_as_one_of_two, (tmp_path, port), nprocs=2)
-    for rank in (0, 1):
-        whole, cut, resumed = json.loads((tmp_path / f"{rank}.json").read_text())
-        orders = []
-        for epoch in (0, 1, 2):  # 2 steps an epoch
-            sampler = EpochSampler(Numbers(1), 2, rank, replicas=2)
-            sampler.set_epoch(epoch)
-            orders += list(sampler)[:4]
-        assert whole == orders[:10] and cut == orders[:6] and resumed == orders[6:10]
-
-
-def test_orders_differ_between_epochs_and_seeds():
     def order(seed: int, epoch: int) -> list[int]:
-        sampler = EpochSampler(list(range(50)), seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
+        return list(StepSampler(data, 10, seed, epoch * 5, epoch * 5 + 5, rank=0, replicas=1))
 
     orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    assert all(sorted(o) == list(range(50)) for o in orders)
+    assert all(sorted(o) == data for o in orders)
     assert len({tuple(o) for o in orders}) == 4 and order(0, 1) == orders[1]
+
+
+def test_ranks_validate_equal_shares_of_everything():
+    shares = [list(ShareSampler(Numbers(1), rank, replicas=3)) for rank in range(3)]
+    assert [len(share) for share in shares] == [4, 4, 4]
+    assert [k for row in zip(*shares, strict=True) for k in row] == [*range(11), 0]
 
 
 def test_random_decisions_are_python_random_of_the_key():
     a, b = Numbers(1), Numbers(1)
     assert isinstance(a.random(3), Random) and a.random(3).random() == b.random(3).random()
-    assert len({a.random(i).random() for i in range(100)}) == 100
+    assert len({a.random(i).random() for i in range(100)}) == 100  # nine epochs of eleven items
 
 
-def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(UserError, match="batch_size 12: the training data has 11 items only"):
-        DataModule(Numbers(1), batch_size=12)
+@pytest.mark.parametrize(
+    ("batch", "at_once", "devices", "accumulated", "loaded"),
+    [(8, None, 1, 1, 8), (8, None, 4, 1, 2), (8, 2, 1, 4, 2), (8, 2, 2, 2, 2), (8, 16, 2, 1, 4)],
+)
+def test_a_batch_is_divided_among_devices_and_in_time(batch, at_once, devices, accumulated, loaded):
+    data = DataModule(Numbers(1), batch, at_once)
+    assert (data.divide(devices), data.loaded_at_once) == (accumulated, loaded)
+
+
+def test_a_batch_that_does_not_fit_is_refused():
+    for size in (12, 0):
+        with pytest.raises(UserError, match=f"batch_size {size}: expected 1 to 11, the items of the training data"):
+            DataModule(Numbers(1), batch_size=size)
+    with pytest.raises(UserError, match="batch_per_device 0: expected a positive number"):
+        DataModule(Numbers(1), 8, batch_per_device=0)
+    with pytest.raises(UserError, match="batch_size 8: does not divide by 3 devices"):
+        DataModule(Numbers(1), 8).divide(3)
+    with pytest.raises(UserError, match="share of each of 2 devices, 4, does not divide by batch_per_device 3"):
+        DataModule(Numbers(1), 8, batch_per_device=3).divide(2)
+
+
+def test_without_validation_there_is_no_loader():
+    data = DataModule(Numbers(1), 4)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1)
+    assert data.val_dataloader() == [] and data.steps_per_epoch == 2
