@@ -1,0 +1,102 @@
+"""Torch files from before torch 1.6, such as torchvision's VGG16: five pickles in a row, then the raw arrays.
+
+The pickles are a magic number, a version, the platform, the content and the list of its storages' keys. For each key
+follow its number of elements as an int64, and its bytes.
+"""
+
+import mmap
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm.checkpoints.io import _line, _tensors_in, _Unpickler
+from ldm.utils.errors import UserError
+
+MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+
+
+def is_legacy(path: str | Path) -> bool:
+    """Whether a file begins as torch's did before version 1.6."""
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def read_legacy(path: str | Path) -> dict[str, Tensor]:
+    """As `ldm.checkpoints.io.read_tensors`, of such a file: nothing is executed, the tensors are views of the file.
+
+    Raises:
+        UserError: the file is broken, cut short or no state dict, or it tries to run something.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        _, _, platform = (_LegacyUnpickler(path, memory).load() for _ in range(3))
+        if platform["little_endian"] is not True:
+            raise UserError(f"checkpoint {path}: written on a big-endian machine, which is not supported")
+        start = memory.tell()
+        survey = _LegacyUnpickler(path, memory)  # the arrays come last: once through to learn their types and sizes
+        survey.load()
+        keys = _LegacyUnpickler(path, memory).load()
+        storages = _map_storages(memory, keys, survey.storages)
+        memory.seek(start)
+        content = _LegacyUnpickler(path, memory, storages).load()
+        if isinstance(content, dict) and isinstance(state := dict.get(content, "state_dict"), dict):
+            content = state
+        tensors = {name: tensor.detach() for name, tensor in _tensors_in(content, "", set())}
+    except UserError:
+        raise
+    except Exception as error:  # a pickle is a program of someone else's making: it can fail in any way
+        raise UserError(f"checkpoint {path}: unreadable ({type(error).__name__}: {_line(error)})") from error
+    if not tensors:
+        raise UserError(f"checkpoint {path}: holds no state dict (a mapping of names to tensors)")
+    return tensors
+
+
+def _map_storages(memory: mmap.mmap, keys: list[str], announced: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The arrays that follow the pickles, each 1-D and, where its alignment allows, a view of the mapped file."""
+    storages, position = {}, memory.tell()
+    for key in keys:
+        dtype, count = announced[key].dtype, announced[key].numel()
+        (written,) = struct.unpack_from("<q", memory, position)
+        start, end = position + 8, position + 8 + count * dtype.itemsize
+        if written != count or end > len(memory):
+            raise pickle.UnpicklingError(f"storage {key} is cut short or not the {count} elements announced")
+        source = memory if start % dtype.itemsize == 0 else bytearray(memory[start:end])
+        offset = start if source is memory else 0
+        storages[key] = torch.frombuffer(source, dtype=dtype, count=count, offset=offset) if count else announced[key]
+        position = end
+    return storages
+
+
+class _LegacyUnpickler(_Unpickler):
+    """Runs the next pickle of the file, with only ordered dicts, inert objects and that file's tensors in reach.
+
+    Storages that it is not given become tensors without memory.
+    """
+
+    def __init__(self, path: Path, memory: mmap.mmap, storages: dict[str, Tensor] | None = None):
+        pickle.Unpickler.__init__(self, memory, encoding="utf-8")
+        self.path = path
+        self.storages = dict(storages or {})
+
+    def find_class(self, module: str, name: str) -> Any:
+        match f"{module}.{name}":  # as torch wrote them before 0.4; functions made anew, as in the parent
+            case "torch._utils._rebuild_tensor":
+                return lambda storage, offset, size, stride: storage.as_strided(size, stride, offset)
+            case "torch.nn.parameter.Parameter":
+                return lambda tensor, *rest: tensor
+        return super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """A storage, as a 1-D tensor."""
+        kind, dtype, key, _, count, view = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or view is not None:
+            raise pickle.UnpicklingError(f"unknown storage {pid}")
+        if key not in self.storages:
+            self.storages[key] = torch.empty(count, dtype=dtype, device="meta" if count else "cpu")
+        return self.storages[key]
