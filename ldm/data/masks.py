@@ -19,6 +19,14 @@ def box_mask(box: Box, width: int, height: int) -> np.ndarray:
     return mask
 
 
+def bounds(mask: np.ndarray) -> Box:
+    """The smallest box around what a mask (H, W) selects; empty (all zeros) where it selects nothing."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 def bezier_mask(box: Box, extended: Box, width: int, height: int, rng: Random, jitter: int = 5) -> np.ndarray:
     """(height, width) uint8: 255 within the polygon of `bezier_outline`."""
     mask = Image.new("L", (width, height))

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldm.data.augmentation import augment
 from ldm.data.crops import cut, padded_box
 from ldm.data.images import Epochs, read_picture
-from ldm.data.open_images import exemplar_tensor
+from ldm.data.recipe import exemplar_tensor
 from ldm.data.toyworld_files import image_folder, read_scenes
 from ldm.utils.clip import clip_normalise
 
@@ -35,12 +34,12 @@ class ToyCaptions(Epochs, Dataset):
         return len(self.scenes)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
-        rng, scene = self.random(index), self.scenes[index]
+        rng, scene = self.random(index), self.scenes[index % len(self)]
         picture = read_picture(Path(self.folder) / f"{scene['image_id']}.jpg")
         if rng.random() < self.share:
-            pixels, caption = exemplar_tensor(Image.fromarray(picture), self.image_size), scene["caption"]
+            pixels, caption = exemplar_tensor(picture, self.image_size), scene["caption"]
         else:
             thing = rng.choice(scene["objects"])
             crop = cut(picture, padded_box(thing["box"], self.pad, picture.shape[1], picture.shape[0]))
-            pixels, caption = augment(exemplar_tensor(Image.fromarray(crop), self.image_size), rng), thing["caption"]
+            pixels, caption = augment(exemplar_tensor(crop, self.image_size), rng), thing["caption"]
         return {"pixels": clip_normalise(pixels), "caption": caption}

@@ -44,8 +44,6 @@ class ToyWorldJudged(Epochs, Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
-        if not 0 <= index < self.length:
-            raise IndexError(index)
         rng = np.random.default_rng(self.random(index).getrandbits(64))
         scene = render_scene(rng, self.size)
         thing = scene.objects[int(rng.integers(len(scene.objects)))]

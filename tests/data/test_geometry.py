@@ -10,34 +10,24 @@ import torch
 from PIL import Image
 
 from ldm.data.crops import cut, extended_box, padded_box, square_window
-from ldm.data.masks import bezier_mask, bezier_outline, box_mask
-from ldm.data.open_images import OpenImagesDataset
+from ldm.data.masks import bezier_mask, bezier_outline, bounds, box_mask
+from ldm.data.recipe import Recipe, exemplar_tensor
+from ldm.utils.clip import clip_normalise
+from ldm.utils.errors import UserError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "dataset_open_images.npz")
 CONFIG = json.loads(str(GOLDEN["config"]))
 
 
-def dataset(**options) -> OpenImagesDataset:
-    """The recipe without any files: `example` needs none."""
-    made = OpenImagesDataset.__new__(OpenImagesDataset)
-    defaults = {
-        "size": CONFIG["image_size"],
-        "exemplar_size": 224,
-        "pad": 10,
-        "jitter": 5,
-        "augment": False,
-        "squash": True,
-    }
-    made.__dict__.update(defaults | options)
-    return made
+def recipe(**options) -> Recipe:
+    return Recipe(**{"size": CONFIG["image_size"], "augment": False, "squash": True} | options)
 
 
 @pytest.mark.parametrize("shape, percent", [("bbox", 0.0), ("bezier", 1.0)])
 @pytest.mark.parametrize("image", range(4))
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_same_decisions_give_the_original_masks_and_pictures(shape, percent, image, seed):
-    made = dataset(arbitrary_mask_percent=percent)
-    item = made.example(GOLDEN[f"img{image}_u8"], CONFIG["boxes"][image], Random(seed))
+    item = recipe(arbitrary_mask_percent=percent)(GOLDEN[f"img{image}_u8"], CONFIG["boxes"][image], Random(seed))
     key = f"{shape}_im{image}_s{seed}"
     np.testing.assert_array_equal(1 - item["mask"].numpy(), GOLDEN[f"{key}/mask"])  # the original: 1 = keep
     if f"{key}/GT" in GOLDEN:
@@ -109,6 +99,11 @@ def test_box_mask_is_the_box():
     assert mask.dtype == np.uint8 and mask.sum() == 255 * 6 and (mask[1:3, 2:5] == 255).all()
 
 
+def test_bounds_are_the_smallest_box():
+    assert bounds(box_mask((2, 1, 5, 3), 8, 6)) == (2, 1, 5, 3)
+    assert bounds(np.eye(4, 7) * 255) == (0, 0, 4, 4) and bounds(np.zeros((3, 3))) == (0, 0, 0, 0)
+
+
 def test_bezier_masks_follow_the_box_and_bulge_towards_the_extended_one():
     rng = Random(2)
     box, extended = (30, 40, 90, 100), (10, 20, 120, 140)
@@ -132,14 +127,14 @@ def test_bezier_outline_keeps_the_box_without_jitter():
 def test_the_hole_covers_the_box_in_the_resized_item_and_box_points_at_it():
     """A picture that is white in the box: where the item is white, the box and the mask are."""
     rng = Random(4)
-    made = dataset(arbitrary_mask_percent=0.0, squash=False, size=96)
+    made = recipe(arbitrary_mask_percent=0.0, squash=False, size=96)
     for width, height in ((200, 150), (150, 200), (128, 128), (200, 60)):
         for _ in range(10):
             x0, y0 = rng.randint(0, width - 50), rng.randint(0, height - 40)
             box = (x0, y0, x0 + rng.randint(20, 50), y0 + rng.randint(20, 40))
             picture = np.zeros((height, width, 3), np.uint8)
             picture[box[1] : box[3], box[0] : box[2]] = 255
-            item = made.example(picture, [box], rng)
+            item = made(picture, [box], rng)
             white = item["image"][0] > 0.5
             assert (item["mask"][0][white] > 0.49).all()
             rows, columns = white.any(1).nonzero().flatten(), white.any(0).nonzero().flatten()
@@ -149,9 +144,58 @@ def test_the_hole_covers_the_box_in_the_resized_item_and_box_points_at_it():
 
 def test_the_exemplar_is_the_padded_crop():
     picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    item = dataset(arbitrary_mask_percent=0.5, exemplar_size=48).example(picture, [(5, 20, 45, 60)], Random(0))
+    item = recipe(arbitrary_mask_percent=0.5, exemplar_size=48)(picture, [(5, 20, 45, 60)], Random(0))
     crop = Image.fromarray(picture[10:70, 0:55]).resize((48, 48), Image.Resampling.BICUBIC)
     mean = np.array([0.48145466, 0.4578275, 0.40821073])
     std = np.array([0.26862954, 0.26130258, 0.27577711])
     expected = ((np.asarray(crop) / 255 - mean) / std).transpose(2, 0, 1)
     np.testing.assert_allclose(item["exemplar"].numpy(), expected, atol=1e-5)
+
+
+def test_a_given_mask_is_the_hole_as_it_is():
+    """A picture that is white under a mask of two blots: so is the item, wherever the window lies."""
+    mask = np.zeros((90, 160), np.uint8)
+    mask[20:40, 50:60] = mask[30:70, 80:100] = 255
+    picture = np.repeat(mask[..., None], 3, 2)
+    lefts = set()
+    for seed in range(8):
+        item = recipe(size=64)(picture, [], Random(seed), mask=mask)
+        torch.testing.assert_close(item["image"], item["mask"].expand(3, -1, -1) * 2 - 1)
+        rows, columns = np.flatnonzero(item["mask"][0].any(1)), np.flatnonzero(item["mask"][0].any(0))
+        bounds = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        assert (bounds - item["box"]).abs().max() <= 1
+        lefts.add(item["box"][0].item())
+    assert len(lefts) > 4
+    crop = Image.fromarray(picture[10:80, 40:110]).resize((224, 224), Image.Resampling.BICUBIC)
+    torch.testing.assert_close(item["exemplar"], clip_normalise(torch.tensor(np.array(crop)).permute(2, 0, 1) / 255))
+    with pytest.raises(UserError, match="box .0, 0, 0, 0. is empty"):
+        recipe()(picture, [], Random(0), mask=np.zeros_like(mask))
+
+
+def test_a_separate_exemplar_is_shown_whole_and_augmented_alike():
+    noise = np.random.default_rng(0)
+    picture, other = (noise.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((60, 80), (50, 30)))
+    whole = clip_normalise(exemplar_tensor(other, 32))
+    plain, own = (
+        recipe(size=48, exemplar_size=32)(picture, [(5, 5, 40, 40)], Random(3), exemplar=shown)
+        for shown in (other, None)
+    )
+    assert torch.equal(plain["exemplar"], whole) and not torch.equal(own["exemplar"], whole)
+    assert torch.equal(plain["image"], own["image"]) and torch.equal(plain["mask"], own["mask"])
+    augmented = [
+        recipe(size=48, exemplar_size=32, augment=True)(picture, [(5, 5, 40, 40)], Random(seed), exemplar=other)
+        for seed in range(40)
+    ]
+    changed = sum(not torch.equal(item["exemplar"], whole) for item in augmented)
+    assert 25 < changed < 40  # 1 - .5 * .5 * .7 * .7 = .88
+
+
+@pytest.mark.parametrize("box", [(10, 10, 10, 20), (10, 10, 90, 20), (-1, 10, 20, 20), (30, 10, 20, 20)])
+def test_boxes_that_are_none_are_refused(box):
+    with pytest.raises(UserError, match=r"is empty or reaches beyond the picture of 80x60 pixels"):
+        recipe()(np.zeros((60, 80, 3), np.uint8), [box], Random(0))
+
+
+def test_a_share_is_a_share():
+    with pytest.raises(UserError, match="arbitrary_mask_percent 50: expected a share"):
+        Recipe(arbitrary_mask_percent=50)

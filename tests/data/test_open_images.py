@@ -1,6 +1,7 @@
 """The data set reads the Open Images layout, and item i is a function of (seed, epoch, i)."""
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -8,35 +9,29 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ldm.data.open_images import OpenImagesDataset, read_boxes
+from ldm.data.open_images import OpenImagesDataset
+from ldm.data.recipe import Recipe
 from ldm.utils.errors import UserError
 
-HEADER = (
-    "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n"
-)
-BOXES = {  # in the order x0, x1, y0, y1 of the files
-    "00000000000000aa": [(0.1, 0.5, 0.2, 0.6), (0.0, 0.1, 0.0, 0.1), (0.0, 1.0, 0.0, 0.9)],  # one of allowed area
-    "00000000000000bb": [(0.2, 0.4, 0.5, 0.9), (0.5, 0.9, 0.1, 0.5)],
-    "00000000000000cc": [(0.0, 0.9, 0.3, 0.6)],
-    "00000000000000dd": [(0.4, 0.41, 0.4, 0.41)],  # none of allowed area
-    "00000000000000ee": [(0.2, 0.8, 0.2, 0.8)],  # its picture was not downloaded
+BOXES = {  # pixels, in the original's text files
+    "train_0/00000000000000aa": [(9, 12, 45, 36)],
+    "train_0/00000000000000cc": [(0, 15, 135, 30)],
+    "train_f/00000000000000bb": [(12, 45, 24, 81), (30, 9, 54, 45)],
 }
-SIZES = {"aa": (90, 60), "bb": (60, 90), "cc": (150, 50), "dd": (40, 40)}
+SIZES = {"aa": (90, 60), "bb": (60, 90), "cc": (150, 50)}
+SMALL = Recipe(size=32, exemplar_size=28)
 
 
 @pytest.fixture
 def root(tmp_path) -> Path:
     rng = np.random.default_rng(0)
-    for folder, names in (("train_0", ["aa", "cc"]), ("train_f", ["bb", "dd"]), ("validation", ["aa"])):
-        (tmp_path / "images" / folder).mkdir(parents=True)
-        for name in names:
-            width, height = SIZES[name]
-            picture = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
-            picture.save(tmp_path / "images" / folder / f"{name:0>16}.jpg", quality=95)
-    (tmp_path / "annotations").mkdir()
-    rows = [f"{i},x,/m/0,1,{a},{b},{c},{d},0,0,0,0,0\n" for i, boxes in BOXES.items() for a, b, c, d in boxes]
-    rows = [rows[k] for k in rng.permutation(len(rows))]  # an image's rows need not be neighbours
-    (tmp_path / "annotations" / "oidv6-train-annotations-bbox.csv").write_text(HEADER + "".join(rows))
+    for name, boxes in BOXES.items():
+        picture, text = (tmp_path / kind / f"{name}{end}" for kind, end in (("images", ".jpg"), ("bbox", ".txt")))
+        for file in (picture, text):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        width, height = SIZES[name[-2:]]
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(picture, quality=95)
+        text.write_text("".join("{} {} {} {}\n".format(*box) for box in boxes))
     return tmp_path
 
 
@@ -44,125 +39,85 @@ def same(a: dict, b: dict) -> bool:
     return all(torch.equal(a[k], b[k]) if isinstance(a[k], torch.Tensor) else a[k] == b[k] for k in a)
 
 
-def test_items_are_what_the_docstring_says(root):
-    dataset = OpenImagesDataset(str(root), "train", size=32, exemplar_size=28)
-    assert [i.decode()[-2:] for i in dataset.ids] == ["aa", "bb", "cc"]
-    for epoch in range(5):
-        dataset.set_epoch(epoch)
-        for index in range(3):
-            item = dataset[index]
-            assert set(item) == {"image", "mask", "exemplar", "image_id", "box"}
-            assert item["image"].shape == (3, 32, 32) and item["image"].abs().max() <= 1
-            assert item["mask"].shape == (1, 32, 32) and 0 <= item["mask"].min() and item["mask"].max() == 1
-            assert item["exemplar"].shape == (3, 28, 28) and item["box"].shape == (4,)
-            assert {item[k].dtype for k in ("image", "mask", "exemplar", "box")} == {torch.float32}
-            assert isinstance(item["image_id"], str) and len(item["image_id"]) == 16
-
-
-def test_the_area_rule_includes_its_ends(tmp_path):
-    rows = [("in", 0, 0.2, 0, 0.1), ("in", 0, 1, 0, 0.8), ("out", 0, 0.199, 0, 0.1), ("out", 0, 1, 0, 0.801)]
-    rows += [
-        ("out", 0.9, 0.1, 0.9, 0.1),
-        ("out", -0.1, 0.5, 0, 0.5),
-        ("out", 0, 0.5, 0.6, 1.2),
-        ("out", "nan", 1, 0, 0.5),
-    ]
-    file = tmp_path / "boxes.csv"
-    file.write_text(HEADER + "".join(f"{i},x,/m/0,1,{a},{b},{c},{d},0,0,0,0,0\n" for i, a, b, c, d in rows))
-    ids, boxes = read_boxes(file)
-    assert ids.tolist() == [b"in", b"in"]
-    np.testing.assert_allclose(boxes, [[0, 0, 0.2, 0.1], [0, 0, 1, 0.8]], rtol=1e-6)
-
-
-def test_malformed_rows_are_left_out_and_counted(tmp_path, caplog):
-    """The first row is fine, and so is the one of a picture that nobody has; the last one is cut short."""
-    rows = ["aa,x,/m/0,1,0.2,0.8,0.2,0.8,0,0,0,0,0"]
-    rows += [f"aa,x,/m/0,1,{box},0,0,0,0,0" for box in ("0.8,0.2,0.2,0.8", "-0.1,1.2,0.2,0.8", "0.5,0.5,0.5,0.5")]
-    rows += [f"aa,x,/m/0,1,{box},0,0,0,0,0" for box in ("nan,0.5,,0.5", "0,inf,-inf,0.5", "0,0.1,0,0.1", "0,1,0,1")]
-    rows += ["ff,x,/m/0,1,0.1,0.5,0.1,0.5,0,0,0,0,0", "aa,x,/m/0,1,0.2,0.8,0.2,0.8,0,0,0,0,0,0,0", "aa,xcli"]
-    file = tmp_path / "boxes.csv"
-    file.write_bytes("\r\n".join(["\ufeff" + HEADER.strip(), *rows]).encode())
-    ids, boxes = read_boxes(file)
-    assert ids.tolist() == [b"aa", b"ff"]
-    np.testing.assert_allclose(boxes, [[0.2, 0.2, 0.8, 0.8], [0.1, 0.1, 0.5, 0.5]], rtol=1e-6)
-    (record,) = caplog.records
-    assert record.levelname == "WARNING" and record.getMessage() == (
-        f"{file}: 2 boxes kept; left out: 2 have too few or too many fields; 1 lack a number; 2 reach beyond the "
-        "picture; 2 are empty or turned round; 2 cover less than 0.02 or more than 0.8 of the picture"
-    )
+def test_items_are_what_the_docstrings_say(root):
+    dataset = OpenImagesDataset(str(root), "train", SMALL)
+    assert sorted(dataset[i]["image_id"][-2:] for i in range(len(dataset))) == ["aa", "bb", "cc"]
+    for index in range(15):
+        item = dataset[index]
+        assert set(item) == {"image", "mask", "exemplar", "image_id", "box"}
+        assert item["image"].shape == (3, 32, 32) and item["image"].abs().max() <= 1
+        assert item["mask"].shape == (1, 32, 32) and 0 <= item["mask"].min() and item["mask"].max() == 1
+        assert item["exemplar"].shape == (3, 28, 28) and item["box"].shape == (4,)
+        assert {item[k].dtype for k in ("image", "mask", "exemplar", "box")} == {torch.float32}
+        assert isinstance(item["image_id"], str) and len(item["image_id"]) == 16
 
 
 def test_items_are_a_function_of_seed_epoch_and_index(root):
-    first, again = (OpenImagesDataset(str(root), "train", size=32, exemplar_size=28, seed=5) for _ in range(2))
-    other = OpenImagesDataset(str(root), "train", size=32, exemplar_size=28, seed=6)
-    before = [first[i] for i in range(3)]
-    assert all(same(before[i], again[i]) for i in reversed(range(3)))  # whatever was asked for earlier
-    assert not any(same(before[i], other[i]) for i in range(3))
-    first.set_epoch(1)
-    assert not any(same(before[i], first[i]) for i in range(3))
-    first.set_epoch(0)
-    assert all(same(before[i], first[i]) for i in range(3))
+    first, again = (OpenImagesDataset(str(root), "train", SMALL, seed=5) for _ in range(2))
+    other = OpenImagesDataset(str(root), "train", SMALL, seed=6)
+    before = [first[i] for i in range(6)]
+    assert all(same(before[i], again[i]) for i in reversed(range(6)))  # whatever was asked for earlier
+    assert not any(same(before[i], other[i]) for i in range(6))
+    assert not any(same(before[i], before[i + 3]) for i in range(3))  # another epoch
 
 
-def test_worker_processes_change_nothing_even_when_they_outlive_an_epoch(root):
+def test_worker_processes_change_nothing(root):
+    """Nor does an unreadable picture, in the place of which another is drawn."""
+    broken = root / "images" / "train_0" / f"{'aa':0>16}.jpg"
+    broken.write_bytes(broken.read_bytes()[:400])
+
     def batches(workers: int) -> list[dict]:
-        dataset = OpenImagesDataset(str(root), "train", size=32, exemplar_size=28)
-        loader = DataLoader(dataset, batch_size=2, num_workers=workers, persistent_workers=workers > 0)
-        result = []
-        for epoch in (3, 4):
-            dataset.set_epoch(epoch)
-            result += list(loader)
-        return result
+        dataset = OpenImagesDataset(str(root), "train", SMALL, max_unreadable=0.9)
+        return list(DataLoader(dataset, batch_size=2, sampler=range(24), num_workers=workers))
 
-    alone, two = batches(0), batches(2)
-    assert len(alone) == 4 and all(same(a, b) for a, b in zip(alone, two, strict=True))
-    assert not same(alone[0], alone[2])
+    alone, two, eight = (batches(workers) for workers in (0, 2, 8))
+    assert len(alone) == len(two) == len(eight) == 12
+    assert all(same(a, b) and same(a, c) for a, b, c in zip(alone, two, eight, strict=True))
+    assert not same(alone[0], alone[3])
+    assert {name[-2:] for batch in alone for name in batch["image_id"]} == {"bb", "cc"}
 
 
-def test_every_box_is_drawn_about_as_often(root):
-    dataset = OpenImagesDataset(str(root), "train", size=32, exemplar_size=28, arbitrary_mask_percent=0.0)
-    boxes = [(12, 45, 24, 81), (30, 9, 54, 45)]  # of the second picture, 60 x 90
+def test_every_box_is_drawn_about_as_often():
+    boxes = [(12, 45, 24, 81), (30, 9, 54, 45)]
     drawn = {tuple(box): 0 for box in boxes}
     picture = np.zeros((90, 60, 3), np.uint8)
     for box, level in zip(boxes, (100, 200), strict=True):
         picture[box[1] : box[3], box[0] : box[2]] = level
-    for epoch in range(200):
-        dataset.set_epoch(epoch)
-        item = dataset.example(picture, boxes, dataset.random(1))
+    recipe = Recipe(size=32, exemplar_size=28, arbitrary_mask_percent=0.0)
+    for seed in range(200):
+        item = recipe(picture, boxes, Random(seed))
         x0, y0, x1, y1 = item["box"].tolist()
         centre = item["image"][0, round((y0 + y1) / 2), round((x0 + x1) / 2)]
         drawn[boxes[0] if centre < 0.2 else boxes[1]] += 1
     assert all(70 <= n <= 130 for n in drawn.values())
 
 
-def test_mask_shapes_come_in_the_share_asked_for(root):
+def test_mask_shapes_come_in_the_share_asked_for():
+    picture = np.zeros((60, 90, 3), np.uint8)
+
     def share(percent: float) -> float:
-        dataset = OpenImagesDataset(str(root), "train", 64, 28, arbitrary_mask_percent=percent, augment=False)
+        recipe = Recipe(64, 28, arbitrary_mask_percent=percent, augment=False)
         squares = 0
-        for epoch in range(300):
-            dataset.set_epoch(epoch)
-            hole = dataset[0]["mask"][0] > 0
+        for seed in range(300):
+            hole = recipe(picture, [(9, 12, 45, 36)], Random(seed))["mask"][0] > 0
             squares += hole.sum() == hole.any(0).sum() * hole.any(1).sum()
         return 1 - squares.item() / 300
 
     assert share(0.0) == 0 and share(1.0) == 1 and abs(share(0.3) - 0.3) < 0.11
 
 
-def test_bad_folders_and_files_are_named_in_one_line(root, tmp_path):
-    with pytest.raises(UserError, match=r"validation-annotations-bbox.csv, found none"):
-        OpenImagesDataset(str(root), "validation")
-    with pytest.raises(UserError, match="expected a folder `images`"):
-        (tmp_path / "bare" / "annotations").mkdir(parents=True)
-        (tmp_path / "bare" / "annotations" / "test-annotations-bbox.csv").write_text(HEADER)
-        OpenImagesDataset(str(tmp_path / "bare"), "test")
-    (root / "annotations" / "validation-annotations-bbox.csv").write_text("ImageID,XMin\naa,0\n")
-    with pytest.raises(UserError, match="expected a CSV with the columns ImageID, XMin"):
-        OpenImagesDataset(str(root), "validation")
-    (root / "annotations" / "validation-annotations-bbox.csv").write_text(HEADER)
-    with pytest.raises(UserError, match="no picture of split validation has a box"):
-        OpenImagesDataset(str(root), "validation")
-    dataset = OpenImagesDataset(str(root), "train", size=32, exemplar_size=28)
-    broken = root / "images" / "train_0" / f"{'aa':0>16}.jpg"
-    broken.write_bytes(broken.read_bytes()[:400])
-    with pytest.raises(UserError, match=f"{broken}: cannot be read as an image"):
-        dataset[0]
+def test_unreadable_pictures_are_replaced_and_too_many_are_an_error(root, caplog):
+    for file in (root / "images").rglob("*.jpg"):
+        file.write_bytes(file.read_bytes()[:400])
+    with pytest.raises(
+        UserError, match=rf"5 of 5 pictures unreadable .limit .*, the last one: {root}/images/train_.*jpg: "
+    ):
+        OpenImagesDataset(str(root), "train", SMALL)[0]
+    assert "cannot be read as an image" in caplog.records[0].getMessage()
+
+
+def test_boxes_that_the_recipe_refuses_are_named_with_their_picture(root, monkeypatch):
+    dataset = OpenImagesDataset(str(root), "train", SMALL)
+    monkeypatch.setattr(dataset.boxes, "boxes", lambda i, width, height: [(10, 10, 10, 30)])
+    with pytest.raises(UserError, match=r"images/train_.*jpg: box .10, 10, 10, 30. is empty"):
+        dataset.item(0, Random(0))
