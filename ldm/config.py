@@ -8,7 +8,8 @@ hyper-parameters are written once; keys beside `include` are merged over it.
 import importlib
 import inspect
 import os
-from collections.abc import Iterable
+import pkgutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ldm.utils.errors import UserError
+from ldm.utils.nearest import nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -35,28 +37,44 @@ def load_config(*names: str | Path, overrides: Iterable[str] = ()) -> DictConfig
     """Load YAML files, later ones over earlier ones, then `key=value` overrides with dotted keys.
 
     Raises:
-        UserError: a file is missing or no YAML mapping, or an override is no `key=value` or names an unknown key.
+        UserError: a file is missing or no YAML mapping, or an override is no `key=value` or names an unknown key (with
+            the nearest one). Any parameter of a target may be given, listed or not, and any key of `trainer`.
     """
     config = OmegaConf.merge(*(_read(find_config(name)) for name in names))
     for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals:
+        if "=" not in override:
             raise UserError(f"override {override!r}: expected key=value, e.g. trainer.max_steps=1000")
-        parent, _, leaf = key.rpartition(".")
-        node = OmegaConf.select(config, parent) if parent else config
-        # `params:` and `trainer:` are keyword arguments of something, which may have defaults that no file lists
-        if not isinstance(node, DictConfig) or (
-            leaf not in node and parent.rpartition(".")[2] not in ("params", "trainer")
-        ):
-            where = (
-                f"{parent} has " + ", ".join(map(str, node)) if isinstance(node, DictConfig) else f"no {parent} in it"
-            )
-            raise UserError(f"override {override!r}: unknown key ({where})")
+        _check_key(OmegaConf.to_container(config), override)
         try:
             config = OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
         except Exception as error:  # PyYAML's and OmegaConf's errors share no base
             raise UserError(f"override {override!r}: {' '.join(str(error).split())}") from error
     return config
+
+
+def _check_key(config: dict, override: str) -> None:
+    key = override.partition("=")[0]
+    *parents, leaf = key.split(".")
+    owner, node = {}, config
+    for depth, part in enumerate(parents, start=1):
+        owner, value = node, node.get(part)
+        if isinstance(value, str) and value.startswith("${"):  # what it stands for may be in use elsewhere too
+            there = ".".join([value[2:-1], *parents[depth:], leaf])
+            raise UserError(f"override {override!r}: {'.'.join(parents[:depth])} is {value}; did you mean {there}?")
+        node = value if isinstance(value, dict) else {}
+    known = [name for name in _keys(config) if not key.startswith(f"{name}.")]
+    if parents and parents[-1] == "params" and "target" in owner:
+        known += [".".join([*parents, name]) for name in inspect.signature(locate(owner["target"])).parameters]
+    if key not in known and parents != ["trainer"]:  # whose parameters are Lightning's
+        raise UserError(f"override {override!r}: unknown key; {nearest(key, known)}")
+
+
+def _keys(node: dict, prefix: str = "") -> Iterator[str]:
+    """The dotted names of everything inside, outer ones first."""
+    for key, value in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 def _read(path: Path, within: tuple[Path, ...] = ()) -> DictConfig:
@@ -98,31 +116,37 @@ def build(node: Any) -> Any:
     if "target" not in node:
         return {key: build(value) for key, value in node.items()}
     if unknown := set(node) - {"target", "params"}:
-        raise UserError(f"config node {node['target']}: unknown key {sorted(unknown)[0]!r} beside target and params")
-    target = locate(node["target"])
-    params = {key: build(value) for key, value in (node.get("params") or {}).items()}
-    try:
-        inspect.signature(target).bind(**params)
+        raise UserError(f"config node {node['target']}: unknown key {min(unknown)!r} beside target and params")
+    target, params = locate(node["target"]), node.get("params") or {}
+    signature = inspect.signature(target)
+    try:  # before anything inside is built, which may take long
+        signature.bind(**params)
     except TypeError as error:
-        raise UserError(f"config node {node['target']}: {error}") from error
-    return target(**params)
+        unknown = [key for key in params if key not in signature.parameters]
+        what = f"unknown parameter {unknown[0]!r}; {nearest(unknown[0], signature.parameters)}" if unknown else error
+        raise UserError(f"config node {node['target']}: {what}") from error
+    return target(**{key: build(value) for key, value in params.items()})
 
 
 def locate(name: str) -> Any:
-    """The object a dotted name stands for: `package.module.Class` or `package.module.Class.method`."""
-    parts = name.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        module_name = ".".join(parts[:cut])
+    """The class or function of a dotted name: `package.module.Class` or `package.module.Class.method`."""
+    found, path = None, ""
+    for part in name.split("."):
+        outer, path = found, f"{path}.{part}".lstrip(".")
         try:
-            found = importlib.import_module(module_name)
+            found = importlib.import_module(path) if part else None
         except ModuleNotFoundError as error:
-            if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
-                continue
-            raise
-        try:
-            for part in parts[cut:]:
-                found = getattr(found, part)
-            return found
-        except AttributeError:
-            break
-    raise UserError(f"config target {name}: no such class or function")
+            if path != error.name and not path.startswith(f"{error.name}."):
+                raise  # of a module that exists and imports one that does not
+            found = getattr(outer, part, None)
+        if found is None:
+            hint = f"; in {path.rpartition('.')[0]}, {nearest(part, _members(outer))}" if outer else ""
+            raise UserError(f"config target {name}: no such class or function{hint}")
+    if not callable(found):
+        raise UserError(f"config target {name}: no class or function")
+    return found
+
+
+def _members(owner: Any) -> list[str]:
+    modules = [module.name for module in pkgutil.iter_modules(getattr(owner, "__path__", ()))]
+    return [name for name in {*modules, *dir(owner)} if not name.startswith("_")]

@@ -1,6 +1,6 @@
 import pytest
 
-from ldm.config import find_config, load_config
+from ldm.config import build, find_config, load_config, locate
 from ldm.utils.errors import UserError
 
 
@@ -34,3 +34,85 @@ def test_a_name_too_long_for_a_file_is_no_config():
 def test_an_override_that_is_no_yaml_is_named_in_one_line(file, value):
     with pytest.raises(UserError, match=r"^override 'trainer\.max_steps=.*': [^\n]+$"):
         load_config(file("a.yaml", "trainer: {max_steps: 3}"), overrides=[f"trainer.max_steps={value}"])
+
+
+CONFIG = """
+seed: 0
+model: {target: ldm.models.clip_image.Mapper, params: {width: 8}}
+training: {target: ldm.training.judge.JudgeTraining, params: {judge: "${model}"}}
+schedule: {target: ldm.diffusion.schedule.Schedule.linear}
+data: {params: {batch_size: 2}}
+trainer: {max_steps: 3}
+"""
+
+
+@pytest.mark.parametrize(
+    "key, hint",
+    [
+        ("data.params.batchsize", "unknown key; did you mean data.params.batch_size?"),
+        ("max_step", "unknown key; did you mean trainer.max_steps?"),
+        ("sed", "unknown key; did you mean seed?"),
+        ("model.params.layrs", "unknown key; did you mean model.params.layers?"),
+        ("schedule.params.stat", "unknown key; did you mean schedule.params.start?"),
+        ("training.params.judge.params.width", "training.params.judge is ${model}; did you mean model.params.width?"),
+    ],
+)
+def test_an_unknown_key_and_the_nearest_one_are_named(file, key, hint):
+    with pytest.raises(UserError) as error:
+        load_config(file("a.yaml", CONFIG), overrides=[f"{key}=4"])
+    assert str(error.value) == f"override '{key}=4': {hint}"
+
+
+def test_parameters_that_no_file_lists_may_be_given(file):
+    overrides = [
+        "schedule.params.T=7",
+        "model.params.layers=2",
+        "trainer.fast_dev_run=true",
+        "data.params.batch_size=4",
+    ]
+    config = load_config(file("a.yaml", CONFIG), overrides=overrides)
+    assert build(config.schedule).num_timesteps == 7
+    assert len(build(config.model).resblocks) == 2
+    assert (config.trainer.fast_dev_run, config.data.params.batch_size) == (True, 4)
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        ({"witdh": 8, "layers": 1}, "unknown parameter 'witdh'; did you mean width?"),
+        ({"width": 8, "layers": 1, "zzz": 1}, "unknown parameter 'zzz'; expected one of width, layers"),
+        ({"width": {"target": "nothing.that.exists"}}, "missing a required argument: 'layers'"),  # before it is built
+    ],
+)
+def test_a_wrong_parameter_is_named(params, message):
+    with pytest.raises(UserError) as error:
+        build({"target": "ldm.models.clip_image.Mapper", "params": params})
+    assert str(error.value) == f"config node ldm.models.clip_image.Mapper: {message}"
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("ldm.diffusion.schedule.Schedul.linear", "; in ldm.diffusion.schedule, did you mean Schedule?"),
+        ("ldm.diffusion.schedule.Schedule.linar", "; in ldm.diffusion.schedule.Schedule, did you mean linear?"),
+        ("ldm.difusion.schedule.Schedule", "; in ldm, did you mean diffusion?"),
+        ("no_such_package.Thing", ""),
+        ("", ""),
+    ],
+)
+def test_an_unknown_target_and_the_nearest_one_are_named(name, hint):
+    with pytest.raises(UserError) as error:
+        locate(name)
+    assert str(error.value) == f"config target {name}: no such class or function{hint}"
+
+
+def test_a_target_is_a_class_or_a_function():
+    with pytest.raises(UserError, match="ldm.config.ROOT: no class or function"):
+        locate("ldm.config.ROOT")
+
+
+def test_a_target_whose_module_lacks_a_package_is_no_misspelling(file, tmp_path, monkeypatch):
+    file("needs_another.py", "import no_such_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        locate("needs_another.Thing")
