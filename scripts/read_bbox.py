@@ -12,9 +12,7 @@ def main() -> None:
     parser = Parser("Choose the boxes to train on and write their index: bbox/<split>.arrow. Running it again is safe.")
     parser.add_argument("--root", type=Path, default=Path("dataset/open-images"), help="has images and annotations")
     parser.add_argument("--split", nargs="+", help="train, validation, test; by default all that have annotations")
-    parser.add_argument(
-        "--classes", nargs="+", default=[], help="keep these only: names ('Coffee cup') or MIDs (/m/...)"
-    )
+    parser.add_argument("--classes", nargs="+", default=[], help="keep these only: names ('Coffee cup') or MIDs")
     flags = ("group", "depiction", "occluded")
     parser.add_argument("--exclude", nargs="+", default=[], choices=flags, help="drop boxes that are marked so")
     help = "txt: beside the index also the original's bbox/<folder>/<id>.txt, which takes each picture's size"
@@ -33,8 +31,8 @@ def main() -> None:
             f"{source.split}: {len(index)} of {about['pictures']} pictures, {about['boxes']} of {about['rows']} boxes"
         )
         for reason, count in about["dropped"].items():
-            print(f"{count:>12} {reason}")
-        print(f"{index.file}; the rows that were dropped: {source.report}")
+            print(f"  left out: {count} {reason}")
+        print(f"  {index.file}; the rows left out: {source.report}")
         if args.format == "txt":
             unreadable = write_folders(index, args.root)
             print(*unreadable, f"{len(index) - len(unreadable)} text files in {args.root / 'bbox'}", sep="\n")

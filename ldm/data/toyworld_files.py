@@ -1,4 +1,5 @@
-"""ToyWorld on disk: the Open Images layout, plus one JSON-lines file a split with captions and attributes."""
+"""ToyWorld on disk: the Open Images layout, index of the boxes included, plus a JSON-lines file a split with captions
+and attributes."""
 
 import csv
 import json
@@ -12,6 +13,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from ldm.data.box_index import index_file
+from ldm.data.open_images_csv import build_index, open_source
 from ldm.data.toyworld_render import CLASSES, Scene, render_scene, scene_id
 from ldm.utils.errors import UserError
 
@@ -36,6 +39,8 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int = 64, w
         with open(record) as lines:
             found = json.loads(next(lines, "{}"))
         if found == settings:
+            if not index_file(root, split).exists():
+                build_index(open_source(root, split))
             return False
         different = ", ".join(
             f"{key} {found.get(key)}, not {settings[key]}" for key in settings if found.get(key) != settings[key]
@@ -56,6 +61,7 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int = 64, w
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row for rows in boxes for row in rows)])
         with _replacing(root / "annotations" / "class-descriptions-boxable.csv") as file:
             csv.writer(file, lineterminator="\n").writerows([_label(name), name.capitalize()] for name in CLASSES)
+        build_index(open_source(root, split))
         with _replacing(record) as file:
             file.writelines(json.dumps(line) + "\n" for line in [settings, *scenes])
     except OSError as error:
