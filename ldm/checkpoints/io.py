@@ -6,6 +6,7 @@ official files included, becomes an inert stand-in that swallows its arguments.
 """
 
 import io
+import json
 import mmap
 import os
 import pickle
@@ -19,7 +20,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm.utils.errors import UserError
@@ -36,6 +36,20 @@ STORAGES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+}
+
+# safetensors' names, in the order in which its own writer sorts the tensors of a file
+SAFETENSORS = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
 }
 
 # No weights need these. That nothing runs does not depend on this list: it lets a hostile file be named as such.
@@ -88,18 +102,42 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise UserError(f"checkpoint {path}: {_line(error)}") from error
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file; it appears under its name only when complete.
+def save_tensors(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a safetensors file, one tensor after the other: there is never a second copy of all of them in memory.
+
+    The file appears under its name only when it is complete and on the disk. (safetensors' own `save_file` wants all
+    of them at once on the CPU, contiguous and in the file's dtype; older versions copy even those.)
+
+    Args:
+        tensors: on any device, of any layout; tensors that share memory are written in full each.
+        dtype: of the floating-point tensors in the file; by default their own.
 
     Raises:
         UserError: the file cannot be written.
     """
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(whole, temporary, metadata={"format": "pt", **(metadata or {})})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+    dtypes = {name: dtype if dtype and t.is_floating_point() else t.dtype for name, t in tensors.items()}
+    rank = {kind: k for k, kind in enumerate(SAFETENSORS)}
+    names = sorted(tensors, key=lambda name: (rank[dtypes[name]], name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    end = 0
+    for name in names:
+        start, end = end, end + tensors[name].numel() * dtypes[name].itemsize
+        kind, shape = SAFETENSORS[dtypes[name]], list(tensors[name].shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            tensor = tensors[name].detach().to("cpu", dtypes[name]).contiguous()
+            file.write(tensor.reshape(-1).view(torch.uint8).numpy())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor]) -> None:

@@ -1,14 +1,16 @@
 import os
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ldm.checkpoints.io import read_metadata, read_tensors, save_checkpoint, save_tensors
+from ldm.checkpoints.io import SAFETENSORS, read_metadata, read_tensors, save_checkpoint, save_tensors
 from ldm.utils.errors import UserError
 from tests.checkpoints.files import TENSORS, refusal, rewrite_pickle, same
 from tests.checkpoints.official import write
@@ -142,6 +144,48 @@ def test_save_tensors_round_trip(tmp_path):
     save_tensors(tmp_path / "a.safetensors", tensors, {"step": "5"})
     same(read_tensors(tmp_path / "a.safetensors"), {name: tensor.detach() for name, tensor in tensors.items()})
     assert read_metadata(tmp_path / "a.safetensors")["step"] == "5"
+
+
+def test_save_tensors_writes_the_bytes_that_the_library_writes(tmp_path):
+    tensors = {str(dtype): torch.arange(5).to(dtype) for dtype in SAFETENSORS} | {
+        "empty": torch.empty(0, 3),
+        "scalar": torch.tensor(2.5, dtype=torch.bfloat16),
+        "ü": torch.randn(2, 3),
+    }
+    save_file(tensors, tmp_path / "theirs.safetensors", {"format": "pt"})
+    save_tensors(tmp_path / "ours.safetensors", tensors)
+    assert (tmp_path / "ours.safetensors").read_bytes() == (tmp_path / "theirs.safetensors").read_bytes()
+
+
+def test_save_tensors_of_any_layout_in_another_dtype(tmp_path):
+    base = torch.arange(24.0)
+    tensors = {
+        "transposed": base.reshape(4, 6).T,
+        "view": base[5:9],
+        "channels last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "whole": torch.arange(3),
+    }
+    save_tensors(tmp_path / "a.safetensors", tensors, dtype=torch.float16)
+    expected = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+    assert load_file(tmp_path / "a.safetensors").keys() == expected.keys()
+    same(dict(sorted(load_file(tmp_path / "a.safetensors").items())), dict(sorted(expected.items())))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_save_tensors_needs_memory_for_one_tensor_only(tmp_path):
+    """24 tensors of 4 MiB, cast to other 2 MiB each: a fresh process says what its peak was before and after."""
+    script = f"""
+import torch
+from ldm.checkpoints.io import save_tensors
+peak = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+tensors = {{str(k): torch.full((2**20,), float(k)) for k in range(24)}}
+save_tensors({str(tmp_path / "small")!r}, {{"0": tensors["0"]}}, dtype=torch.float16)
+before = peak()
+save_tensors({str(tmp_path / "large")!r}, tensors, dtype=torch.float16)
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 12 * 1024  # KiB; all at once are 48 MiB
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt"])
