@@ -86,7 +86,7 @@ def test_epsilons_of_the_norms(unet9):
 
 
 def test_short_way_of_a_one_token_context_is_exact_and_taken(unet9, golden9):
-    unet = copy.deepcopy(unet9).double()
+    unet = copy.deepcopy(unet9).double().requires_grad_(True)
     x, t, context = golden9["x"].double(), golden9["t"], golden9["context"].double()
     calls = []
     blocks = [
@@ -109,14 +109,26 @@ def test_short_way_of_a_one_token_context_is_exact_and_taken(unet9, golden9):
     assert len(calls) == 2 * 3 * len(blocks)
     torch.testing.assert_close(doubled, full, atol=1e-12, rtol=0)
 
+    trained = [p for block in blocks for p in (block.attn2.to_v.weight, block.attn2.to_out[0].bias)]
+    expected = torch.autograd.grad(full.square().mean(), trained)
+    for block in blocks:  # as in training, where what has no gradient is frozen
+        for layer in (block.norm2, block.attn2.to_q, block.attn2.to_k):
+            layer.requires_grad_(False)
+    calls.clear()
+    found = torch.autograd.grad(unet(x, t, context).square().mean(), trained)
+    assert not calls
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-9)
 
-def test_checkpointing_changes_no_gradient():
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_checkpointing_changes_no_gradient(dtype):
     x, t, context = noise(2, 4, 8, 8), torch.tensor([3, 700]), noise(2, 3, 24)
     gradients = []
     for use_checkpoint in (False, True):
         unet = tiny(context_dim=24, dropout=0.3, use_checkpoint=use_checkpoint).train().requires_grad_(True)
         torch.manual_seed(0)  # dropout must drop the same units when it runs for the second time
-        unet(x, t, context).square().sum().backward()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            unet(x, t, context).float().square().sum().backward()
         gradients.append({name: parameter.grad for name, parameter in unet.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=lambda text, name=name: f"{name}: {text}")
