@@ -1,0 +1,130 @@
+"""Examine weights files: what they are, whether they are complete, and whether their networks work."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from ldm.checkpoints.io import read_tensors
+from ldm.checkpoints.load import build_empty
+from ldm.checkpoints.surgery import first_conv
+from ldm.config import load_config
+from ldm.runs.doctor_file import INPAINTING, Known, container, known_models, nearest
+from ldm.runs.doctor_model import BLIND, HOLE, KEEP, MARGIN, Trial
+from ldm.runs.doctor_report import Finding
+from ldm.runs.doctor_weights import MASK_FIRST, MASK_LAST, averages, damage, is_untrained, order_by_weights
+from ldm.utils.errors import UserError
+
+SIDE = 256  # pixels of the pictures that a large model is tried on
+
+
+def examine(
+    files: Sequence[Path], config: str | None, device: torch.device, pictures: Callable[[int], Tensor]
+) -> list[Finding]:
+    """Everything that can be said about a model in one or several files. No pickle is executed.
+
+    Args:
+        config: what the weights are meant for; by default the known model that they are nearest to.
+        pictures: side in pixels -> test pictures (B, 3, side, side) in [-1, 1].
+
+    Raises:
+        UserError: a file cannot be read, or two hold the same tensor.
+    """
+    findings: list[Finding] = []
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        found = read_tensors(file)
+        if twice := tensors.keys() & found.keys():
+            raise UserError(f"checkpoint {file}: {min(twice)} is in an earlier file too")
+        tensors |= found
+        findings.append(container(file, found))
+    source = ", ".join(map(str, files))
+    known, model = nearest(tensors, known_models(config))
+    used, average = averages(tensors, source)
+    findings += [model, damage(used), average]
+    trial, errors = _try(known, used, source, device, pictures)
+    return [*findings, *_input(used, known, errors), *trial]
+
+
+def _try(
+    known: Known | None, tensors: dict[str, Tensor], source: str, device: torch.device, pictures: Callable
+) -> tuple[list[Finding], dict]:
+    if known is None or known.config is None:
+        return [Finding("networks", "skipped", "not run: no config of a latent diffusion model is known for them")], {}
+    node = load_config(known.config)
+    conv = first_conv(tensors)
+    if "model" in node and known.title == INPAINTING and conv:
+        OmegaConf.update(node, "model.params.unet.params.in_channels", tensors[conv].shape[1])
+    model = build_empty(node.model) if "model" in node else None
+    if not hasattr(model, "autoencoder"):
+        return [Finding("networks", "skipped", "not run: no latent diffusion model")], {}
+    needed, free = _needed(model), _free(device)
+    if needed > free:
+        text = f"not run: they need {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free on {device}"
+        return [Finding("networks", "skipped", text)], {}
+    side = min(model.image_size, max(SIDE, model.multiple) // model.multiple * model.multiple)
+    return Trial(model, tensors, source, pictures(side), device).run()
+
+
+def _needed(model: nn.Module) -> int:
+    """Bytes: the largest network in float32, and as much as a quarter for what it computes."""
+    networks = (model.unet, model.autoencoder, model.conditioner)
+    return max(5 * sum(p.numel() for p in network.parameters()) for network in networks if network is not None)
+
+
+def _free(device: torch.device) -> int:
+    """Bytes of memory that can be had on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        values = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        return int(values["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _input(tensors: dict[str, Tensor], known: Known | None, errors: dict[tuple[str, str], float]) -> list[Finding]:
+    """What the UNet's input channels are, as far as weights or a trial tell."""
+    conv = first_conv(tensors)
+    if conv is None or tensors[conv].ndim != 4:
+        return []
+    weight = tensors[conv]
+    channels = weight.shape[1]
+    if channels == 4:
+        return [Finding("input", "ok", "4 channels: the noisy latent alone (text-to-image or unconditional)")]
+    if channels != 9:
+        return [Finding("input", "note", f"{channels} channels, of no kind that is known here")]
+    if is_untrained(weight):
+        text = "9 channels, the last 5 with weights of 0: never trained, so that picture and mask have no effect"
+        return [
+            Finding(
+                "input",
+                "PROBLEM",
+                f"{text}. A start for training, not for editing",
+                "input channels for picture and mask never trained",
+            )
+        ]
+    wanted = (MASK_FIRST, HOLE) if known is not None and known.title == INPAINTING else (MASK_LAST, KEEP)
+    (found, polarity), how = _layout(weight, errors)
+    if found is None:
+        text = f"9 channels, in an order that cannot be told ({how}); expected {wanted[0]}, mask {wanted[1]}"
+        return [Finding("input", "note", text)]
+    text = f"9 channels: {found}, mask {polarity or 'of a polarity that cannot be told'} ({how})"
+    if found != wanted[0] or polarity not in (None, wanted[1]):
+        text += f". This model is fed {wanted[0]}, mask {wanted[1]}: it would take mask and picture for something else"
+        return [Finding("input", "PROBLEM", text, f"input channels are {found}, mask {polarity or 'unknown'}")]
+    return [Finding("input", "ok", text)]
+
+
+def _layout(weight: Tensor, errors: dict[tuple[str, str], float]) -> tuple[tuple[str | None, str | None], str]:
+    """The order of the channels and the mask's polarity, None where it cannot be told, and how it was."""
+    if len(errors) > 1 and min(errors.values()) < BLIND:
+        best, other = sorted(errors, key=errors.get)[:2]
+        how = f"tried: error {errors[best]:.2g}, the next best order {errors[other]:.2g}"
+        return (best if errors[other] > MARGIN * errors[best] else (None, None)), how
+    order, scores = order_by_weights(weight)
+    said = ", ".join(f"{score:.3f} for {name}" for name, score in scores.items())
+    return (order, None), f"from the likeness of filters: {said}"

@@ -1,0 +1,209 @@
+"""What a weights file is, and which model it is nearest to, by the names and shapes of its tensors alone."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ldm.checkpoints.keymaps import (
+    CLIP_EXTRAS,
+    EMA_COUNTERS,
+    OFFICIAL,
+    Dialect,
+    beside_clip,
+    is_skipped,
+    official_flat,
+    own,
+    tally,
+)
+from ldm.checkpoints.load import build_empty
+from ldm.checkpoints.manifest import read_manifest
+from ldm.config import load_config
+from ldm.runs.doctor_report import Finding
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+PUBLISHED = {  # manifest -> title, config of the same networks
+    "paint_by_example": ("Paint by Example (its model.ckpt)", "v1"),
+    "sd_v1": ("Stable Diffusion 1.x (sd-v1-4.ckpt)", "sd_v1"),
+    "guided_256": ("guided-diffusion 256x256, unconditional", None),
+    "guided_256_class": ("guided-diffusion 256x256, class-conditional", None),
+    "guided_256_classifier": ("guided-diffusion 256x256, classifier", None),
+}
+INPAINTING = "Stable Diffusion 1.x with 9 input channels (SD-inpainting, or extended for training)"
+OWN = {  # config -> title, root of the names
+    "v1": ("Paint by Example, as this package writes it", ""),
+    "sd_v1": ("Stable Diffusion 1.x, as this package writes it", ""),
+    "toyworld": ("ToyWorld's exemplar model", ""),
+    "toyworld_judge": ("ToyWorld's judge", "judge."),
+    "models/toyworld/clip": ("ToyWorld's CLIP", ""),
+}
+
+FIRST_CONV = "model.diffusion_model.input_blocks.0.0.weight"
+PARTS = {  # longer prefixes before shorter ones
+    "unet.": "UNet",
+    "model.diffusion_model.": "UNet",
+    "autoencoder.": "autoencoder",
+    "first_stage_model.": "autoencoder",
+    "conditioner.encoder.": "CLIP",
+    "cond_stage_model.transformer.": "CLIP",
+    **dict.fromkeys(CLIP_EXTRAS, "CLIP"),
+    "conditioner.": "bottleneck",
+    "cond_stage_model.": "bottleneck",
+    "proj_out.": "bottleneck",
+    "learnable_vector": "bottleneck",
+}
+FOREIGN = {  # beginnings of names -> whose they are
+    ("down_blocks.", "mid_block.", "encoder.down_blocks."): "a network of a diffusers folder",
+    ("lora_unet_", "lora_te_", "unet.down_blocks."): "a LoRA or a part of a diffusers pipeline",
+    ("text_model.", "vision_model.", "visual."): "a CLIP model, good for the --clip of training",
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model that a file may hold.
+
+    Attributes:
+        shapes: names, as in the file, and shapes of its tensors.
+        config: of the same networks, if there is one.
+        whole: one file holds all of it, as published ones do.
+    """
+
+    title: str
+    shapes: Shapes
+    config: str | None
+    whole: bool
+
+
+def container(path: Path, tensors: Mapping[str, Tensor]) -> Finding:
+    """The kind of a file that could be read, its size, and the types of its tensors."""
+    with open(path, "rb") as file:
+        kind = "torch zip" if file.read(2) == b"PK" else "safetensors"
+    types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    count = f"{len(tensors)} tensors, " + ", ".join(f"{count} {dtype}" for dtype, count in types.most_common())
+    if len(types) == 1:
+        count = f"{len(tensors)} tensors of {next(iter(types))}"
+    text = f"{path.name}: {kind}, {_size(path.stat().st_size)}, {count}, {numbers / 1e6:,.1f} M numbers"
+    return Finding("file", "ok", text)
+
+
+def known_models(config: str | None = None) -> list[Known]:
+    """What to compare with: all published models and our own configs, or those of one config."""
+    if config is not None:
+        dialects = dict(zip(OFFICIAL, ("our names", "official names", "official names", "CLIP apart"), strict=True))
+        shapes = _shapes_of(config)
+        return [
+            Known(f"config {config}, {title}", _spelt(shapes, dialect), config, "official" in title)
+            for dialect, title in dialects.items()
+        ]
+    known = []
+    for name, (title, same) in PUBLISHED.items():
+        shapes = read_manifest(name)
+        known.append(Known(title, shapes, same, True))
+        if any(".transformer." in key for key in shapes):
+            known.append(Known(title, {official_flat(key)[0]: shape for key, shape in shapes.items()}, same, True))
+        if name == "sd_v1":
+            out, _, *kernel = shapes[FIRST_CONV]
+            known.append(Known(INPAINTING, {**shapes, FIRST_CONV: (out, 9, *kernel)}, same, True))
+    for name, (title, root) in OWN.items():
+        ours = _shapes_of(name)
+        for dialect in (own, beside_clip):
+            shapes = {root + key: shape for key, shape in _spelt(ours, dialect).items()}
+            known.append(Known(title, shapes, name, False))
+    return known
+
+
+def nearest(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tuple[Known | None, Finding]:
+    """The model that most of a file's names and shapes are of, None if there is none, and how the two differ."""
+    found = {
+        name: tuple(tensor.shape)
+        for name, tensor in tensors.items()
+        if not name.startswith("model_ema.") or name in EMA_COUNTERS
+    }
+    known = max(candidates, key=lambda candidate: _likeness(found, candidate))
+    if _likeness(found, known)[0] < 0.1:
+        whose = next((whose for start, whose in FOREIGN.items() if any(n.startswith(start) for n in found)), "")
+        text = f"nothing that is known here; it has {tally({'tensors': found})}"
+        return None, Finding("model", "PROBLEM", text + (f". It looks like {whose}." if whose else ""), "unknown model")
+
+    absent = _absent(found, known)
+    differences = {
+        "missing": [name for name in _weights(known) if name not in found and part(name) not in absent],
+        "unexpected": [n for n in found if n not in known.shapes and not is_skipped(n)],
+        "of another shape": [
+            f"{name} {found[name]}, expected {shape}"
+            for name, shape in known.shapes.items()
+            if found.get(name, shape) != shape
+        ],
+    }
+    held = ", ".join(dict.fromkeys(part(name) for name in _weights(known) if name in found))
+    aside = f"; not in it: {', '.join(absent)}, to be given beside it if meant to be tried too" if absent else ""
+    if not any(differences.values()):
+        there = len(found.keys() & known.shapes.keys())
+        short = f"{known.title} ({held})" if absent else known.title
+        return known, Finding("model", "ok", f"{known.title}: {held}; all {there} tensors are there{aside}", short)
+    advice = ""
+    if any(part(name) == "bottleneck" for name in differences["missing"]):
+        advice = (
+            "; without its bottleneck (mapper, final_ln, proj_out, learnable_vector) the exemplar's condition would be "
+            "random, and pictures black, washed out or noise: find a complete file"
+        )
+    elif differences["of another shape"] and found.get(FIRST_CONV, (0, 9))[1] == 4:
+        advice = "; scripts/modify_checkpoints.py adds input channels, for a training to start from"
+    short = ", ".join(f"{len(names)} tensors {problem}" for problem, names in differences.items() if names)
+    text = f"nearest to {known.title} ({held}): {tally(differences)}{aside}{advice}"
+    return known, Finding("model", "PROBLEM", text, short)
+
+
+def part(name: str) -> str:
+    """Which network of a model a tensor belongs to."""
+    return next((title for prefix, title in PARTS.items() if name.startswith(prefix)), "network")
+
+
+def _weights(known: Known) -> list[str]:
+    """The names of a model that a file may not lack: all but those of buffers."""
+    return [name for name in known.shapes if not is_skipped(name) or name.startswith(CLIP_EXTRAS)]
+
+
+def _absent(found: Shapes, known: Known) -> list[str]:
+    """Parts of which a file holds nothing and need not: it may be one of several, each a network or two."""
+    present = {part(name) for name in found}
+    absent = [title for title in dict.fromkeys(map(part, _weights(known))) if title not in present]
+    if "UNet" not in present:
+        return absent
+    return [] if known.whole else [title for title in absent if title != "bottleneck"]
+
+
+def _likeness(found: Shapes, known: Known) -> tuple[float, float]:
+    """The share of either side's names that both have, and their number; a name of another shape counts half."""
+    present = {part(name) for name in found}
+    expected = [name for name in _weights(known) if part(name) in present]
+    surplus = [name for name in found if name not in known.shapes and not is_skipped(name)]
+    same = sum((found[name] == known.shapes[name]) + 1 for name in expected if name in found) / 2
+    return same / max(1, len(expected) + len(surplus)), same
+
+
+def _shapes_of(config: str) -> Shapes:
+    node = load_config(config)
+    model = build_empty(node.model if "model" in node else node)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _spelt(shapes: Shapes, dialect: Dialect) -> Shapes:
+    """The same in a dialect; tensors that it keeps apart share the first axis."""
+    spelt = {}
+    for name, shape in shapes.items():
+        names = dialect(name)
+        spelt |= dict.fromkeys(names, (shape[0] // len(names), *shape[1:]) if len(names) > 1 else shape)
+    return spelt
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if count >= 10 else f"{count:.2f} {unit}"
+        count /= 1024

@@ -1,0 +1,221 @@
+"""What a model's networks do when they are run: one after another, in each precision, on pictures that are known."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ldm.checkpoints.load import fill, take
+from ldm.evaluation.metrics import pooled_psnr, psnr
+from ldm.runs.doctor_report import Finding
+from ldm.runs.doctor_weights import MASK_FIRST, MASK_LAST
+from ldm.utils.clip import clip_normalise
+from ldm.utils.errors import UserError
+from ldm.utils.random import generator
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FINE, POOR = 25, 20  # dB of the autoencoder's round trip
+SPREAD = 0.4, 2.5  # of the scaled latents' standard deviation, meant to be 1
+BLIND = 0.5  # of the noise's variance: a network that leaves more of it has not learnt
+MARGIN = 1.25  # by which the right order's error must be below the next
+TIMESTEP = 500  # of 1000: enough noise that the condition matters, not so much that nothing does
+KEEP, HOLE = "1 = keep", "1 = hole"
+LAYOUTS: dict[tuple[str, str], Callable[[Tensor, Tensor], list[Tensor]]] = {
+    (MASK_LAST, KEEP): lambda masked, keep: [masked, keep],
+    (MASK_LAST, HOLE): lambda masked, keep: [masked, 1 - keep],
+    (MASK_FIRST, HOLE): lambda masked, keep: [1 - keep, masked],
+    (MASK_FIRST, KEEP): lambda masked, keep: [keep, masked],
+}
+
+
+class Trial:
+    """Runs the networks of a model one after another, so that memory for the largest is enough.
+
+    Args:
+        model: a `LatentDiffusion` on the meta device.
+        tensors: the weights in use.
+        source: the file's name, for messages.
+        pictures: (B, 3, S, S) in [-1, 1], S a multiple of `model.multiple`.
+    """
+
+    def __init__(
+        self, model: nn.Module, tensors: Mapping[str, Tensor], source: str, pictures: Tensor, device: torch.device
+    ):
+        self.model, self.tensors, self.source, self.device = model, tensors, source, device
+        self.pictures = pictures.to(device)
+        self.outcomes: dict[str, dict[str, str]] = {}  # stage -> precision -> what came of it
+        self.reference: dict[str, Tensor] = {}  # stage -> its float32 result
+
+    @torch.inference_mode()
+    def run(self) -> tuple[list[Finding], dict[tuple[str, str], float]]:
+        """Findings, and the error of each layout of the input channels (of the one, where there is no choice)."""
+        findings, errors = [], {}
+        networks = {
+            "autoencoder": self._autoencoder,
+            "conditioner": self._conditioner,
+            "unet": self._unet,
+        }
+        missing = [root for root in networks if not self._is_complete(root)]
+        runnable = [root for root in networks if root not in missing and (root != "unet" or not missing)]
+        total = len(runnable) * len(PRECISIONS)
+        with tqdm(total=total, desc="networks", unit="run", leave=False, disable=None) as bar:
+            for root in runnable:
+                for precision, dtype in PRECISIONS.items():
+                    self._load(root, dtype)
+                    networks[root](precision, dtype)
+                    if precision == "fp32" and root == "autoencoder":
+                        findings.append(self._round_trip())
+                    if precision == "fp32" and root == "unet":
+                        errors = self._layouts()
+                    bar.update()
+                getattr(self.model, root).to_empty(device="meta")
+        if errors:
+            findings.append(self._denoising(min(errors.values())))
+        if missing:
+            text = f"not complete in what was given: {', '.join(missing)}"
+            findings.append(
+                Finding(
+                    "networks", "skipped", text + "; the UNet runs only beside the others" * ("unet" not in missing)
+                )
+            )
+        return findings + self._precisions(), errors
+
+    def _is_complete(self, root: str) -> bool:
+        network = getattr(self.model, root)
+        if network is None:
+            return True
+        try:
+            shapes = {f"{root}.{name}": tensor.shape for name, tensor in network.state_dict().items()}
+            take(shapes, self.tensors, self.source, device="meta", within=f"{root}.")
+        except UserError:
+            return False
+        return True
+
+    def _load(self, root: str, dtype: torch.dtype) -> None:
+        network = getattr(self.model, root)
+        shapes = {f"{root}.{name}": tensor.shape for name, tensor in network.state_dict().items()}
+        values = take(shapes, self.tensors, self.source, device=self.device, dtype=dtype, within=f"{root}.")
+        fill(network.eval(), {name.removeprefix(f"{root}."): value for name, value in values.items()})
+
+    def _autoencoder(self, precision: str, dtype: torch.dtype) -> None:
+        encode = self.model.autoencoder.encode
+        self._try("VAE encode", precision, lambda: encode(self.pictures.to(dtype)).mode())
+        z = self.reference["VAE encode"].to(dtype)
+        self._try("VAE decode", precision, lambda: self.model.autoencoder.decode(z))
+        if precision == "fp32":
+            hole = torch.zeros_like(self.pictures[:, :1])
+            self.no_hole = self._condition(hole)
+            quarter = hole.shape[-1] // 4
+            hole[..., quarter:-quarter, quarter:-quarter] = 1
+            self.with_hole = self._condition(hole)
+
+    def _condition(self, hole: Tensor) -> tuple[Tensor, Tensor]:
+        """The masked pictures' latents and the keep mask, apart."""
+        shape = len(hole), *self.model.latent_shape(*hole.shape[-2:])
+        channels = self.model.inpainting_channels(self.pictures, hole, torch.zeros(shape, device=self.device))
+        return channels[:, :-1], channels[:, -1:]
+
+    def _conditioner(self, precision: str, dtype: torch.dtype) -> None:
+        conditioner = self.model.conditioner
+        if size := getattr(conditioner, "image_size", None):
+            seen = clip_normalise(F.interpolate(self.pictures, (size, size), mode="bilinear") / 2 + 0.5)
+            self._try("CLIP encode", precision, lambda: conditioner(seen.to(dtype)))
+        else:
+            self._try("CLIP encode", precision, lambda: conditioner.unconditional(1))
+        if precision == "fp32":
+            self.context = conditioner.unconditional(len(self.pictures)).clone()
+
+    def _unet(self, precision: str, dtype: torch.dtype) -> None:
+        noisy, _ = self._noisy()
+        condition = LAYOUTS[MASK_LAST, KEEP](*self.with_hole) if self.model.unet.in_channels > noisy.shape[1] else []
+        self._try("UNet step", precision, lambda: self._predict([noisy, *condition], dtype))
+
+    def _predict(self, channels: list[Tensor], dtype: torch.dtype) -> Tensor:
+        t = torch.full((len(channels[0]),), TIMESTEP, device=self.device)
+        context = self.context.to(dtype) if self.model.conditioner is not None else None
+        return self.model.unet(torch.cat(channels, 1).to(dtype), t, context)
+
+    def _noisy(self) -> tuple[Tensor, Tensor]:
+        """Noisy latents, and what the network is to predict."""
+        z = self.model.scale_factor * self.reference["VAE encode"]
+        noise = torch.randn(z.shape, generator=generator("doctor")).to(self.device)
+        alpha = self.model.schedule.alphas_cumprod[TIMESTEP].item()
+        target = noise if self.model.prediction == "eps" else alpha**0.5 * noise - (1 - alpha) ** 0.5 * z
+        return alpha**0.5 * z + (1 - alpha) ** 0.5 * noise, target
+
+    def _layouts(self) -> dict[tuple[str, str], float]:
+        """The error of the prediction for each way to feed the condition.
+
+        Once nothing is hidden, so that a network which understands its input knows the noise exactly, and once the
+        middle is, where a network that takes the hole's grey for the picture's is wrong.
+        """
+        noisy, target = self._noisy()
+        if self.model.unet.in_channels == noisy.shape[1]:
+            return {("[noisy]", ""): self._error([noisy], target)}
+        return {
+            layout: sum(self._error([noisy, *feed(*seen)], target) for seen in (self.no_hole, self.with_hole)) / 2
+            for layout, feed in LAYOUTS.items()
+        }
+
+    def _error(self, channels: list[Tensor], target: Tensor) -> float:
+        predicted = self._predict(channels, torch.float32)
+        return ((predicted - target).square().mean() / target.square().mean()).item()
+
+    def _try(self, stage: str, precision: str, run: Callable[[], Tensor]) -> None:
+        try:
+            result = run().float()
+        except (RuntimeError, NotImplementedError) as error:
+            if precision == "fp32":
+                raise
+            self.outcomes.setdefault(stage, {})[precision] = "no memory" if "memory" in str(error) else "unsupported"
+            return
+        reference = self.reference.setdefault(stage, result)
+        if result.isfinite().all():
+            off = ((result - reference).norm() / reference.norm()).item()
+            outcome = "ok" if precision == "fp32" else f"ok ({100 * off:.1f} %)"
+        else:
+            outcome = "NaN" if result.isnan().any() else "inf"
+        self.outcomes.setdefault(stage, {})[precision] = outcome
+
+    def _round_trip(self) -> Finding:
+        decibels = pooled_psnr(psnr(self.reference["VAE decode"], self.pictures))
+        spread = (self.model.scale_factor * self.reference["VAE encode"]).std().item()
+        text = f"round trip {decibels:.1f} dB, latents' standard deviation {spread:.2f} after scaling"
+        if not decibels >= POOR or not SPREAD[0] <= spread <= SPREAD[1]:
+            text += f" (expected {FINE} dB or more, and about 1): not trained, damaged or of another model"
+            return Finding("autoencoder", "PROBLEM", text, f"autoencoder's round trip {decibels:.1f} dB")
+        if decibels < FINE:
+            return Finding("autoencoder", "note", text + ": poor", f"autoencoder's round trip {decibels:.1f} dB")
+        return Finding("autoencoder", "ok", text)
+
+    def _denoising(self, error: float) -> Finding:
+        text = f"{100 * error:.2g} % of the noise's variance is left unexplained at t = {TIMESTEP}"
+        if not error < BLIND:
+            return Finding(
+                "denoising", "PROBLEM", f"{text}: the UNet is not trained or damaged", "UNet does not denoise"
+            )
+        return Finding("denoising", "ok", text)
+
+    def _precisions(self) -> list[Finding]:
+        if not self.outcomes:
+            return []
+        table = ["".join(f"{word:<14}" for word in ("", *PRECISIONS)).rstrip()]
+        table += [
+            "".join(f"{word:<14}" for word in (stage, *(row[precision] for precision in PRECISIONS))).rstrip()
+            for stage, row in self.outcomes.items()
+        ]
+        failing = {
+            precision: [stage for stage, row in self.outcomes.items() if row[precision] in ("NaN", "inf")]
+            for precision in PRECISIONS
+        }
+        text = f"on {self.device}, in parentheses the distance from fp32"
+        if failing["fp32"]:
+            short = f"NaN or inf in {', '.join(failing['fp32'])}"
+            return [Finding("precision", "PROBLEM", f"{short} even in fp32; {text}", short, table)]
+        if failed := {precision: stages for precision, stages in failing.items() if stages}:
+            said = "; ".join(f"{', '.join(stages)} overflows in {precision}" for precision, stages in failed.items())
+            other = " or ".join(precision for precision in PRECISIONS if precision not in failed)
+            return [Finding("precision", "note", f"{said}: use {other}; {text}", f"use {other}", table)]
+        return [Finding("precision", "ok", text, table=table)]
