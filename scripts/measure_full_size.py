@@ -8,18 +8,15 @@ import json
 import runpy
 import statistics
 import sys
-import threading
 import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from ldm.utils.cli import Parser, run
-from ldm.utils.errors import UserError
+from ldm.utils.memory import PeakMemory, anonymous
 
 INFERENCE = Path(__file__).resolve().with_name("inference.py")
-STATUS = Path("/proc/self/status")
-INTERVAL = 0.005  # seconds between two looks at the memory
 
 
 def main() -> None:
@@ -34,8 +31,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--out", type=Path, default=Path("outputs/measure_full_size"), help="folder of report and edit")
     args = parser.parse_args()
-    if not STATUS.is_file():
-        raise UserError(f"anonymous memory is read from {STATUS}, which only Linux has")
+    anonymous()  # refused where it cannot be read
 
     same = ("config", "image_path", "mask_path", "reference_path", "steps", "precision", "device")
     flags = [text for name in same for text in (f"--{name}", str(getattr(args, name)))]
@@ -71,9 +67,7 @@ def edit(flags: list[str], sender: Connection) -> None:
     """Run inference.py in this fresh process and send what it took. Memory counts from after a bare `import torch`."""
     import torch
 
-    start = anonymous()
-    peak, figures, calls = [start], {}, []
-    threading.Thread(target=watch, args=(peak,), daemon=True).start()
+    memory, figures, calls = PeakMemory(), {}, []
 
     from ldm.runs import model as models
 
@@ -94,20 +88,9 @@ def edit(flags: list[str], sender: Connection) -> None:
     runpy.run_path(str(INFERENCE), run_name="__main__")
     figures["threads"], figures["torch"] = torch.get_num_threads(), torch.__version__
     figures["network calls"], figures["seconds per network call"] = len(calls), statistics.median(calls)
-    figures["import torch bytes"], figures["peak bytes beyond"] = start, peak[0] - start
-    figures["peak over bf16 weights"] = (peak[0] - start) / (2 * figures["parameters"])
+    figures["import torch bytes"], figures["peak bytes beyond"] = memory.start, memory.peak - memory.start
+    figures["peak over bf16 weights"] = figures["peak bytes beyond"] / (2 * figures["parameters"])
     sender.send(figures)
-
-
-def anonymous() -> int:
-    """Bytes of memory that belong to this process alone and to no file: what it needs beside pages of the cache."""
-    return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
-
-
-def watch(peak: list[int]) -> None:
-    while True:
-        peak[0] = max(peak[0], anonymous())
-        time.sleep(INTERVAL)
 
 
 def time_calls(network, device, calls: list[float]) -> None:

@@ -1,0 +1,96 @@
+"""Make every model that ships from nothing: draw ToyWorld, train its networks one after the other, measure the result.
+
+Repeating the command goes on where it stopped.
+"""
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ldm.utils.cli import Parser, run
+from ldm.utils.errors import UserError
+
+SCRIPTS = Path(__file__).resolve().parent
+MINUTES = {
+    "data": 1,
+    "judge": 3,
+    "clip": 12,
+    "autoencoder": 24,
+    "cache": 4,
+    "exemplar": 40,
+    "measure": 1,
+}  # 2 CPU cores
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--data", type=Path, default=Path("dataset/toyworld"), help="where the scenes are drawn to")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="gets a folder for each training")
+    parser.add_argument(
+        "--fraction", type=float, default=1.0, help="of the steps and scenes: below 1 it is a rehearsal"
+    )
+    parser.add_argument("--count", type=int, default=500, help="edits to measure at the end")
+    args = parser.parse_args()
+    if not 0 < args.fraction <= 1:
+        raise UserError(f"--fraction {args.fraction:g}: expected more than 0 and at most 1")
+
+    minutes = {stage: args.fraction * value for stage, value in MINUTES.items()}
+    print(f"about {sum(minutes.values()):.0f} minutes on two idle CPU cores: "
+          + ", ".join(f"{stage} {value:.0f}" for stage, value in minutes.items()), flush=True)  # fmt: skip
+
+    def steps(config: str) -> int:
+        from ldm.config import load_config
+
+        return max(1, round(args.fraction * load_config(f"train/toyworld_{config}").trainer.max_steps))
+
+    def train(stage: str, *overrides: str) -> None:
+        do(stage, "train", "--base", f"configs/train/toyworld_{stage}.yaml", "--logdir", folder(stage), "--resume",
+           f"trainer.max_steps={steps(stage)}", *overrides)  # fmt: skip
+
+    def folder(stage: str) -> Path:
+        return args.logs / f"toyworld_{stage}"
+
+    def do(stage: str, script: str, *arguments: object) -> None:
+        began = time.monotonic()
+        print(f"\n== {stage}: about {minutes[stage]:.0f} minutes", flush=True)
+        command = [sys.executable, SCRIPTS / f"{script}.py", *arguments]
+        if code := subprocess.run([str(word) for word in command]).returncode:
+            sys.exit(code)  # the script has said why
+        print(f"== {stage}: {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
+
+    scenes = max(64, round(24000 * args.fraction))
+    do("data", "make_toyworld", "--out", args.data, "--train", scenes)
+    train("judge")
+    train("clip", *(f"data.params.{part}.params.root={args.data}" for part in ("train", "validation")))
+    images = {"train": "train_0", "validation": "validation"}
+    train("autoencoder", *(f"data.params.{part}.params.root={args.data}/images/{f}" for part, f in images.items()))
+
+    parts = ",".join(str((folder(stage) / "weights.safetensors").resolve()) for stage in ("autoencoder", "clip"))
+    latents = folder("exemplar") / "latents"
+    changes = [
+        f"frozen=[{parts}]",
+        f"model.params.scale_factor={1 / last_value(folder('autoencoder') / 'csv', 'val/latent_std'):.4f}",
+        f"source.params.root={args.data}",
+        f"data.params.train.params.folder={latents}",
+        f"data.params.validation.params.root={args.data}",
+    ]
+    do("cache", "cache_latents", "--base", "configs/train/toyworld_exemplar.yaml", *changes)
+    train("exemplar", *changes)
+    models = "--model", folder("exemplar") / "config.yaml", "--judge", folder("judge") / "config.yaml"
+    do("measure", "measure_toyworld", *models, "--count", args.count, "--out", args.logs / "toyworld_measured")
+
+
+def last_value(folder: Path, column: str) -> float:
+    """The last entry of a column of the metrics that a training logged."""
+    for file in sorted(folder.rglob("metrics.csv"), reverse=True):
+        with open(file, encoding="utf-8") as lines:
+            values = [row[column] for row in csv.DictReader(lines) if row.get(column)]
+        if values:
+            return float(values[-1])
+    raise UserError(f"{folder}: no {column} in a metrics.csv there; the training was too short to validate")
+
+
+if __name__ == "__main__":
+    run(main)
