@@ -1,0 +1,114 @@
+import copy
+
+import pytest
+import torch
+import torchmetrics.functional.image.lpips as peer
+from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
+
+from ldm.models.autoencoder import AutoencoderKL
+from ldm.training.autoencoder import AutoencoderTraining
+from ldm.training.base import Optimisation
+from ldm.training.perceptual import Perceptual
+from ldm.utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def features():
+    """VGG16's convolutions at their real size; random, but with activations of the same size in every layer."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        layers = make_layers(cfgs["D"])
+    layers.to_empty(device="cpu")
+    for name, tensor in layers.state_dict().items():
+        fan_in = tensor[0].numel()
+        tensor.normal_(0, 0.1 if name.endswith("bias") else (2 / fan_in) ** 0.5, generator=generator)
+    return layers
+
+
+@pytest.fixture(scope="module")
+def file(features, tmp_path_factory):
+    """As torchvision's, with one tensor of the classifier to stand for all of its."""
+    path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
+    tensors = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
+    torch.save(tensors | {"classifier.6.bias": torch.ones(1000)}, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lpips(file):
+    return Perceptual(file)
+
+
+@pytest.fixture
+def pictures():
+    generator = torch.Generator().manual_seed(1)
+    a = torch.rand(3, 3, 40, 32, generator=generator) * 2 - 1
+    return a, (a + 0.3 * torch.randn(a.shape, generator=generator)).clamp(-1, 1)
+
+
+def test_agrees_with_torchmetrics(lpips, features, pictures, monkeypatch):
+    monkeypatch.setattr(peer, "_get_tv_model_features", lambda net, pretrained: copy.deepcopy(features))
+    a, b = (x.clone().requires_grad_() for x in pictures)
+    expected = peer.learned_perceptual_image_patch_similarity(a, b, net_type="vgg", reduction="none")
+    found = lpips(a, b)
+    assert expected.shape == (3,) and expected.min() > 0.01
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    expected, found = (torch.autograd.grad(distances.sum(), a)[0] for distances in (expected, found))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_equal_pictures_have_distance_zero(lpips, pictures):
+    assert lpips(pictures[0], pictures[0].clone()).tolist() == [0, 0, 0]
+
+
+def test_positions_where_nothing_is_active_have_a_gradient(file, pictures):
+    lpips = Perceptual(file)
+    for parameter in lpips.features[0].parameters():
+        parameter.zero_()
+    a = pictures[0].requires_grad_()
+    lpips(a, pictures[1]).sum().backward()
+    assert torch.count_nonzero(a.grad) == 0  # and not NaN, as a length of zero would make it
+
+
+def test_a_file_of_newer_torch_is_the_same(file, lpips, pictures, tmp_path):
+    torch.save(torch.load(file, weights_only=True), tmp_path / "new.pth")
+    assert torch.equal(Perceptual(tmp_path / "new.pth")(*pictures), lpips(*pictures))
+
+
+def test_it_is_no_part_of_the_training(file):
+    options = Optimisation(learning_rate=1.0e-3, weight_decay=0.0, warmup_steps=1, cooldown=0.0, seed=0)
+    autoencoder = AutoencoderKL(ch=32, ch_mult=(1, 1), num_res_blocks=1, z_channels=4, embed_dim=4)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    training = AutoencoderTraining(autoencoder, 1.0e-6, 0.0, options, perceptual=Perceptual(file))
+    assert torch.equal(torch.get_rng_state(), before)  # initial weights do not depend on it
+    assert training.state_dict().keys() == training.weights().keys()
+    assert len(list(training.parameters())) == len(list(autoencoder.parameters()))
+    averaged = torch.optim.swa_utils.AveragedModel(training)
+    assert averaged.module.perceptual is training.perceptual
+    assert not any(p.requires_grad for p in training.perceptual.features.parameters())
+
+
+def test_it_can_be_built_where_weights_take_no_memory(file, lpips, pictures):
+    with torch.device("meta"):
+        built = Perceptual(file)
+    assert torch.equal(built(*pictures), lpips(*pictures))
+
+
+def test_a_missing_file_says_where_to_get_it(tmp_path):
+    with pytest.raises(UserError) as caught:
+        Perceptual(tmp_path / "vgg16-397923af.pth")
+    message = str(caught.value)
+    assert str(tmp_path / "vgg16-397923af.pth") in message and "\n" not in message
+    assert "https://download.pytorch.org/models/vgg16-397923af.pth" in message
+    assert "training.params.perceptual" in message
+
+
+def test_another_network_is_refused(tmp_path):
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
+    with pytest.raises(UserError, match="linear.pth: nothing of the model is in it"):
+        Perceptual(tmp_path / "linear.pth")
+    torch.save({f"features.{k}": t for k, t in make_layers(cfgs["A"]).state_dict().items()}, tmp_path / "vgg11.pth")
+    with pytest.raises(UserError, match="vgg11.pth: does not fit the model: .* missing: features.2.weight"):
+        Perceptual(tmp_path / "vgg11.pth")
