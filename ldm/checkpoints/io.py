@@ -90,6 +90,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"checkpoint {path}: a bare pickle, which is not opened; if it is a torch file from before torch 1.6, "
             "convert it: torch.save(torch.load(OLD, weights_only=True), NEW)"
         )
+    if head.lstrip().startswith(b"<"):
+        raise UserError(f"checkpoint {path}: a web page, not the weights (was a log-in or an error page downloaded?)")
     raise UserError(f"checkpoint {path}: neither a torch zip file nor safetensors")
 
 

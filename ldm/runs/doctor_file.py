@@ -14,6 +14,7 @@ from ldm.checkpoints.keymaps import (
     Dialect,
     beside_clip,
     is_skipped,
+    official,
     official_flat,
     own,
     tally,
@@ -94,11 +95,9 @@ def container(path: Path, tensors: Mapping[str, Tensor]) -> Finding:
 def known_models(config: str | None = None) -> list[Known]:
     """What to compare with: all published models and our own configs, or those of one config."""
     if config is not None:
-        dialects = dict(zip(OFFICIAL, ("our names", "official names", "official names", "CLIP apart"), strict=True))
-        shapes = _shapes_of(config)
+        shapes, published = _shapes_of(config), (official, official_flat)
         return [
-            Known(f"config {config}, {title}", _spelt(shapes, dialect), config, "official" in title)
-            for dialect, title in dialects.items()
+            Known(f"config {config}", _spelt(shapes, dialect), config, dialect in published) for dialect in OFFICIAL
         ]
     known = []
     for name, (title, same) in PUBLISHED.items():

@@ -52,52 +52,46 @@ class Trial:
     def run(self) -> tuple[list[Finding], dict[tuple[str, str], float]]:
         """Findings, and the error of each layout of the input channels (of the one, where there is no choice)."""
         findings, errors = [], {}
-        networks = {
-            "autoencoder": self._autoencoder,
-            "conditioner": self._conditioner,
-            "unet": self._unet,
-        }
-        missing = [root for root in networks if not self._is_complete(root)]
-        runnable = [root for root in networks if root not in missing and (root != "unet" or not missing)]
+        stages = {"conditioner": self._conditioner, "autoencoder": self._autoencoder, "unet": self._unet}
+        present = [root for root in stages if getattr(self.model, root) is not None]
+        missing = [root for root in present if not self._is_complete(root)]
+        runnable = [root for root in present if root not in missing and (root != "unet" or not missing)]
         total = len(runnable) * len(PRECISIONS)
         with tqdm(total=total, desc="networks", unit="run", leave=False, disable=None) as bar:
             for root in runnable:
                 for precision, dtype in PRECISIONS.items():
                     self._load(root, dtype)
-                    networks[root](precision, dtype)
+                    stages[root](precision, dtype)
                     if precision == "fp32" and root == "autoencoder":
                         findings.append(self._round_trip())
                     if precision == "fp32" and root == "unet":
                         errors = self._layouts()
                     bar.update()
-                getattr(self.model, root).to_empty(device="meta")
+                getattr(self.model, root).to_empty(device="meta")  # its memory is the next one's
         if errors:
             findings.append(self._denoising(min(errors.values())))
         if missing:
-            text = f"not complete in what was given: {', '.join(missing)}"
-            findings.append(
-                Finding(
-                    "networks", "skipped", text + "; the UNet runs only beside the others" * ("unet" not in missing)
-                )
-            )
+            rest = "; the UNet runs only beside the others" if "unet" not in missing else ""
+            text = f"not complete in what was given: {', '.join(missing)}{rest}"
+            findings.append(Finding("networks", "skipped", text))
         return findings + self._precisions(), errors
 
     def _is_complete(self, root: str) -> bool:
-        network = getattr(self.model, root)
-        if network is None:
-            return True
         try:
-            shapes = {f"{root}.{name}": tensor.shape for name, tensor in network.state_dict().items()}
-            take(shapes, self.tensors, self.source, device="meta", within=f"{root}.")
+            self._values(root, torch.device("meta"), torch.float32)
         except UserError:
             return False
         return True
 
-    def _load(self, root: str, dtype: torch.dtype) -> None:
+    def _values(self, root: str, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
         network = getattr(self.model, root)
         shapes = {f"{root}.{name}": tensor.shape for name, tensor in network.state_dict().items()}
-        values = take(shapes, self.tensors, self.source, device=self.device, dtype=dtype, within=f"{root}.")
-        fill(network.eval(), {name.removeprefix(f"{root}."): value for name, value in values.items()})
+        values = take(shapes, self.tensors, self.source, device=device, dtype=dtype, within=f"{root}.")
+        return {name.removeprefix(f"{root}."): value for name, value in values.items()}
+
+    def _load(self, root: str, dtype: torch.dtype) -> None:
+        network = getattr(self.model, root).to_empty(device="meta")  # two precisions at once would be too much
+        fill(network.eval(), self._values(root, self.device, dtype))
 
     def _autoencoder(self, precision: str, dtype: torch.dtype) -> None:
         encode = self.model.autoencoder.encode
@@ -191,11 +185,9 @@ class Trial:
         return Finding("autoencoder", "ok", text)
 
     def _denoising(self, error: float) -> Finding:
-        text = f"{100 * error:.2g} % of the noise's variance is left unexplained at t = {TIMESTEP}"
+        text = f"the UNet leaves {100 * error:.3g} % of the noise's variance unexplained at t = {TIMESTEP}"
         if not error < BLIND:
-            return Finding(
-                "denoising", "PROBLEM", f"{text}: the UNet is not trained or damaged", "UNet does not denoise"
-            )
+            return Finding("denoising", "PROBLEM", f"{text}: not trained, or damaged", "the UNet does not denoise")
         return Finding("denoising", "ok", text)
 
     def _precisions(self) -> list[Finding]:

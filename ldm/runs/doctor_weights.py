@@ -83,7 +83,7 @@ def order_by_weights(weight: Tensor) -> tuple[str | None, dict[str, float]]:
         for order, first in FIRST_MASKED.items()
     }
     best, other = sorted(scores, key=scores.get, reverse=True)
-    clear = scores[best] > max(2 / filters.shape[1] ** 0.5, 2 * scores[other])
+    clear = scores[best] > max(3 / filters.shape[1] ** 0.5, 2 * scores[other])
     return (best if clear else None), scores
 
 

@@ -107,7 +107,7 @@ def test_truncated_files(tmp_path, name, keep):
     "content, reason",
     [
         (b"", "empty"),
-        (b"<!DOCTYPE html><html>404 not found</html>", "neither"),
+        (b"<!DOCTYPE html><html>404 not found</html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"),
         (b"\x80\x02}q\x00.", "bare pickle"),
         (b"\x00" * 100, "neither"),
