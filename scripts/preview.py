@@ -22,7 +22,8 @@ def main() -> None:
     node = config.get("source") or config.get("data", {}).get("params", {}).get("train")
     if node is None:
         raise UserError(f"--base {' '.join(files)}: no data.params.train in it, so nothing to show")
-    write_sheet(build(node), options.out, options.count)
+    for number, words in enumerate(write_sheet(build(node), options.out, options.count), 1):
+        print(f"row {number}: {words}")
     print(options.out)
 
 

@@ -3,21 +3,20 @@
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldm.utils.clip import CLIP_MEAN, CLIP_STD
+from ldm.utils.contact_sheet import contact_sheet
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 from ldm.utils.image import to_pil
 
-CELL, GAP, LINE = 256, 8, 18  # pixels: side of a picture, space around it, height of a line of text
 RED = torch.tensor([1.0, -1.0, -1.0])[:, None, None]
 
 
-def write_sheet(dataset: Dataset, path: Path, count: int = 8) -> None:
-    """Write the first `count` items of the first epoch as one PNG: pictures side by side, texts below.
+def write_sheet(dataset: Dataset, path: Path, count: int = 8) -> list[str]:
+    """Write the first `count` items of the first epoch as one PNG, a row each; returns what the items say in words.
 
     Raises:
         UserError: the items hold no pictures (a latent cache), the file cannot be written, or `count` is below 1.
@@ -25,19 +24,13 @@ def write_sheet(dataset: Dataset, path: Path, count: int = 8) -> None:
     if count < 1:
         raise UserError(f"count {count}: expected a positive number")
     items = [dataset[index] for index in range(min(count, len(dataset)))]
-    rows = [(views(item), captions(item)) for item in items]
-    if not rows or not rows[0][0]:
+    rows = [views(item) for item in items]
+    if not rows[0]:
         raise UserError(f"{type(dataset).__name__}: its items hold no pictures to show ({', '.join(items[0])})")
-    height = GAP + CELL + LINE
-    sheet = Image.new("RGB", (GAP + len(rows[0][0]) * (CELL + GAP), LINE + GAP + len(rows) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for top, (pictures, text) in zip(range(LINE, sheet.height, height), rows, strict=False):
-        for left, (name, picture) in zip(range(GAP, sheet.width, CELL + GAP), pictures.items(), strict=False):
-            draw.text((left, 2), name, "black", font)
-            sheet.paste(fit(picture), (left, top + GAP))
-        draw.text((GAP, top + GAP + CELL + 1), text, "black", font)
+    sheet = contact_sheet({name: [to_pil(row[name]) for row in rows] for name in rows[0]})
     with replacing(path) as partial:
         sheet.save(partial, "PNG")
+    return [words(item) for item in items]
 
 
 def views(item: dict) -> dict[str, Tensor]:
@@ -56,16 +49,7 @@ def views(item: dict) -> dict[str, Tensor]:
     return shown
 
 
-def captions(item: dict) -> str:
+def words(item: dict) -> str:
     """What an item says in words and whole numbers."""
     said = {name: value for name, value in item.items() if isinstance(value, str | int)}
     return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in said.items())
-
-
-def fit(image: Tensor) -> Image.Image:
-    """(3, H, W) in [-1, 1] as a picture of CELL pixels at most; small ones are enlarged so that their pixels show."""
-    picture = to_pil(image)
-    if picture.width <= CELL // 2:
-        factor = CELL // picture.width
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    return picture.resize((CELL, CELL), Image.Resampling.LANCZOS)

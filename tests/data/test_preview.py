@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.data.preview import CELL, GAP, LINE, captions, views, write_sheet
+from ldm.data.preview import views, words, write_sheet
 from ldm.utils.clip import clip_normalise
+from ldm.utils.contact_sheet import MARGIN
 from ldm.utils.errors import UserError
 
 
@@ -25,11 +26,13 @@ def item() -> dict:
 
 
 def test_the_sheet_shows_image_mask_masked_image_and_exemplar(tmp_path):
-    write_sheet([item()] * 3, tmp_path / "sheet.png", count=2)
+    assert write_sheet([item()] * 3, tmp_path / "sheet.png", count=2) == ["seven", "seven"]
     sheet = np.array(Image.open(tmp_path / "sheet.png")).astype(int)
-    assert sheet.shape == (LINE + GAP + 2 * (GAP + CELL + LINE), GAP + 4 * (CELL + GAP), 3)
-    for top in (LINE + GAP, LINE + 2 * GAP + CELL + LINE):
-        cells = [sheet[top : top + CELL, left : left + CELL] for left in range(GAP, sheet.shape[1], CELL + GAP)]
+    step = 256 + MARGIN
+    assert sheet.shape[1] == 4 * step + MARGIN and 2 * step < sheet.shape[0] < 3 * step
+    for row in (1, 2):
+        top = sheet.shape[0] - row * step
+        cells = [sheet[top : top + 256, left : left + 256] for left in range(MARGIN, sheet.shape[1], step)]
         corners = [[cell[y, x].tolist() for y in (60, 200) for x in (60, 200)] for cell in cells]
         white, black = [255] * 3, [0] * 3
         assert corners[0] == [white, white, black, black]
@@ -40,9 +43,9 @@ def test_the_sheet_shows_image_mask_masked_image_and_exemplar(tmp_path):
 
 def test_other_items_show_what_they_have():
     caption = {"pixels": torch.zeros(3, 8, 8), "caption": "a red ball"}
-    assert list(views(caption)) == ["pixels as CLIP sees it"] and captions(caption) == "a red ball"
+    assert list(views(caption)) == ["pixels as CLIP sees it"] and words(caption) == "a red ball"
     judged = {"image": torch.zeros(3, 8, 8), "class": 3, "box": torch.zeros(4)}
-    assert list(views(judged)) == ["image"] and captions(judged) == "class 3"
+    assert list(views(judged)) == ["image"] and words(judged) == "class 3"
 
 
 def test_what_cannot_be_shown_is_refused(tmp_path):

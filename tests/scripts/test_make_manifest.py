@@ -44,7 +44,7 @@ def test_a_folder_becomes_a_manifest_and_a_sheet(images, tmp_path):
     config.write_text(json.dumps({"data": {"params": {"train": node}}}))
     again = tmp_path / "again.png"
     done = run("preview", "--base", config, "--out", again, "data.params.train.params.recipe.params.augment=false")
-    assert done.returncode == 0 and done.stdout == f"{again}\n", done.stderr
+    assert done.returncode == 0 and done.stdout == f"row 1: ../photos/a.png\n{again}\n", done.stderr
     assert np.array(Image.open(again)).shape == np.array(Image.open(sheet)).shape
 
 
