@@ -1,0 +1,39 @@
+"""Many pictures on one sheet, to be looked at: named columns, one row an item."""
+
+from collections.abc import Mapping, Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN = 6
+
+
+def contact_sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 256) -> Image.Image:
+    """Columns of pictures with their names above, each picture in the middle of a square cell.
+
+    Args:
+        columns: name -> pictures from the top, as many in each column.
+        side: of a cell in pixels. A larger picture is reduced to it; a smaller one is enlarged by the largest whole
+            factor that fits, pixels as squares, so that what is seen is what is there.
+    """
+    font = ImageFont.load_default(size=max(side // 16, 10))
+    head = sum(font.getmetrics()) + MARGIN
+    rows = max(len(pictures) for pictures in columns.values())
+    step = side + MARGIN
+    sheet = Image.new("RGB", (len(columns) * step + MARGIN, head + rows * step + MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, (name, pictures) in enumerate(columns.items()):
+        x = MARGIN + column * step
+        draw.text((x, MARGIN // 2), name, fill="black", font=font)
+        for row, picture in enumerate(pictures):
+            cell = _fit(picture, side)
+            sheet.paste(cell, (x + (side - cell.width) // 2, head + MARGIN + row * step + (side - cell.height) // 2))
+    return sheet
+
+
+def _fit(picture: Image.Image, side: int) -> Image.Image:
+    longest = max(picture.size)
+    if longest > side:
+        smaller = [max(round(length * side / longest), 1) for length in picture.size]
+        return picture.convert("RGB").resize(smaller, Image.Resampling.LANCZOS)
+    factor = side // longest
+    return picture.convert("RGB").resize([length * factor for length in picture.size], Image.Resampling.NEAREST)
