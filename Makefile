@@ -1,6 +1,7 @@
 # Each target works alone on a bare machine: Python 3.11 or newer and make; the rest is installed into .venv.
 #   make edit    an edited picture, by the model that ships in pretrained_models/toyworld
 #   make test    style, import rules, tests
+#   make toyworld  train every model that ships from nothing, and measure the result; goes on where it stopped
 #   make lint    style and import rules alone
 #   make clean   remove .venv and what the tools left behind; outputs/ and logs/ stay
 
@@ -14,7 +15,7 @@ BIN := .venv/bin
 EXAMPLE := dataset/toyworld_examples
 EDITED := outputs/edit
 
-.PHONY: edit test lint clean
+.PHONY: edit test toyworld lint clean
 .NOTPARALLEL:
 
 edit: .venv/installed
@@ -24,6 +25,9 @@ edit: .venv/installed
 
 test: lint
 	HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q
+
+toyworld: .venv/installed
+	$(BIN)/python scripts/reproduce_toyworld.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
