@@ -70,7 +70,7 @@ def is_skipped(name: str) -> bool:
         name in SCHEDULE_BUFFERS
         or name in EMA_COUNTERS
         or name.endswith("embeddings.position_ids")
-        or name.startswith("first_stage_model.loss.")
+        or name.startswith(("first_stage_model.loss.", "loss."))
         or name.startswith(CLIP_EXTRAS)
     )
 
@@ -98,7 +98,12 @@ def beside_clip(name: str) -> tuple[str, ...]:
     return (_rename(name, {VISUAL: "image_encoder.visual.", TEXT: "text_encoder.text."}),)
 
 
-OFFICIAL: tuple[Dialect, ...] = (own, official, official_flat, beside_clip)
+def autoencoder_alone(name: str) -> tuple[str, ...]:
+    """The checkpoint of LDM's autoencoder training: no root, and `loss.*`, what the autoencoder was trained with."""
+    return (name.removeprefix("autoencoder."),)
+
+
+OFFICIAL: tuple[Dialect, ...] = (own, official, official_flat, beside_clip, autoencoder_alone)
 
 
 def clip_vision(prefix: str, hugging_face: bool) -> Dialect:
