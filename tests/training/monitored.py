@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 
 class Line(pl.LightningModule):
-    """Fits y = w to items; a step's loss can be given instead. Drops no weights anywhere and draws no random numbers."""
+    """Fits w to the items; a step's loss can be given instead."""
 
     def __init__(self, losses: dict[int, float] | None = None, lr: float = 0.1):
         super().__init__()
@@ -24,6 +24,9 @@ class Line(pl.LightningModule):
 
     def validation_step(self, batch, batch_index):
         self.log("val/loss", (self.w - batch).square().mean())
+
+    def weights(self):
+        return self.state_dict()
 
     def pictures(self, batch, batch_index):
         shown = batch.view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
