@@ -74,11 +74,13 @@ class AutoencoderTraining(Training):
             self.adversarial.before_optimizer_step(self.global_step)
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """The round trip's peak signal-to-noise ratio in dB; the latents' standard deviation (1 / `scale_factor`)."""
+        """The round trip's PSNR in dB and its LPIPS, if that is in use; the latents' deviation (1 / `scale_factor`)."""
         image = batch["image"]
         z, reconstruction = self.round_trip(image)
         mse = ((reconstruction - image) / 2).square().flatten(1).mean(1)
         values = {"val/psnr": (-10 * mse.log10()).mean(), "val/latent_std": z.float().std()}
+        if self.perceptual is not None:
+            values["val/lpips"] = self.perceptual(reconstruction, image).mean()
         self.log_dict(values, prog_bar=True, batch_size=len(image), sync_dist=True)
 
     def pictures(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:

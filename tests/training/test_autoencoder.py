@@ -196,7 +196,7 @@ def test_a_few_steps_lower_the_losses(batch):
 
 
 def test_pictures_for_the_panel_and_the_peak_signal_to_noise_ratio(batch):
-    training = make().eval()
+    training = make(perceptual=Squares()).eval()
     with torch.no_grad():
         pictures = training.pictures(batch, 0)
         logged = {}
@@ -207,6 +207,7 @@ def test_pictures_for_the_panel_and_the_peak_signal_to_noise_ratio(batch):
     assert found.shape == (4, 3, SIDE, SIDE) and found.abs().max() <= 1
     ratios = [10 * torch.log10(4 / (a - b).square().mean()) for a, b in zip(found, batch["image"], strict=True)]
     assert float(logged["val/psnr"]) == pytest.approx(float(sum(ratios) / 4), rel=1e-5)
+    torch.testing.assert_close(logged["val/lpips"], (found - batch["image"]).square().mean())
 
 
 def as_one_of_two(rank, folder):

@@ -6,6 +6,7 @@ import torchmetrics.functional.image.lpips as peer
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from ldm.config import build, load_config
 from ldm.models.autoencoder import AutoencoderKL
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.base import Optimisation
@@ -94,6 +95,23 @@ def test_it_can_be_built_where_weights_take_no_memory(file, lpips, pictures):
     with torch.device("meta"):
         built = Perceptual(file)
     assert torch.equal(built(*pictures), lpips(*pictures))
+
+
+def test_the_recipe_of_ldm(file):
+    """It builds, at full size, and its weights are LDM's for sums over a picture of 256 pixels a side."""
+    config = load_config("train/kl_f8", overrides=[f"training.params.perceptual.params.vgg16={file}"])
+    with torch.device("meta"):
+        training = build(config.training)
+    values, latents = 3 * 256**2, 4 * 32**2
+    assert training.autoencoder.downsampling == 8 and training.autoencoder.latent_channels == 4
+    assert training.kl_weight * values / latents == pytest.approx(1.0e-6, rel=1e-3)
+    assert training.adversarial.max_weight * values == pytest.approx(1.0e4, rel=1e-3)
+    assert config.training.params.optimisation.params.learning_rate == pytest.approx(
+        4.5e-6 * config.data.params.batch_size
+    )
+    without = load_config("train/kl_f8", overrides=["training.params.perceptual=null"])
+    with torch.device("meta"):
+        assert build(without.training).perceptual is None
 
 
 def test_a_missing_file_says_where_to_get_it(tmp_path):
