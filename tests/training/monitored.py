@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader
 class Line(pl.LightningModule):
     """Fits w to the items; a step's loss can be given instead."""
 
+    seed = 0
+
     def __init__(self, losses: dict[int, float] | None = None, lr: float = 0.1):
         super().__init__()
         self.w = torch.nn.Parameter(torch.zeros(()))
@@ -60,7 +62,12 @@ def fit(
     ckpt_path: str | None = None,
     **options,
 ) -> pl.Trainer:
-    options = {"logger": False, "val_check_interval": 4 * accumulate, "log_every_n_steps": 2} | options
+    options = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "val_check_interval": 4 * accumulate,
+        "log_every_n_steps": 2,
+    } | options
     options.setdefault("enable_progress_bar", any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks))
     trainer = pl.Trainer(
         max_steps=steps,
@@ -71,7 +78,6 @@ def fit(
         accumulate_grad_batches=accumulate,
         check_val_every_n_epoch=None,
         enable_model_summary=False,
-        enable_checkpointing=False,
         num_sanity_val_steps=0,
         **options,
     )
