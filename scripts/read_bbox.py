@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ldm.utils.cli import Parser, run
 
+SHOWN = 5  # pictures that cannot be read and are named one by one
+
 
 def main() -> None:
     parser = Parser("Choose the boxes to train on and write their index: bbox/<split>.arrow. Running it again is safe.")
@@ -27,16 +29,20 @@ def main() -> None:
     for source in sources:
         index = build_index(source)
         about = index.about
-        print(
-            f"{source.split}: {len(index)} of {about['pictures']} pictures, {about['boxes']} of {about['rows']} boxes"
-        )
+        boxes, pictures = f"{about['boxes']} of {about['rows']} boxes", f"{len(index)} of {about['pictures']} pictures"
+        print(f"{source.split}: {boxes}, {pictures}")
         for reason, count in about["dropped"].items():
             print(f"  left out: {count} {reason}")
         print(f"  {index.file}; the rows left out: {source.report}")
         if args.format == "txt":
             unreadable = write_folders(index, args.root)
-            print(*unreadable, f"{len(index) - len(unreadable)} text files in {args.root / 'bbox'}", sep="\n")
-    print(f"Look at what training will see: python scripts/preview.py --root {args.root} --split {splits[0]}")
+            for message in unreadable[:SHOWN]:
+                print(f"  {message}")
+            if len(unreadable) > SHOWN:
+                print(f"  and {len(unreadable) - SHOWN} pictures more that cannot be read")
+            print(f"  {len(index) - len(unreadable)} text files in {args.root / 'bbox'}")
+    shown = "train" if "train" in splits else splits[0]
+    print(f"Look at what training will see: python scripts/preview.py --root {args.root} --split {shown}")
 
 
 if __name__ == "__main__":

@@ -126,7 +126,9 @@ def _labels(root: Path, classes: Sequence[str]) -> frozenset[str] | None:
     try:
         with open(file, encoding="utf-8-sig", newline="") as lines:
             label = {name.strip(): mid.strip() for mid, name in csv.reader(lines)}
-    except (OSError, ValueError) as error:
+        if not label:
+            raise ValueError("it is empty")
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{file}: expected lines `label,name of the class` ({error})") from error
     if not classes:
         return frozenset(label.values())
