@@ -1,7 +1,7 @@
 """Examine weights files: what they are, whether they are complete, and whether their networks work."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -108,7 +108,7 @@ def _input(tensors: dict[str, Tensor], known: Known | None, errors: dict[tuple[s
             )
         ]
     wanted = (MASK_FIRST, HOLE) if known is not None and known.title == INPAINTING else (MASK_LAST, KEEP)
-    (found, polarity), how = _layout(weight, errors)
+    (found, polarity), how = layout(weight, errors)
     if found is None:
         text = f"9 channels, in an order that cannot be told ({how}); expected {wanted[0]}, mask {wanted[1]}"
         return [Finding("input", "note", text)]
@@ -119,12 +119,16 @@ def _input(tensors: dict[str, Tensor], known: Known | None, errors: dict[tuple[s
     return [Finding("input", "ok", text)]
 
 
-def _layout(weight: Tensor, errors: dict[tuple[str, str], float]) -> tuple[tuple[str | None, str | None], str]:
+def layout(weight: Tensor, errors: Mapping[tuple[str, str], float]) -> tuple[tuple[str | None, str | None], str]:
     """The order of the channels and the mask's polarity, None where it cannot be told, and how it was."""
     if len(errors) > 1 and min(errors.values()) < BLIND:
-        best, other = sorted(errors, key=errors.get)[:2]
-        how = f"tried: error {errors[best]:.2g}, the next best order {errors[other]:.2g}"
-        return (best if errors[other] > MARGIN * errors[best] else (None, None)), how
+        order, polarity = min(errors, key=errors.get)
+        best = errors[order, polarity]
+        other_order = min(error for (name, _), error in errors.items() if name != order)
+        other_polarity = errors[order, HOLE if polarity == KEEP else KEEP]
+        how = f"tried: error {best:.2g}; {other_polarity:.2g} for the other polarity, {other_order:.2g} the other order"
+        told = order if other_order > MARGIN * best else None
+        return (told, polarity if told and other_polarity > MARGIN * best else None), how
     order, scores = order_by_weights(weight)
     said = ", ".join(f"{score:.3f} for {name}" for name, score in scores.items())
     return (order, None), f"from the likeness of filters: {said}"

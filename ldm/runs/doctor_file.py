@@ -85,10 +85,8 @@ def container(path: Path, tensors: Mapping[str, Tensor]) -> Finding:
         kind = "torch zip" if file.read(2) == b"PK" else "safetensors"
     types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     numbers = sum(tensor.numel() for tensor in tensors.values())
-    count = f"{len(tensors)} tensors, " + ", ".join(f"{count} {dtype}" for dtype, count in types.most_common())
-    if len(types) == 1:
-        count = f"{len(tensors)} tensors of {next(iter(types))}"
-    text = f"{path.name}: {kind}, {_size(path.stat().st_size)}, {count}, {numbers / 1e6:,.1f} M numbers"
+    held = " and ".join(f"{count} {dtype}" for dtype, count in types.most_common())
+    text = f"{path.name}: {kind}, {_size(path.stat().st_size)}, {held} tensors, {numbers / 1e6:,.1f} M numbers"
     return Finding("file", "ok", text)
 
 
@@ -154,7 +152,7 @@ def nearest(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tuple[Kno
     elif differences["of another shape"] and found.get(FIRST_CONV, (0, 9))[1] == 4:
         advice = "; scripts/modify_checkpoints.py adds input channels, for a training to start from"
     short = ", ".join(f"{len(names)} tensors {problem}" for problem, names in differences.items() if names)
-    text = f"nearest to {known.title} ({held}): {tally(differences)}{aside}{advice}"
+    text = f"nearest to {known.title}, of which {held} is there: {tally(differences)}{aside}{advice}"
     return known, Finding("model", "PROBLEM", text, short)
 
 

@@ -12,6 +12,7 @@ from ldm.config import ROOT
 from ldm.data.toyworld_render import render_scene
 from ldm.runs import doctor
 from ldm.runs.doctor_file import FIRST_CONV, INPAINTING, PUBLISHED, known_models, nearest
+from ldm.runs.doctor_model import HOLE, KEEP
 from ldm.runs.doctor_report import Finding, render, verdict
 from ldm.runs.doctor_weights import MASK_FIRST, MASK_LAST, averages, damage, is_untrained, order_by_weights
 from tests.checkpoints import official
@@ -218,6 +219,19 @@ def test_order_and_polarity_are_found_by_trial(tmp_path, toyworld, order, polari
     found, (line, fine) = examine(tmp_path, changed)
     assert not fine and line == f"verdict: broken: input channels are {order}, mask {polarity}"
     assert found["denoising"].status == "ok"
+
+
+def test_order_and_polarity_are_left_open_below_a_margin():
+    """A tenth is no margin: the polarity, or both, cannot be told."""
+    weight = torch.ones(8, 9, 3, 3)
+    right, turned_, first, both = ((MASK_LAST, KEEP), (MASK_LAST, HOLE), (MASK_FIRST, HOLE), (MASK_FIRST, KEEP))
+    for errors, expected in (
+        ((0.10, 0.20, 0.30, 0.40), (MASK_LAST, KEEP)),
+        ((0.30, 0.20, 0.10, 0.40), (MASK_FIRST, HOLE)),
+        ((0.10, 0.11, 0.30, 0.40), (MASK_LAST, None)),
+        ((0.10, 0.20, 0.11, 0.40), (None, None)),
+    ):
+        assert doctor.layout(weight, dict(zip((right, turned_, first, both), errors, strict=True)))[0] == expected
 
 
 def test_overflow_is_named_with_what_to_use(tmp_path, toyworld):
