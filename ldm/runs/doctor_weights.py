@@ -31,11 +31,11 @@ def damage(tensors: Mapping[str, Tensor]) -> Finding:
             if peak == 0:
                 zero.append(name)
     if broken:
-        text = f"NaN or infinite numbers in {_some(broken)}: training diverged or the file is damaged"
-        return Finding("weights", "PROBLEM", text, f"NaN or inf in {len(broken)} tensors")
+        text = f"tensors with NaN or infinite numbers: {_some(broken)}; training diverged, or the file is damaged"
+        return Finding("weights", "PROBLEM", text, "NaN or infinite weights")
     if zero:
         status = "PROBLEM" if 10 * len(zero) > matrices else "note"
-        return Finding("weights", status, f"all finite; nothing but zeros in {_some(zero)}", f"{len(zero)} of zeros")
+        return Finding("weights", status, f"all finite; matrices of zeros: {_some(zero)}", "matrices of zeros")
     return Finding("weights", "ok", "all finite, no matrix of zeros")
 
 
@@ -93,4 +93,4 @@ def is_untrained(weight: Tensor) -> bool:
 
 
 def _some(names: list[str]) -> str:
-    return f"{len(names)}: {', '.join(islice(names, 3))}{', ...' if len(names) > 3 else ''}"
+    return f"{len(names)} ({', '.join(islice(names, 3))}{', ...' if len(names) > 3 else ''})"

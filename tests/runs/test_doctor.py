@@ -79,7 +79,7 @@ def test_a_missing_bottleneck_is_a_problem(known):
     assert (found.title, finding.status) == (PUBLISHED["paint_by_example"][0], "PROBLEM")
     lost = len(read_manifest("paint_by_example")) - len(shapes)
     assert f"{lost} missing: learnable_vector" in finding.text and "washed out" in finding.text
-    assert finding.short == f"{lost} tensors missing"
+    assert finding.short == f"tensors missing: {lost}"
 
 
 def test_other_differences_are_counted_and_named(known):
@@ -87,7 +87,7 @@ def test_other_differences_are_counted_and_named(known):
     shapes |= {"first_stage_model.conv.bias": (3,), FIRST_CONV: (320, 5, 3, 3)}
     del shapes["model.diffusion_model.out.2.bias"]
     _, finding = nearest(empty(shapes), known)
-    assert finding.short == "1 tensors missing, 1 tensors unexpected, 1 tensors of another shape"
+    assert finding.short == "tensors missing: 1, tensors unexpected: 1, tensors of another shape: 1"
     assert "model.diffusion_model.out.2.bias" in finding.text and "first_stage_model.conv.bias" in finding.text
     assert f"{FIRST_CONV} (320, 5, 3, 3), expected (320, 4, 3, 3)" in finding.text
 
@@ -97,7 +97,7 @@ def test_4_channels_where_9_are_expected():
     _, finding = nearest(empty(read_manifest("sd_v1")), v1)
     assert finding.status == "PROBLEM" and "tensors missing" in finding.short and "another shape" in finding.short
     _, finding = nearest(empty({**read_manifest("paint_by_example"), FIRST_CONV: (320, 4, 3, 3)}), v1)
-    assert finding.short == "1 tensors of another shape" and "modify_checkpoints.py" in finding.text
+    assert finding.short == "tensors of another shape: 1" and "modify_checkpoints.py" in finding.text
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_damage():
     assert damage(good).status == "ok"
     for bad in (float("nan"), float("inf"), -float("inf")):
         finding = damage({**good, "c": torch.tensor([1.0, bad])})
-        assert finding.status == "PROBLEM" and "1: c" in finding.text
+        assert finding.status == "PROBLEM" and "1 (c)" in finding.text
     half = {f"m{i}": torch.ones(2, 2) for i in range(20)}
     assert damage({**half, "zero": torch.zeros(2, 2)}).status == "note"
     assert damage({"zero": torch.zeros(2, 2)}).status == "PROBLEM"
@@ -256,7 +256,7 @@ def test_broken_networks(tmp_path, toyworld, monkeypatch):
 
     changed["unet.out.2.bias"] = torch.full((4,), float("nan"))
     found, (line, _) = examine(tmp_path, changed)
-    assert "NaN or inf in UNet step" in line and "1: unet.out.2.bias" in found["weights"].text
+    assert "NaN or inf in UNet step" in line and "1 (unet.out.2.bias)" in found["weights"].text
 
 
 def test_untrained_channels(tmp_path, toyworld, monkeypatch):
