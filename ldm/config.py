@@ -7,8 +7,10 @@ hyper-parameters are written once; keys beside `include` are merged over it.
 
 import importlib
 import inspect
+import json
 import os
 import pkgutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ldm import compat
 from ldm.utils.errors import UserError
 from ldm.utils.nearest import nearest
 
@@ -63,9 +66,11 @@ def _check_key(config: dict, override: str) -> None:
             raise UserError(f"override {override!r}: {'.'.join(parents[:depth])} is {value}; did you mean {there}?")
         node = value if isinstance(value, dict) else {}
     known = [name for name in _keys(config) if not key.startswith(f"{name}.")]
+    if key in known or parents == ["trainer"]:  # whose parameters are Lightning's
+        return
     if parents and parents[-1] == "params" and "target" in owner:
         known += [".".join([*parents, name]) for name in inspect.signature(locate(owner["target"])).parameters]
-    if key not in known and parents != ["trainer"]:  # whose parameters are Lightning's
+    if key not in known:
         raise UserError(f"override {override!r}: unknown key; {nearest(key, known)}")
 
 
@@ -89,7 +94,38 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> DictConfig:
         raise UserError(f"config {path}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"config {path}: expected a mapping at the top level")
+    if OmegaConf.select(config, "model.target") == compat.ORIGINAL:
+        return _translate(config, path)
     return _resolve_includes(config, (*within, path.resolve()))
+
+
+def _translate(config: DictConfig, path: Path) -> DictConfig:
+    """A file of the original's as ours; what is not as in ours, and what is left out, is told on stderr."""
+    try:
+        name, values, left = compat.translate(OmegaConf.to_container(config, resolve=True), str(path))
+    except OmegaConfBaseException as error:
+        raise UserError(f"config {path}: {str(error).splitlines()[0]}") from error
+    ours = _read(CONFIGS / name)
+    print(f"config {path}: in the layout of the original code; here it is configs/{name} with", file=sys.stderr)
+    for key, value in values.items():
+        if key.partition(".")[0] not in ours:
+            left[key] = f"configs/{name} is not for training"
+        elif value != _value(ours, key):
+            print(f"  {key} = {json.dumps(value)}", file=sys.stderr)
+            OmegaConf.update(ours, key, value, merge=False)
+    for reason in dict.fromkeys(left.values()):
+        keys = (key.replace(".params", "") for key in left if left[key] == reason)
+        print(f"  left out: {', '.join(keys)} ({reason})", file=sys.stderr)
+    return ours
+
+
+def _value(config: DictConfig, key: str) -> Any:
+    """What is in use: as a config says it, or as the target has it by default."""
+    owner, _, name = key.rpartition(".params.")
+    value = OmegaConf.select(config, key, default=inspect.Parameter.empty)
+    if owner and value is inspect.Parameter.empty:
+        return inspect.signature(locate(OmegaConf.select(config, f"{owner}.target"))).parameters[name].default
+    return value
 
 
 def _resolve_includes(node: Any, within: tuple[Path, ...]) -> Any:

@@ -1,0 +1,149 @@
+"""Configs of the original code (Paint by Example, Stable Diffusion 1.x) in our layout: one table."""
+
+import json
+import re
+from typing import Any
+
+from ldm.utils.errors import UserError
+from ldm.utils.nearest import nearest
+
+ORIGINAL = "ldm.models.diffusion.ddpm.LatentDiffusion"
+IMAGE = "ldm.modules.encoders.modules.FrozenCLIPImageEmbedder"
+BASES = {IMAGE: "v1.yaml", "ldm.modules.encoders.modules.FrozenCLIPEmbedder": "sd_v1.yaml"}
+CONDITIONER = "model.params.cond_stage_config.target"
+LEVELS = "model.params.first_stage_config.params.ddconfig.ch_mult"
+PRECISION = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
+
+Flat = dict[str, Any]  # by dotted keys
+
+
+class Left(str):
+    """Why a key is left out."""
+
+
+def flat(node: Any, prefix: str = "") -> Flat:
+    if not isinstance(node, dict):
+        return {prefix[:-1]: node}
+    return {name: leaf for key, value in node.items() for name, leaf in flat(value, f"{prefix}{key}.").items()}
+
+
+def each(names: str, rule: Any) -> dict:
+    """One rule for several keys; {} in it stands for the name."""
+    return {name: type(rule)(rule.format(name)) if isinstance(rule, str) else rule for name in names.split()}
+
+
+def context_dim(width: int, theirs: Flat) -> Flat:
+    if theirs[CONDITIONER] == IMAGE:
+        return {f"model.params.{part}.params.context_dim": width for part in ("unet", "conditioner")}
+    if width != 768:
+        raise ValueError("expected 768, the width of CLIP's text tower")
+    return {}
+
+
+def devices(gpus: str | int) -> int | list[int]:
+    """Of the original: "0,1" and "0," say which, 2 and "2" how many."""
+    if not re.fullmatch(r"[1-9]\d*|\d+,(\d+,)*\d*", str(gpus)):
+        raise ValueError("expected which devices (0,1 or 0,) or how many (2)")
+    return [int(part) for part in gpus.split(",") if part] if "," in str(gpus) else int(gpus)
+
+
+def batch(per_device: int, theirs: Flat) -> Flat:
+    """Theirs is what a device holds at once, ours what an optimizer step sees."""
+    count = devices(theirs.get("lightning.trainer.gpus", theirs.get("lightning.trainer.devices", 1)))
+    total = per_device * (len(count) if isinstance(count, list) else count)
+    for name in ("num_nodes", "accumulate_grad_batches"):
+        total *= theirs.get(f"lightning.trainer.{name}", 1)
+    return {"data.params.batch_size": total, "data.params.batch_per_device": per_device}
+
+
+def dataset(name: str, **recipe: str) -> dict:
+    params = {"state": f"data.params.{name}.params.split", "dataset_dir": f"data.params.{name}.params.root"}
+    return {"target": ("ldm.data.open_images.OpenImageDataset",), "params": params | recipe}
+
+
+# The shape of an original file. A string is our key, a tuple are the only values allowed, a function translates.
+# fmt: off
+RATE, R = "training.params.optimisation.params.", "recipe.params."
+U, A = "model.params.unet.params.", "model.params.autoencoder.params."
+OWN, UNUSED = Left("this code has its own: see configs/train/defaults.yaml"), Left("without effect here")
+TABLE = flat({
+    "model": {"target": (ORIGINAL,), "base_learning_rate": RATE + "learning_rate", "params": {
+        "linear_start": "model.params.schedule.params.start", "linear_end": "model.params.schedule.params.end",
+        "timesteps": "model.params.schedule.params.T", "scale_factor": "model.params.scale_factor",
+        "parameterization": "model.params.prediction", "ckpt_path": "pretrained_model",
+        "image_size": lambda latent, theirs: {"model.params.image_size": latent * 2 ** (len(theirs[LEVELS]) - 1)},
+        "u_cond_percent": "training.params.uncond_probability", "conditioning_key": ("crossattn",),
+        "use_ema": lambda on, _: {"ema": 0.9999 if on else None}, "num_timesteps_cond": (1, None),
+        "beta_schedule": ("linear",), "loss_type": ("l2",), "scale_by_std": (False,),
+        **each("first_stage_key cond_stage_key monitor log_every_t clip_denoised", OWN),
+        "channels": UNUSED, "cond_stage_trainable": Left("all of the conditioner but CLIP is trained"),
+        "scheduler_config": {"target": ("ldm.lr_scheduler.LambdaLinearScheduler",), "params": {
+            "warm_up_steps": lambda cycles, _: {RATE + "warmup_steps": cycles[0]}, **each("f_max f_min", ([1.0],)),
+            **each("f_start cycle_lengths verbosity_interval", Left("one linear rise from 0, then constant"))}},
+        "unet_config": {"target": ("ldm.modules.diffusionmodules.openaimodel.UNetModel",), "params": {
+            **each("in_channels out_channels model_channels num_res_blocks channel_mult num_heads dropout "
+                   "num_head_channels transformer_depth num_classes use_scale_shift_norm resblock_updown "
+                   "use_checkpoint", U + "{}"), "context_dim": context_dim,
+            "attention_resolutions": lambda value, _: {U + "attention_resolutions": sorted(value)}, "dims": (2,),
+            **each("use_spatial_transformer conv_resample", (True,)), "add_conv_in_front_of_unet": (False,),
+            **each("image_size legacy use_fp16 use_new_attention_order", UNUSED)}},
+        "first_stage_config": {"target": ("ldm.models.autoencoder.AutoencoderKL",), "params": {
+            "embed_dim": A + "embed_dim", "ckpt_path": (None,), "ddconfig": {
+                **each("ch ch_mult num_res_blocks z_channels", A + "{}"), **each("in_channels out_ch", (3,)),
+                "double_z": (True,), "attn_resolutions": ([],), "dropout": (0.0,), "resolution": UNUSED},
+            **each("lossconfig.* monitor image_key", Left("the autoencoder is not trained"))}},
+        "cond_stage_config": {"target": (*BASES,), "params": {
+            "version": ("openai/clip-vit-large-patch14",), "max_length": (77,), "device": OWN}}}},
+    "data": {"target": ("main.DataModuleFromConfig",), "params": {
+        "batch_size": batch, "num_workers": "data.params.num_workers",
+        "train": dataset("train", image_size=R + "size", arbitrary_mask_percent=R + "arbitrary_mask_percent"),
+        "validation": dataset("validation", **each("image_size arbitrary_mask_percent", Left("as in training"))),
+        **each("test.* predict.*", Left("training tests nothing")),
+        **each("wrap use_worker_init_fn shuffle_test_loader shuffle_val_dataloader", OWN)}},
+    "lightning": {**each("callbacks.* modelcheckpoint.* logger.* strategy.* find_unused_parameters", OWN), "trainer": {
+        **each("gpus devices", lambda value, _: {"trainer.devices": devices(value)}),
+        **each("num_nodes max_steps gradient_clip_val", "trainer.{}"),
+        **each("accelerator strategy benchmark logger profiler num_sanity_val_steps limit_val_batches "
+               "val_check_interval check_val_every_n_epoch log_every_n_steps", OWN),
+        "precision": lambda bits, _: {"trainer.precision": PRECISION[str(bits)]},
+        "accumulate_grad_batches": Left("in batch_size"), "max_epochs": Left("a run has trainer.max_steps; set that")}},
+})
+DEFAULTS = flat({  # of the original's code, where those of our configs are others
+    "model": {"params": {
+        "linear_start": 1e-4, "linear_end": 2e-2, "scale_factor": 1.0, "use_ema": True, "u_cond_percent": 0.0,
+        "scheduler_config": {"params": {"warm_up_steps": [0]}}, "unet_config": {"params": {"channel_mult": [1, 2, 4, 8],
+            "num_heads": -1, "use_spatial_transformer": False, "use_checkpoint": False}}}},
+    "lightning": {"trainer": {"precision": 32, "gradient_clip_val": None}},
+})
+# fmt: on
+
+
+def translate(node: dict, file: str) -> tuple[str, Flat, dict[str, str]]:
+    """Which of our configs a file comes down to, with which values by dotted keys; and what is left out, and why.
+
+    Raises:
+        UserError: a key is unknown, or says what this code cannot do.
+    """
+    given = flat(node)
+    theirs, values, left = {CONDITIONER: None} | DEFAULTS | given, {}, {}  # other keys depend on the conditioner
+    for key, value in sorted(theirs.items(), key=lambda item: item[0].startswith("data.")):  # which counts devices
+        sections = (f"{key[:dot]}.*" for dot in reversed(range(len(key))) if key[dot] == ".")
+        name = next((name for name in (key, *sections) if name in TABLE), None)
+        rule = TABLE.get(name)
+        try:
+            if isinstance(rule, Left):
+                left[name.removesuffix(".*")] = str(rule)
+            elif isinstance(rule, str):
+                values[rule] = value
+            elif isinstance(rule, tuple) and value not in rule:
+                raise ValueError(f"expected {' or '.join(map(json.dumps, rule))}")
+            elif callable(rule):
+                values |= rule(value, theirs)
+            elif rule is None and (value is not None or not any(name.startswith(f"{key}.") for name in TABLE)):
+                raise ValueError(f"unknown key; {nearest(key, TABLE)}")  # an empty section is none
+        except (LookupError, TypeError, ValueError) as error:
+            what = error if isinstance(error, ValueError) else "this code has no such thing"
+            raise UserError(f"config {file}: {key} {json.dumps(value, default=str)}: {what}") from error
+    if "data.target" in given and "data.params.validation.target" not in given:
+        values["data.params.validation"] = None
+    return BASES[theirs[CONDITIONER]], values, left
