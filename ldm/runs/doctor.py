@@ -36,7 +36,7 @@ def examine(
     findings: list[Finding] = []
     tensors: dict[str, Tensor] = {}
     for file in files:
-        found = read_tensors(file)
+        found = _read(file)
         if twice := tensors.keys() & found.keys():
             raise UserError(f"checkpoint {file}: {min(twice)} is in an earlier file too")
         tensors |= found
@@ -47,6 +47,16 @@ def examine(
     findings += [model, damage(used), average]
     trial, errors = _try(known, used, source, device, pictures)
     return [*findings, *_input(used, known, errors), *trial]
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(file)
+    except UserError as error:
+        beside = file.parent / "weights.safetensors"
+        if file.name == "trainer.ckpt" and beside.is_file():
+            raise UserError(f"{error}; it is the state of a training, whose weights are in {beside}") from error
+        raise
 
 
 def _try(

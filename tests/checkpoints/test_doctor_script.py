@@ -71,3 +71,10 @@ def test_the_same_tensor_in_two_files_is_refused(tmp_path, run_script):
     files = [official.write(tmp_path / name, {"a": torch.zeros(1)}) for name in ("a.safetensors", "b.safetensors")]
     done = run_script("doctor.py", *files)
     assert done.returncode == 2 and "a is in an earlier file too" in done.stderr
+
+
+def test_the_state_of_a_training_names_the_weights_beside_it(tmp_path, run_script):
+    torch.save({"global_step": 3}, tmp_path / "trainer.ckpt")
+    official.write(tmp_path / "weights.safetensors", {"a": torch.zeros(1)})
+    done = run_script("doctor.py", tmp_path / "trainer.ckpt")
+    assert done.returncode == 2 and f"whose weights are in {tmp_path / 'weights.safetensors'}" in done.stderr
