@@ -1,9 +1,11 @@
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ldm.training.average import Averages
@@ -120,3 +122,11 @@ def test_a_half_written_panel_does_not_take_a_place(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="No space left"):
         fit(Line(), [Panel(4, tmp_path / "panel")], tmp_path)
     assert not steps_of(tmp_path / "panel")
+
+
+def test_wandb_gets_the_panel(tmp_path):
+    experiment = MagicMock()
+    fit(Line(), [Panel(4, tmp_path)], tmp_path, steps=4, logger=WandbLogger(experiment=experiment))
+    [logged] = [call.args[0] for call in experiment.log.call_args_list if "panel" in call.args[0]]
+    [image] = logged["panel"]
+    assert logged["trainer/global_step"] == 4 and image.image.size == Image.open(tmp_path / "step-000004.png").size
