@@ -109,7 +109,7 @@ class Trial:
         """The masked pictures' latents and the keep mask, apart."""
         shape = len(hole), *self.model.latent_shape(*hole.shape[-2:])
         channels = self.model.inpainting_channels(self.pictures, hole, torch.zeros(shape, device=self.device))
-        return channels[:, :-1], channels[:, -1:]
+        return channels[:, :-1].nan_to_num(0, 0, 0), channels[:, -1:]
 
     def _conditioner(self, precision: str, dtype: torch.dtype) -> None:
         conditioner = self.model.conditioner
@@ -165,7 +165,7 @@ class Trial:
                 raise
             self.outcomes.setdefault(stage, {})[precision] = "no memory" if "memory" in str(error) else "unsupported"
             return
-        reference = self.reference.setdefault(stage, result)
+        reference = self.reference.setdefault(stage, result.nan_to_num(0, 0, 0))  # the next stage answers for itself
         if result.isfinite().all():
             off = ((result - reference).norm() / reference.norm()).item()
             outcome = "ok" if precision == "fp32" else f"ok ({100 * off:.1f} %)"

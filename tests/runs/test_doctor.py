@@ -259,6 +259,15 @@ def test_broken_networks(tmp_path, toyworld, monkeypatch):
     assert "NaN or inf in UNet step" in line and "1 (unet.out.2.bias)" in found["weights"].text
 
 
+def test_a_stage_answers_for_itself(tmp_path, toyworld, monkeypatch):
+    monkeypatch.setattr("ldm.runs.doctor_model.PRECISIONS", {"fp32": torch.float32})
+    bad = torch.full_like(toyworld["autoencoder.encoder.conv_out.bias"], float("nan"))
+    found, (line, _) = examine(tmp_path, {**toyworld, "autoencoder.encoder.conv_out.bias": bad})
+    outcomes = {row[:14].strip(): row[14:].strip() for row in found["precision"].table[1:]}
+    assert outcomes == {"CLIP encode": "ok", "VAE encode": "NaN", "VAE decode": "ok", "UNet step": "ok"}
+    assert "NaN or inf in VAE encode" in line
+
+
 def test_untrained_channels(tmp_path, toyworld, monkeypatch):
     monkeypatch.setattr(doctor, "_free", lambda device: 0)
     weight = toyworld[CONV].clone()
