@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ldm.data.box_csv as box_csv
 import ldm.data.open_images_csv as open_images_csv
-from ldm.data.open_images_csv import REASONS, build_index, find_splits, open_source
+from ldm.data.box_csv import REASONS
+from ldm.data.open_images_csv import build_index, find_splits, open_source
 from ldm.utils.errors import UserError
 
 COLUMNS = (
@@ -43,7 +45,7 @@ def build(root: Path, split: str = "train", **options) -> tuple[dict[str, list],
     source = open_source(root, split, **options)
     index = build_index(source)
     million = {index.image(i): index.boxes(i, 10**6, 10**6) for i in range(len(index))}
-    with open(source.report, newline="") as file:
+    with open(source.report, newline="", errors="replace") as file:
         header, *report = csv.reader(file)
     assert header == ["line", "ImageID", "reason"]
     return million, report, index.about
@@ -109,7 +111,7 @@ def plain(lines: list[str], pictures: set[str], labels: set[str] | None, flags: 
 
 @pytest.mark.parametrize("block", [1 << 24, 700])  # bytes: all at once, some ten rows at a time
 def test_every_row_is_kept_or_reported_as_by_a_plain_reading(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(open_images_csv, "BLOCK", block)
+    monkeypatch.setattr(box_csv, "BLOCK", block)
     rng = random.Random(0)
     ids = [f"{rng.getrandbits(32):08x}" for _ in range(60)]
     lines = []
@@ -140,6 +142,19 @@ def test_every_row_is_kept_or_reported_as_by_a_plain_reading(tmp_path, monkeypat
     assert about["classes"] == ["/m/a", "/m/b"] and about["exclude"] == ["group", "occluded"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_bytes_that_are_no_text_and_infinities_spoil_their_rows_only(tmp_path):
+    root = make(tmp_path, [row("aa", "inf,inf,0,0"), row("aa", "0,0.5,0,0.5")])
+    with open(root / "annotations" / "train-annotations-bbox.csv", "ab") as file:
+        file.write(b"\n" + row("aa", "0,0.5,0,\xff").encode("latin-1"))
+        file.write(b"\n" + row("\xff", "0,0.5,0,0.5").encode("latin-1"))
+    boxes, _, about = build(root)
+    assert boxes == {"train_0/aa.jpg": [(0, 0, 500000, 500000)]}
+    report = (root / "bbox" / "train-dropped.csv").read_bytes().splitlines()
+    assert [line.split(b",")[0] for line in report[1:]] == [b"2", b"4", b"5"]
+    assert list(about["dropped"]) == [REASONS[rule] for rule in ("number", "inside", "picture")]
+
+
 def test_depictions_can_be_left_out(tmp_path):
     lines = [row("aa", "0,0.5,0,0.5", flags="0,0,0,1,0"), row("aa", "0,0.5,0,0.6", flags="1,1,1,-1,1")]
     boxes, report, _ = build(make(tmp_path, lines), exclude=["depiction"])
@@ -164,7 +179,7 @@ def test_a_second_run_writes_the_same_bytes(tmp_path):
     assert sorted((root / "bbox").iterdir()) == files and [file.read_bytes() for file in files] == before
 
 
-@pytest.mark.parametrize("moment", ["_judge", "write_index"])
+@pytest.mark.parametrize("moment", ["judge", "write_index"])
 def test_a_killed_run_leaves_the_old_index(tmp_path, moment):
     root = make(tmp_path, [row("aa", "0,0.5,0,0.5")])
     build(root)
@@ -177,8 +192,8 @@ from pathlib import Path
 import ldm.data.open_images_csv as code
 import ldm.utils.files as files
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
-if "{moment}" == "_judge":
-    code._judge = die
+if "{moment}" == "judge":
+    code.judge = die
 else:
     replace = os.replace
     files.os.replace = lambda a, b: die() if str(b).endswith(".arrow") else replace(a, b)
@@ -196,7 +211,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(open_images_csv, "_judge", interrupt)
+    monkeypatch.setattr(open_images_csv, "judge", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build(root)
     assert not list((root / "bbox").iterdir())
