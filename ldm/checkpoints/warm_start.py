@@ -1,6 +1,6 @@
 """Start training from published weights: what a file holds is loaded strictly, what no file can hold is initialised."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,21 +20,21 @@ WHERE = "open_clip's ViT-L-14 weights 'openai', or openai/clip-vit-large-patch14
 
 def warm_start(
     model: nn.Module,
-    file: str | Path,
+    files: Sequence[str | Path],
     clip_file: str | Path | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> nn.Module:
     """Fill a latent diffusion model for training, in float32, and print where each part comes from.
 
-    The UNet and the autoencoder must be complete in `file`; a UNet with fewer input channels is extended with zeros.
-    CLIP comes from `clip_file`, or from `file` if that holds it; the bottleneck (mapper, final_ln, proj_out,
-    learnable_vector) comes from `file` if that holds it, and is initialised otherwise. Nothing else keeps an initial
+    The UNet and the autoencoder must be complete in `files`; a UNet with fewer input channels is extended with zeros.
+    CLIP comes from `clip_file`, or from `files` if they hold it; the bottleneck (mapper, final_ln, proj_out,
+    learnable_vector) comes from `files` if they hold it, and is initialised otherwise. Nothing else keeps an initial
     value.
 
     Args:
         model: a `LatentDiffusion`, on the meta device or not. Its parameters are replaced: make the optimizer later.
-        file: Stable Diffusion 1.x or Paint by Example, or a file of this package.
+        files: Stable Diffusion 1.x or Paint by Example, or files of this package that complete each other.
         clip_file: a CLIP model or its vision tower, with open_clip's or Hugging Face's names.
 
     Raises:
@@ -46,7 +46,7 @@ def warm_start(
     has_image_tower = VISUAL + "class_embedding" in shapes
     if clip_file is not None and not has_image_tower:
         raise UserError(f"warm start: {clip_file} is of no use, the model has no CLIP image tower")
-    tensors, source = read_files([file])
+    tensors, source = read_files(files)
     tensors = _widen(tensors, shapes, source)
 
     tower = VISUAL + "class_embedding" if has_image_tower else TEXT + "token_embedding.weight"

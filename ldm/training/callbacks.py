@@ -1,59 +1,126 @@
-"""What happens beside the steps of a training: moving averages of the weights, and checkpoints to go on from."""
+"""What a training keeps: the last state to go on from, and the weights that were best."""
 
-import os
+import math
 import time
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
+from pytorch_lightning.callbacks import Checkpoint
+
+from ldm.checkpoints.io import read_metadata, save_tensors
+from ldm.training.average import Averages
+from ldm.training.checkpoint import WEIGHTS
+from ldm.training.guard import Guard
+from ldm.training.signals import Signals, Stopped
+from ldm.utils.errors import UserError
+from ldm.utils.nearest import nearest
+from ldm.utils.random import key_seed
 
 
-class MovingAverage(WeightAveraging):
-    """Exponential moving average of the trained weights, warmed up as min(decay, (1 + n) / (10 + n)) over updates n."""
+class Seeded(pl.Callback):
+    """PyTorch's global generators (dropout) restart each batch from (seed, step, batch, rank): nothing to save of them.
 
-    def __init__(self, decay: float):
-        @torch.no_grad()
-        def update(averaged: list[torch.Tensor], current: list[torch.Tensor], n: torch.Tensor) -> None:
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
-
-        super().__init__(use_buffers=False, multi_avg_fn=update)
-
-    def on_fit_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
-        """Follow the weights to their device, where they were not yet in `setup`; share those that are not trained."""
-        self._average_model.to(training.device)
-        for average, current in zip(self.averaged.parameters(), training.parameters(), strict=True):
-            if not current.requires_grad:
-                average.data = current.data
-
-    @property
-    def averaged(self) -> pl.LightningModule:
-        """The training with the averages as its weights, once fitting has begun."""
-        return self._average_model.module
-
-
-class LastCheckpoint(Checkpoint):
-    """Writes the state of the training to one file, every so often and after the last step.
-
-    Lightning's ModelCheckpoint saves the end, if at all, when the averages have taken the weights' place and an
-    unfinished epoch counts as finished: a longer training would not go on from there as if never interrupted.
+    Our own draws do not use them.
     """
 
-    def __init__(self, path: Path, every: timedelta):
-        self.path, self.every = path, every
+    def on_train_batch_start(self, trainer: pl.Trainer, training: pl.LightningModule, batch: Any, index: int) -> None:
+        torch.manual_seed(key_seed(training.seed, "global", trainer.global_step, index, trainer.global_rank))
+        # Lightning logs under its own count of steps, which is one less after a resume
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
-    def on_train_start(self, trainer: pl.Trainer, *_) -> None:
+
+class Checkpoints(Checkpoint):
+    """Saves `last`, from which a run goes on bitwise, and `best`, the weights of the best validation.
+
+    `last` is written every `every` minutes, after the last step, and when a signal asks to stop; always between two
+    optimizer steps. (Lightning's ModelCheckpoint saves the end, if at all, when an unfinished epoch counts as finished:
+    a longer training would not go on from there as if never interrupted.) Several processes agree on saving and
+    stopping every `log_every_n_steps` steps, so that the others do not wait for each other.
+
+    Args:
+        folder: gets `last/` and `best/`.
+        guard: is asked before anything is saved, and raises if the training has gone wrong.
+        every: minutes.
+        without: names that start so are in files of their own and left out.
+        monitor: {"metric": "val/loss", "mode": "min" or "max"}, what `best` goes by; None keeps no best weights.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        averages: Averages,
+        guard: Guard,
+        every: float,
+        without: tuple[str, ...] = (),
+        monitor: dict[str, str] | None = None,
+    ):
+        self.last, self.best = folder / "last", folder / "best" / WEIGHTS
+        self.averages, self.guard, self.signals = averages, guard, Signals()
+        self.every, self.without, self.monitor = every, without, monitor
+
+    def on_sanity_check_start(self, *_: Any) -> None:
+        self.signals.listen()  # not before: Lightning would put handlers of its own around these
+
+    def on_train_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
+        self.signals.listen()
+        # Lightning asks in each batch whether the first process got SIGTERM, and waits for the answer; see `_agree`
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         self.step, self.time = trainer.global_step, time.monotonic()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, *_: Any) -> None:
         if trainer.global_step == self.step:  # amid accumulated gradients, which a checkpoint does not hold
             return
         self.step = trainer.global_step
-        end = trainer.should_stop or trainer.global_step >= trainer.max_steps
-        if end or trainer.strategy.broadcast(time.monotonic() - self.time >= self.every.total_seconds()):
-            temporary = self.path.with_name(f".{self.path.name}.tmp")
-            trainer.save_checkpoint(temporary)
-            if trainer.is_global_zero:
-                os.replace(temporary, self.path)
-            self.time = time.monotonic()
+        end = trainer.should_stop or self.step >= trainer.max_steps
+        signum, due = (0, True) if end else self._agree(trainer, training)
+        if signum or due:
+            self.save(trainer)
+        if signum:
+            raise Stopped(signum, self.step)
+
+    def _agree(self, trainer: pl.Trainer, training: pl.LightningModule) -> tuple[int, bool]:
+        """The signal to stop by, 0 for none, and whether it is time to save: the same answer in all processes."""
+        own = self.signals.received, time.monotonic() - self.time >= 60 * self.every
+        if trainer.world_size == 1:
+            return own
+        if self.step % trainer.log_every_n_steps:
+            return 0, False
+        signum, due = trainer.strategy.reduce(torch.tensor(own, device=training.device), reduce_op="max").tolist()
+        return signum, bool(due)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write `last`, unless the training has gone wrong.
+
+        Raises:
+            UserError: it has, or the disk is full; the checkpoint before this one is left as it is.
+        """
+        self.guard.check(trainer)
+        trainer.save_checkpoint(self.last)
+        self.time = time.monotonic()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, training: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["weights"] = self.averages.weights(training, self.without)
+        checkpoint["state_dict"] = self.averages.remainder(training)
+
+    def on_validation_end(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
+        if self.monitor is None:
+            return
+        metric, mode = self.monitor["metric"], self.monitor["mode"]
+        if metric not in trainer.callback_metrics:
+            known = [name for name in trainer.callback_metrics if name.startswith("val/")]
+            raise UserError(f"monitor.metric {metric}: this training's validation has it not; {nearest(metric, known)}")
+        if trainer.sanity_checking:
+            return
+        self.guard.check(trainer)
+        value = float(trainer.callback_metrics[metric])
+        if trainer.is_global_zero and math.isfinite(value) and self._is_better(metric, mode, value):
+            metadata = {"step": str(trainer.global_step), metric: repr(value)}
+            self.best.parent.mkdir(parents=True, exist_ok=True)
+            save_tensors(self.best, self.averages.weights(training, self.without), metadata, torch.float32)
+
+    def _is_better(self, metric: str, mode: str, value: float) -> bool:
+        """Than the weights that are there, which say it themselves: a resumed run knows it too."""
+        record = read_metadata(self.best).get(metric) if self.best.exists() else None
+        return record is None or (value < float(record) if mode == "min" else value > float(record))

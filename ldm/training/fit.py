@@ -1,113 +1,153 @@
 """From a training config to a run on disk: what `scripts/train.py` calls."""
 
 import logging
-from datetime import timedelta
+import os
 from pathlib import Path
 
-import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ldm.checkpoints.io import save_tensors
-from ldm.checkpoints.load import fill_roots
-from ldm.checkpoints.warm_start import warm_start
-from ldm.config import build
-from ldm.training.callbacks import LastCheckpoint, MovingAverage
+from ldm.config import ROOT, build
+from ldm.training.average import Averages
+from ldm.training.budget import budget, check_disk, describe
+from ldm.training.callbacks import Checkpoints, Seeded
+from ldm.training.checkpoint import WEIGHTS, whole
+from ldm.training.guard import Guard
+from ldm.training.loggers import make_loggers
+from ldm.training.panel import Panel
+from ldm.training.progress import Progress
+from ldm.training.resume import START, refuse_changes
+from ldm.training.signals import Stopped
+from ldm.training.start import FROZEN, start
+from ldm.training.trainer import make_trainer
 from ldm.utils.errors import UserError
+from ldm.utils.files import replacing
+from ldm.utils.nearest import nearest
 
-SAVE_EVERY = timedelta(minutes=5)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-FROZEN = ("autoencoder.", "conditioner.encoder.")
+KEYS = {
+    "seed", "ema", "weights", "wandb", "validate_every", "panel_every", "save_every", "monitor", "model", "frozen",
+    "pretrained_model", "clip", "training", "data", "recipe", "source", "trainer", "checkpoint",
+}  # fmt: skip
 
 
-def fit(
-    config: DictConfig,
-    logdir: Path,
-    resume: bool = False,
-    pretrained_model: Path | None = None,
-    clip: Path | None = None,
-) -> Path:
+def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
     """Train what `config` describes into `logdir`; returns the path of the final weights.
 
-    `logdir` then holds config.yaml, checkpoints/last.ckpt (weights, EMA and optimizer, at least every 5 minutes
-    and after the last step), metrics as CSV and TensorBoard, and weights.safetensors: the moving averages under the
-    names that `ldm.load` reads, without the networks that `frozen` names, which have files of their own.
+    `logdir` then holds config.yaml, which `ldm.load` takes too; checkpoints/last/ (to go on from: at least every
+    `save_every` minutes and after the last step) and checkpoints/best/ (by `monitor`); csv/, tensorboard/ and panel/;
+    and weights.safetensors: the moving averages, if there are any, under the names that `ldm.load` reads, without the
+    networks of the `frozen` files. The text that it prints says what the run will do and need.
 
     Args:
-        config: nodes `training` and `data`; `trainer`, the keyword arguments of Lightning's Trainer; `ema`, the decay;
-            `frozen` (optional), files with the networks that are not trained; `weights` (optional), the dtype to write.
-        resume: go on from checkpoints/last.ckpt if there is one, from the start otherwise; without it a used folder is
+        config: configs/train/defaults.yaml says what its keys mean.
+        resume: go on from checkpoints/last if there is one, from the start otherwise; without it a used folder is
             refused.
-        pretrained_model, clip: start from published weights, see `ldm.checkpoints.warm_start`.
+
+    Raises:
+        UserError: something is wrong with the config, the files that it names, the machine or the training itself.
+        SystemExit: a signal stopped the training, after it was saved; the code is 128 + the signal's number.
     """
-    last = logdir / "checkpoints" / "last.ckpt"
+    check(config)
     first = rank_zero_only.rank == 0  # of the processes of a run on several devices, which all come by here
-    steps, dtype = config.trainer.get("max_steps"), DTYPES.get(config.get("weights", "float32"))
-    if not isinstance(steps, int) or steps < 1:
-        raise UserError(f"trainer.max_steps {steps}: expected a positive number")
-    if dtype is None:
-        raise UserError(f"weights {config.weights}: expected one of {', '.join(DTYPES)}")
-    if first and (logdir / "config.yaml").exists() and not resume:
+    last, file = logdir / "checkpoints" / "last", logdir / "config.yaml"
+    if resume:
+        refuse_changes(config, file)
+    elif first and file.exists():
         raise UserError(f"{logdir}: holds a run already; add --resume to go on with it or choose another --logdir")
-    pl.seed_everything(config.seed, verbose=False)  # initial weights only: every later draw has its own generator
-    training = start(config, pretrained_model, clip)
-    data = build(config.data)
-    if first:
-        try:
-            logdir.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(config, logdir / "config.yaml")
-        except OSError as error:
-            raise UserError(f"--logdir {logdir}: cannot write there ({error.strerror})") from error
-        describe(training, config)
+    found = whole(last)
+    going_on = resume and found.exists()
+
+    averages, guard = Averages(config.get("ema")), Guard(last)
+    without = FROZEN if config.get("frozen") else ()
+    checkpoints = Checkpoints(last.parent, averages, guard, config.get("save_every", 5), without, config.get("monitor"))
+    callbacks = [Seeded(), averages, guard, checkpoints, Progress(config.trainer.get("enable_progress_bar", True))]
+    if config.get("panel_every"):
+        callbacks.insert(2, Panel(config.panel_every, logdir / "panel"))
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips, no list of absent accelerators
-    average = MovingAverage(config.ema)
-    trainer = pl.Trainer(
-        **OmegaConf.to_container(config.trainer, resolve=True),
-        logger=[CSVLogger(logdir, name="csv"), TensorBoardLogger(logdir, name="tensorboard", version="")],
-        callbacks=[average, LastCheckpoint(last, SAVE_EVERY)],
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # the data module's own sampler knows of the processes
-    )
-    trainer.fit(training, datamodule=data, ckpt_path=str(last) if resume and last.exists() else None, weights_only=True)
-    weights = logdir / "weights.safetensors"
+    trainer = make_trainer(config, logdir, callbacks)
+    data = build(config.data)
+    trainer.accumulate_grad_batches = data.divide(trainer.world_size)
+    trainer.val_check_interval *= trainer.accumulate_grad_batches if config.get("validate_every") else 1
+    if first:
+        check_writable(logdir)
+    training = start(config, found if going_on else None)
+    needs = budget(training, averages, without)
+    if first:
+        check_disk(logdir, needs, best=bool(config.get("monitor")))
+        print(describe(training, trainer, data, needs))
+        write_config(config, file)
+    trainer.loggers = make_loggers(logdir, config.get("wandb"), OmegaConf.to_container(config, resolve=True))
+    try:
+        trainer.fit(training, datamodule=data, ckpt_path=found if going_on else None, weights_only=True)
+    except Stopped as stop:
+        if first:
+            print(stop)
+        raise SystemExit(128 + stop.signum if first else 0) from None  # a launcher kills all if another one fails
+    weights = logdir / WEIGHTS
     if trainer.is_global_zero:
-        left_out = FROZEN if "frozen" in config else ()
-        tensors = {name: t.to(dtype) for name, t in average.averaged.weights().items() if not name.startswith(left_out)}
-        save_tensors(weights, tensors, {"step": str(trainer.global_step)})
+        dtype = DTYPES[config.get("weights", "float32")]
+        save_tensors(weights, averages.weights(training, without), {"step": str(trainer.global_step)}, dtype)
+        print(f"weights written to {weights}")
     return weights
 
 
-def start(config: DictConfig, pretrained_model: Path | None = None, clip: Path | None = None) -> pl.LightningModule:
-    """The training with its initial weights: a network that is not trained never keeps random ones.
+def check(config: DictConfig) -> None:
+    """Refuse what can be seen to be wrong before anything is built.
 
     Raises:
-        UserError: the config freezes networks and nothing says where their weights are, or it has no use for some.
+        UserError: an unknown key, a value that is none of the possible ones, a file that is not there.
     """
-    if clip is not None and pretrained_model is None:
-        raise UserError(f"--clip {clip}: of use with --pretrained_model only")
-    if pretrained_model is not None:
-        with torch.device("meta"):
-            training = build(config.training)
-        if not hasattr(training, "model"):
-            raise UserError(f"--pretrained_model: {type(training).__name__} trains its network from the start")
-        warm_start(training.model, pretrained_model, clip, config.seed)
-        return training
-    training = build(config.training)
-    if "frozen" in config:
-        fill_roots(training.model, FROZEN, config.frozen)
-    elif hasattr(training, "model"):
-        raise UserError("this training needs weights to start from: --pretrained_model FILE, or `frozen` in its config")
-    return training
+    for key in config:
+        if key not in KEYS:
+            raise UserError(f"{key}: unknown key at the top level of a training config; {nearest(key, KEYS)}")
+    for key in ("training", "data", "trainer"):
+        if config.get(key) is None:
+            raise UserError(f"{key}: missing, the config describes no training")
+    if (dtype := config.get("weights", "float32")) not in DTYPES:
+        raise UserError(f"weights {dtype}: expected one of {', '.join(DTYPES)}")
+    if (decay := config.get("ema")) is not None and not 0 <= decay < 1:
+        raise UserError(f"ema {decay}: expected a decay of at least 0 and below 1, or null")
+    for key in ("validate_every", "panel_every"):
+        if (steps := config.get(key)) is not None and not (isinstance(steps, int) and steps > 0):
+            raise UserError(f"{key} {steps}: expected a positive number of steps, or null")
+    if not isinstance(minutes := config.get("save_every", 5), int | float) or minutes < 0:
+        raise UserError(f"save_every {minutes}: expected minutes, at least 0")
+    monitor = config.get("monitor")
+    if monitor is not None and (set(monitor) != {"metric", "mode"} or monitor.mode not in ("min", "max")):
+        raise UserError(f"monitor {monitor}: expected {{metric: NAME, mode: min or max}}, or null")
+    for key in ("pretrained_model", "clip", "frozen"):
+        named = config.get(key) or []
+        for file in [named] if isinstance(named, str) else named:
+            if not (ROOT / file).is_file():
+                raise UserError(f"{key} {ROOT / file}: no such file")
 
 
-def describe(training: pl.LightningModule, config: DictConfig) -> None:
-    """Print what decides a run and is easily got wrong, before it starts."""
-    trained = sum(p.numel() for p in training.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in training.parameters())
-    print(
-        f"{type(training).__name__}: {trained / 1e6:.2f} M of {total / 1e6:.2f} M parameters trained, "
-        f"lr {training.optimisation.learning_rate:g}, batch {config.data.params.batch_size} per device, "
-        f"{config.trainer.max_steps} steps, {config.trainer.get('precision', '32-true')}"
-    )
+def check_writable(logdir: Path) -> None:
+    """Make the folder of a run.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        probe = logdir / f".{os.getpid()}.tmp"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--logdir {logdir}: cannot write there ({error.strerror})") from error
+
+
+def write_config(config: DictConfig, file: Path) -> None:
+    """The config of a run as it is, with the `checkpoint` by which `ldm.load` finds its weights."""
+    config = config.copy()
+    before = OmegaConf.load(file) if file.exists() else {}
+    for key in START:  # a resumed run does not name them again
+        if config.get(key) is None and before.get(key) is not None:
+            config[key] = before[key]
+    if "model" in config:
+        config.checkpoint = [str(file.parent.resolve() / WEIGHTS), *(config.get("frozen") or ())]
+    with replacing(file) as partial:
+        OmegaConf.save(config, partial)

@@ -12,7 +12,7 @@ from ldm.checkpoints.io import read_metadata, save_tensors
 from ldm.config import build
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.training.exemplar import encode_pictures
-from ldm.training.fit import FROZEN, start
+from ldm.training.start import FROZEN, start
 from ldm.utils.errors import UserError
 from ldm.utils.random import generator
 

@@ -61,7 +61,8 @@ def files(tmp_path_factory):
 
 
 def started(*arguments, **options):
-    return warm_start(build_empty(official.model_config().model), *arguments, **options)
+    file, *others = arguments
+    return warm_start(build_empty(official.model_config().model), [file], *others, **options)
 
 
 def refusal(*arguments, **options):
@@ -103,7 +104,7 @@ def test_only_what_is_trained_is_initialised_and_nothing_keeps_what_it_had(files
         for module in frozen:
             module.requires_grad_(False)
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        after = warm_start(model, folder / "sd.ckpt", folder / "hf.safetensors").state_dict()
+        after = warm_start(model, [folder / "sd.ckpt"], folder / "hf.safetensors").state_dict()
         assert not any(parameter.requires_grad for module in frozen for parameter in module.parameters())
         assert all(parameter.requires_grad for parameter in model.conditioner.mapper.parameters())
         matrices = [name for name in before if before[name].ndim > 1]
@@ -135,11 +136,11 @@ def test_from_paint_by_example_itself(files, capsys):
 
 def test_a_text_model_takes_its_text_tower_from_stable_diffusion(files):
     folder, _ = files
-    model = warm_start(build_empty(official.text_config().model), folder / "sd.ckpt")
+    model = warm_start(build_empty(official.text_config().model), [folder / "sd.ckpt"])
     expected = load(official.text_config(), folder / "sd.ckpt").state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(UserError, match="no CLIP image tower"):
-        warm_start(build_empty(official.text_config().model), folder / "sd.ckpt", folder / "hf.safetensors")
+        warm_start(build_empty(official.text_config().model), [folder / "sd.ckpt"], folder / "hf.safetensors")
 
 
 def test_without_a_vision_tower_it_is_said_where_to_get_one(files):

@@ -1,0 +1,76 @@
+"""The weights that a training begins with: drawn, published, or those of the run that it goes on with."""
+
+from itertools import chain
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+
+from ldm.checkpoints.io import read_tensors
+from ldm.checkpoints.keymaps import tally
+from ldm.checkpoints.load import fill_roots
+from ldm.checkpoints.warm_start import warm_start
+from ldm.config import ROOT, build
+from ldm.training.average import written_names
+from ldm.training.checkpoint import WEIGHTS, read_trainer
+from ldm.utils.errors import UserError
+
+FROZEN = ("autoencoder.", "conditioner.encoder.")  # networks that the files under `frozen` hold
+
+
+def start(config: DictConfig, last: Path | None = None) -> pl.LightningModule:
+    """The training of a config with its weights: a network that is not trained never keeps random ones.
+
+    Args:
+        config: of its keys, `frozen`, `pretrained_model` and `clip` name the files that weights come from.
+        last: a checkpoint of the same training to go on from; of the files only `frozen` are read then.
+
+    Raises:
+        UserError: a file is missing or does not fit, the config freezes networks and nothing says where their weights
+            are, or it has no use for some.
+    """
+    pretrained, clip, frozen = (config.get(key) for key in ("pretrained_model", "clip", "frozen"))
+    if last is None and pretrained is None:
+        if clip is not None:
+            raise UserError(f"clip {clip}: of use with pretrained_model only")
+        pl.seed_everything(config.seed, verbose=False)  # initial weights only: every later draw has its own generator
+        training = build(config.training)
+        if hasattr(training, "model") and not frozen:
+            raise UserError(
+                "this training needs weights to start from: --pretrained_model FILE, or `frozen` in the config"
+            )
+        if frozen:
+            fill_roots(training.model, FROZEN, frozen)
+        return training
+
+    with torch.device("meta"):
+        training = build(config.training)
+    if last is not None:
+        if frozen:
+            fill_roots(training.model, FROZEN, frozen)
+        restore(training, last)
+    elif not hasattr(training, "model"):
+        raise UserError(f"pretrained_model {pretrained}: {type(training).__name__} trains its network from the start")
+    else:
+        warm_start(training.model, [ROOT / file for file in (pretrained, *(frozen or ()))], clip, config.seed)
+    return training
+
+
+def restore(training: pl.LightningModule, last: Path) -> None:
+    """Put the weights of a checkpoint in the place of those that a training, built on the meta device, lacks.
+
+    Raises:
+        UserError: the checkpoint does not hold them.
+    """
+    names, shapes = written_names(training), {name: tensor.shape for name, tensor in training.state_dict().items()}
+    written = read_tensors(last / WEIGHTS)
+    found = {name: written[names[name]] for name in names if names[name] in written} | read_trainer(last)["state_dict"]
+    misshapen = [f"{name} {tuple(t.shape)}" for name, t in found.items() if shapes.get(name) != t.shape]
+    empty = [name for name, t in chain(training.named_parameters(), training.named_buffers()) if t.is_meta]
+    missing = [name for name in empty if name not in found]
+    if problems := tally({"missing": missing, "unexpected or of another shape": misshapen}):
+        raise UserError(f"checkpoint {last}: does not fit this training: {problems}")
+    copies = {name: t.to(training.state_dict()[name].dtype, copy=True) for name, t in found.items()}
+    training.load_state_dict(copies, strict=False, assign=True)
+    training.strict_loading = False  # the trainer's state, which Lightning reads next, has no weights left for it
