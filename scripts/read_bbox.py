@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ldm.utils.cli import Parser, run
 
+PREVIEW = "python scripts/preview.py --base configs/v1.yaml data.params.train.params.root={root}"
 SHOWN = 5  # pictures that cannot be read and are named one by one
 
 
@@ -41,8 +42,7 @@ def main() -> None:
             if len(unreadable) > SHOWN:
                 print(f"  and {len(unreadable) - SHOWN} pictures more that cannot be read")
             print(f"  {len(index) - len(unreadable)} text files in {args.root / 'bbox'}")
-    shown = "train" if "train" in splits else splits[0]
-    print(f"Look at what training will see: python scripts/preview.py --root {args.root} --split {shown}")
+    print("Look at what training will see:", PREVIEW.format(root=args.root))
 
 
 if __name__ == "__main__":

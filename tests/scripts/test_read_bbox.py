@@ -1,6 +1,6 @@
 """scripts/read_bbox.py, from the command line to its files."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -14,8 +14,21 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "read_bbox.py"
 COLUMNS = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf,IsDepiction"
 
 
-def call(*flags: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, flags)], capture_output=True, text=True, timeout=60)
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Run the script in this process; returns its exit code, stdout and stderr."""
+
+    def run(*flags: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["read_bbox.py", *map(str, flags)])
+        capfd.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as exit:
+            code = exit.code
+        return code, *capfd.readouterr()
+
+    return run
 
 
 @pytest.fixture
@@ -42,16 +55,17 @@ def pictures(root: Path, split: str) -> dict[str, list]:
     return {boxes.image(i): boxes.boxes(i, 100, 50) for i in range(len(boxes))}
 
 
-def test_all_splits_and_the_summary(root):
-    done = call("--root", root)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+def test_all_splits_and_the_summary(root, call):
+    code, out, err = call("--root", root)
+    assert code == 0, err
+    assert out.splitlines() == [
         "test: 1 of 1 boxes, 1 of 1 pictures",
         f"  {root}/bbox/test.arrow; the rows left out: {root}/bbox/test-dropped.csv",
         "train: 3 of 4 boxes, 2 of 2 pictures",
         "  left out: 1 area below 0.02 or above 0.8",
         f"  {root}/bbox/train.arrow; the rows left out: {root}/bbox/train-dropped.csv",
-        f"Look at what training will see: python scripts/preview.py --root {root} --split train",
+        "Look at what training will see: python scripts/preview.py --base configs/v1.yaml "
+        f"data.params.train.params.root={root}",
     ]
     assert pictures(root, "test") == {"test/cc.jpg": [(0, 0, 100, 25)]}
     both = {"train_0/aa.jpg": [(0, 10, 50, 50)], "train_1/bb.jpg": [(0, 0, 50, 25), (10, 5, 60, 45)]}
@@ -68,37 +82,37 @@ def test_all_splits_and_the_summary(root):
         (["--exclude", "occluded", "depiction"], {"train_1/bb.jpg": 1}),
     ],
 )
-def test_choosing_boxes(root, flags, kept):
-    done = call("--root", root, "--split", "train", *flags)
-    assert done.returncode == 0, done.stderr
+def test_choosing_boxes(root, flags, kept, call):
+    code, out, err = call("--root", root, "--split", "train", *flags)
+    assert code == 0, err
     assert {image: len(boxes) for image, boxes in pictures(root, "train").items()} == kept
 
 
-def test_text_files_as_the_original_wrote_them(root):
-    done = call("--root", root, "--split", "train", "--format", "txt")
-    assert done.returncode == 0 and f"  2 text files in {root / 'bbox'}" in done.stdout.splitlines(), done.stderr
+def test_text_files_as_the_original_wrote_them(root, call):
+    code, out, err = call("--root", root, "--split", "train", "--format", "txt")
+    assert code == 0 and f"  2 text files in {root / 'bbox'}" in out.splitlines(), err
     assert (root / "bbox" / "train_1" / "bb.txt").read_text() == "0 0 50 25\n10 5 60 45\n"
     before = pictures(root, "train")
     (root / "bbox" / "train.arrow").unlink()
     assert isinstance(open_boxes(root, "train"), BoxFolder) and pictures(root, "train") == before
     picture = root / "images" / "train_0" / "aa.jpg"
     picture.write_bytes(picture.read_bytes()[:20])
-    done = call("--root", root, "--split", "train", "--format", "txt")
-    assert done.returncode == 0 and f"  {picture}: cannot be read as an image" in done.stdout
-    assert f"  1 text files in {root / 'bbox'}" in done.stdout and not (root / "bbox" / "train_0" / "aa.txt").exists()
+    code, out, err = call("--root", root, "--split", "train", "--format", "txt")
+    assert code == 0 and f"  {picture}: cannot be read as an image" in out
+    assert f"  1 text files in {root / 'bbox'}" in out and not (root / "bbox" / "train_0" / "aa.txt").exists()
 
 
-def test_bad_input_is_one_line_and_nothing_is_written(root):
+def test_bad_input_is_one_line_and_nothing_is_written(root, call):
     for flags, message in (
         (["--root", root / "no"], f"{root}/no/annotations: expected files *-annotations-bbox.csv, found none"),
         (["--root", root, "--split", "train", "dev"], "expected one file *dev-annotations-bbox.csv, found none"),
         (["--root", root, "--classes", "Dgo"], "class 'Dgo' is not in .*; the nearest there is 'Dog'"),
         (["--root", root, "--exclude", "inside"], "argument --exclude: invalid choice: 'inside'"),
     ):
-        done = call(*flags)
+        code, out, err = call(*flags)
         head, _, tail = message.partition(".*")
-        assert done.returncode == 2 and done.stderr.count("\n") == 1 and head in done.stderr and tail in done.stderr
+        assert code == 2 and err.count("\n") == 1 and head in err and tail in err
     (root / "annotations" / "test-annotations-bbox.csv").write_text("ImageID,XMin,XMax,YMin\n")
-    done = call("--root", root)  # train comes after test, but nothing is begun before everything was looked at
-    assert done.returncode == 2 and "test-annotations-bbox.csv: no column YMax, LabelName" in done.stderr
+    code, out, err = call("--root", root)  # nothing is begun before every split was looked at
+    assert code == 2 and "test-annotations-bbox.csv: no column YMax, LabelName" in err
     assert not (root / "bbox").exists()
