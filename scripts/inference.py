@@ -4,10 +4,9 @@ python scripts/inference.py --image_path A.png --mask_path B.png --reference_pat
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from ldm.utils.cli import Parser, run
+from ldm.utils.cli import Parser, note_unused, run
 
 IGNORED = ("n_imgs", "n_rows", "C", "f")
 
@@ -83,8 +82,7 @@ def main() -> None:
     from ldm.utils.image import open_image
     from ldm.utils.mask import open_mask
 
-    if unused := [f"--{name}" for name in IGNORED if name in given]:
-        print(f"note: {', '.join(unused)}: accepted for the original's sake, without effect", file=sys.stderr)
+    note_unused(f"--{name}" for name in IGNORED if name in given)
     settings = edit_settings(args.edit, **{k: v for k, v in given.items() if k in EditSettings.__dataclass_fields__})
     image, exemplar = open_image(args.image_path), open_image(args.reference_path)
     mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule)

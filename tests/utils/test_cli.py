@@ -1,5 +1,78 @@
-from ldm.utils.cli import sort_overrides
+import sys
+
+import pytest
+from torch.utils.data import DataLoader
+
+from ldm.config import ROOT
+from ldm.utils.cli import Parser, note_unused, run, sort_overrides
+from ldm.utils.errors import UserError
+
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
 
 def test_overrides_may_stand_behind_the_config_files():
     assert sort_overrides(["a.yaml", "b.yaml", "x.y=1"], ["z=2"]) == (["a.yaml", "b.yaml"], ["x.y=1", "z=2"])
+
+
+def test_help_shows_the_defaults_that_say_something():
+    parser = Parser("Do it.")
+    parser.add_argument("word", nargs="*", help="words to do")
+    parser.add_argument("--no", action="store_true", help="do not")
+    parser.add_argument("--none", help="whom")
+    parser.add_argument("--often", type=int, default=0, help="so often")
+    parser.add_argument("--where", default="here", help="where (default: elsewhere)")
+    shown = " ".join(parser.format_help().split())
+    assert "so often (default: 0)" in shown
+    assert shown.count("(default: ") == 2 and "where (default: elsewhere)" in shown
+
+
+class Unreadable:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise UserError("picture a.jpg: it is cut off")
+
+
+class TwoLines:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise UserError("config a.yaml:\nnot YAML")
+
+
+@pytest.mark.parametrize(
+    "data, workers, line",
+    [
+        (Unreadable(), 0, "picture a.jpg: it is cut off"),
+        (Unreadable(), 1, "picture a.jpg: it is cut off"),
+        (TwoLines(), 0, "config a.yaml: not YAML"),
+        (TwoLines(), 1, "config a.yaml: not YAML"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(capsys, data, workers, line):
+    """A worker's error comes back from torch as a message with the whole traceback."""
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: next(iter(DataLoader(data, num_workers=workers))))
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_flags_without_effect_are_told(capsys):
+    note_unused(flag for flag in ("--a", "--b"))
+    assert capsys.readouterr().err == "note: --a, --b: accepted for the original's sake, without effect\n"
+    note_unused([])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_help_is_free_of_empty_defaults(path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    space = {"__name__": "script", "__file__": str(path)}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), space)
+    with pytest.raises(SystemExit):
+        space["main"]()
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("usage:")
+    assert not [bad for bad in ("default: None", "SUPPRESS", "default: []", "default: False") if bad in shown]
