@@ -83,7 +83,7 @@ class AutoencoderTraining(Training):
             values["val/lpips"] = self.perceptual(reconstruction, image).mean()
         self.log_dict(values, prog_bar=True, batch_size=len(image), sync_dist=True)
 
-    def pictures(self, batch: dict[str, Tensor], batch_index: int) -> dict[str, Tensor]:
+    def pictures(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"image": batch["image"], "reconstruction": self.round_trip(batch["image"])[1]}
 
     def round_trip(self, image: Tensor) -> tuple[Tensor, Tensor]:

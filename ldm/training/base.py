@@ -46,7 +46,7 @@ class Training(pl.LightningModule):
         """What `weights.safetensors` holds, under the names that `ldm.load` reads."""
         raise NotImplementedError
 
-    def pictures(self, batch: dict, batch_index: int) -> dict[str, Tensor]:
+    def pictures(self, batch: dict) -> dict[str, Tensor]:
         """Columns of the panel that is drawn now and then: by name, (B, 3, H, W) in [-1, 1]. None by default."""
         return {}
 

@@ -52,7 +52,7 @@ class ExemplarTraining(LatentDiffusionTraining):
                 class_token = conditioner.encoder(batch["exemplar"])
         return torch.where(drop[:, None, None], conditioner.learnable_vector, conditioner.bottleneck(class_token))
 
-    def pictures(self, batch: dict, batch_index: int) -> dict[str, Tensor]:
+    def pictures(self, batch: dict) -> dict[str, Tensor]:
         if "z" in batch:
             return {}
         image = batch["image"]
@@ -61,7 +61,7 @@ class ExemplarTraining(LatentDiffusionTraining):
             "image": image,
             "hole": image * (1 - batch["mask"]),
             "exemplar": F.interpolate(exemplar, image.shape[-2:], mode="bilinear").clamp(-1, 1),
-            "sample": self.sample(batch, batch_index),
+            "sample": self.sample(batch),
         }
 
 

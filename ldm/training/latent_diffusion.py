@@ -16,7 +16,7 @@ from ldm.nn.attention import AttentionBlock, SpatialTransformer
 from ldm.samplers.ddim import ddim
 from ldm.training.base import Optimisation, Training
 from ldm.utils.errors import UserError
-from ldm.utils.random import NoiseSource
+from ldm.utils.random import NoiseSource, key_seed
 
 BINS = 10  # of timesteps, in which validation losses are told apart: their sizes differ by orders of magnitude
 TRAIN = ("all", "attention")
@@ -120,10 +120,10 @@ class LatentDiffusionTraining(Training):
         width = self.model.schedule.num_timesteps // BINS
         self.log_dict({f"val/loss_t{width * k:03d}": losses[k] / counts[k] for k in range(BINS) if counts[k]})
 
-    def sample(self, batch: dict, batch_index: int) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] under the conditions of a validation batch, always from the same noise."""
+    def sample(self, batch: dict) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] under the conditions of the first validation items; their noise is fixed."""
         model, n = self.model, batch_length(batch)
-        noise = self.draws(batch_index, n, "panel")
+        noise = NoiseSource(key_seed(self.seed, "panel", item) for item in range(n))
         start, *posteriors = noise.randn(1 + self.posteriors, *self.latent_shape).to(self.device).unbind(1)
         _, concat = self.latents(batch, torch.stack(posteriors, 1))
         everywhere = torch.ones(n, dtype=torch.bool, device=self.device)
@@ -137,8 +137,8 @@ class LatentDiffusionTraining(Training):
         timesteps = sampling_timesteps(self.panel_steps, model.schedule.num_timesteps)
         return model.decode(ddim(denoise, start, model.schedule, timesteps)).float().clamp(-1, 1)
 
-    def pictures(self, batch: dict, batch_index: int) -> dict[str, Tensor]:
-        return {"sample": self.sample(batch, batch_index)}
+    def pictures(self, batch: dict) -> dict[str, Tensor]:
+        return {"sample": self.sample(batch)}
 
 
 class TextTraining(LatentDiffusionTraining):
@@ -149,8 +149,8 @@ class TextTraining(LatentDiffusionTraining):
         with torch.no_grad():
             return self.model.conditioner(captions)
 
-    def pictures(self, batch: dict, batch_index: int) -> dict[str, Tensor]:
-        return {"image": batch["image"], **super().pictures(batch, batch_index)}
+    def pictures(self, batch: dict) -> dict[str, Tensor]:
+        return {"image": batch["image"], **super().pictures(batch)}
 
 
 def batch_length(batch: dict) -> int:

@@ -46,7 +46,7 @@ class Panel(Callback):
         batch = loader.collate_fn([loader.dataset[i] for i in range(min(self.count, len(loader.dataset)))])
         batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
         with trainer.precision_plugin.forward_context():
-            columns = training.pictures(batch, 0)  # of the module itself: other processes take no part
+            columns = training.pictures(batch)  # of the module itself: other processes take no part
         if not columns:
             return
         sheet = contact_sheet({name: [to_pil(image) for image in column] for name, column in columns.items()})

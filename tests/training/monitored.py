@@ -30,7 +30,7 @@ class Line(pl.LightningModule):
     def weights(self):
         return self.state_dict()
 
-    def pictures(self, batch, batch_index):
+    def pictures(self, batch):
         shown = batch.view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
         return {"item": shown, "weight": torch.full_like(shown, float(self.w))}
 

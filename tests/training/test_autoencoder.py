@@ -198,7 +198,7 @@ def test_a_few_steps_lower_the_losses(batch):
 def test_pictures_for_the_panel_and_the_peak_signal_to_noise_ratio(batch):
     training = make(perceptual=Squares()).eval()
     with torch.no_grad():
-        pictures = training.pictures(batch, 0)
+        pictures = training.pictures(batch)
         logged = {}
         training.log_dict = lambda values, **options: logged.update(values)
         training.validation_step(batch, 0)

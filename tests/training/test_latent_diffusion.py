@@ -170,13 +170,13 @@ def test_every_trained_parameter_has_a_gradient_and_no_frozen_one():
 def test_the_panel_shows_the_same_samples_whenever_it_is_drawn():
     training, batch = exemplar_training(panel_steps=2), pictures(2)
     with torch.no_grad():
-        first = training.pictures(batch, 0)
-        again = attach(training, step=99).pictures(batch, 0)
+        first = training.pictures(batch)
+        again = attach(training, step=99).pictures(batch)
     assert list(first) == ["image", "hole", "exemplar", "sample"]
     for name, column in first.items():
         assert column.shape == (2, 3, 64, 64) and column.abs().max() <= 1, name
         assert torch.equal(column, again[name])
-    assert training.pictures({"z": torch.zeros(2, 4, 16, 16)}, 0) == {}
+    assert training.pictures({"z": torch.zeros(2, 4, 16, 16)}) == {}
 
 
 def test_an_unconditional_model_trains():
@@ -184,7 +184,7 @@ def test_an_unconditional_model_trains():
     training = attach(LatentDiffusionTraining(plain, OPTIMISATION, panel_steps=2))
     training.training_step({"image": pictures(4)["image"]}, 0).backward()
     assert all(p.grad is not None for p in plain.unet.parameters())
-    assert training.pictures({"image": pictures(2)["image"]}, 0)["sample"].shape == (2, 3, 64, 64)
+    assert training.pictures({"image": pictures(2)["image"]})["sample"].shape == (2, 3, 64, 64)
 
 
 def test_a_text_model_trains_and_drops_captions():
@@ -200,4 +200,4 @@ def test_a_text_model_trains_and_drops_captions():
     training.training_step(batch, 0).backward()
     assert all(p.grad is not None for p in text.unet.parameters())
     assert not any(p.requires_grad for p in text.conditioner.parameters())
-    assert list(training.pictures(batch, 0)) == ["image", "sample"]
+    assert list(training.pictures(batch)) == ["image", "sample"]

@@ -44,10 +44,10 @@ def test_the_last_step_is_validated_once(tmp_path):
 
 def test_rows_are_the_first_items_and_columns_have_names(tmp_path):
     class Seeing(Line):
-        def pictures(self, batch, batch_index):
+        def pictures(self, batch):
             self.seen = batch.tolist()
             self.state = (self.training, torch.is_grad_enabled())
-            return super().pictures(batch, batch_index)
+            return super().pictures(batch)
 
     training = Seeing()
     fit(training, [Panel(4, tmp_path, count=3)], tmp_path, steps=4, validation=5)
@@ -67,7 +67,7 @@ def test_the_averages_draw_wherever_their_callback_stands(tmp_path, first):
         def validation_step(self, batch, batch_index):
             self.validated = float(self.w)
 
-        def pictures(self, batch, batch_index):
+        def pictures(self, batch):
             self.drawn = float(self.w)
             return {}
 
@@ -90,7 +90,7 @@ def test_a_panel_changes_nothing_of_the_training(tmp_path):
 
 def test_without_pictures_or_validation_nothing_is_written(tmp_path):
     class Blind(Line):
-        def pictures(self, batch, batch_index):
+        def pictures(self, batch):
             return {}
 
     fit(Blind(), [Panel(2, tmp_path / "panel")], tmp_path)
