@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ldm.utils.clip import CLIP_MEAN, CLIP_STD
+from ldm.utils.clip import clip_denormalise
 from ldm.utils.contact_sheet import contact_sheet
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
@@ -44,8 +44,7 @@ def views(item: dict) -> dict[str, Tensor]:
             shown["masked image"] = image * (1 - mask)
     for name in ("exemplar", "pixels"):
         if name in item:
-            mean, std = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-            shown[f"{name} as CLIP sees it"] = (item[name] * std + mean) * 2 - 1
+            shown[f"{name} as CLIP sees it"] = clip_denormalise(item[name]) * 2 - 1
     return shown
 
 

@@ -86,7 +86,7 @@ class Recipe:
         window = square_window(extended, width, height, rng, self.squash)
         item = {
             "image": resize(to_tensor(cut(picture, window, fill=128)), self.size),
-            "mask": resize(torch.from_numpy(np.array(cut(mask, window)))[None].float() / 255, self.size),
+            "mask": resize(torch.from_numpy(np.array(cut(mask, window)))[None].float().div_(255), self.size),
         }
         shown = cut(picture, padded_box(box, self.pad, width, height)) if exemplar is None else exemplar
         shown = exemplar_tensor(shown, self.exemplar_size)
@@ -100,7 +100,7 @@ class Recipe:
 def exemplar_tensor(picture: np.ndarray, size: int) -> Tensor:
     """(H, W, 3) uint8 squashed to size x size (bicubic), as (3, size, size) float32 in [0, 1]."""
     squashed = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous().float().div_(255)
 
 
 def resize(image: Tensor, size: int) -> Tensor:

@@ -38,7 +38,7 @@ def test_elastic_displacement_is_smoothed_noise(monkeypatch):
     monkeypatch.setattr(augmentation, "ELASTIC_ALPHA", 3.0)
     size, scale = 56, 56 / 224
     field = elastic_displacement(size, Random(9))
-    noise = np.random.default_rng(Random(9).getrandbits(64)).uniform(-1, 1, (2, size, size))
+    noise = np.random.default_rng(Random(9).getrandbits(64)).random((2, size, size), np.float32) * 2 - 1
     sigma = 12.0 * scale
     radius = int(4 * sigma + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
@@ -46,7 +46,8 @@ def test_elastic_displacement_is_smoothed_noise(monkeypatch):
     expected = np.pad(noise, ((0, 0), (radius, radius), (radius, radius)), mode="symmetric")
     for axis in (1, 2):
         expected = np.apply_along_axis(np.convolve, axis, expected, kernel, mode="valid")
-    np.testing.assert_allclose(field, expected * 3.0 * scale**2, atol=1e-12)
+    expected *= 3.0 * scale**2
+    np.testing.assert_allclose(field, expected, atol=1e-3 * expected.std())
 
 
 def test_the_original_elastic_field_is_next_to_nothing():
@@ -127,3 +128,47 @@ def test_small_exemplars_are_augmented_in_proportion():
     assert all(o.shape == (3, 64, 64) and torch.isfinite(o).all() for o in outputs)
     unchanged = np.mean([torch.equal(o, image) or torch.equal(o, image.flip(-1)) for o in outputs])
     assert 0.15 < unchanged < 0.36  # (1 - .5) (1 - .3) (1 - .3) = .245
+
+
+POINTS = np.array([(x, y) for y in (0.15, 0.5, 0.8) for x in (0.2, 0.5, 0.9)])  # shares of the picture's side
+
+
+def mean_shift_by_hand(size: int, draws: int) -> np.ndarray:
+    """Mean |dy| at each point if three corners move by U(-50, 50) pixels at 224, borders mirrored."""
+    rng, last = np.random.default_rng(0), size - 1
+    centre, reach, jitter = size // 2, size // 3, 50 * size / 224
+    corners = np.array(
+        [[centre + reach, centre + reach], [centre + reach, centre - reach], [centre - reach] * 2], float
+    )
+    places = np.round(POINTS * last)
+    shifts = []
+    for _ in range(draws):
+        moved = corners + rng.uniform(-jitter, jitter, (3, 2))
+        edges, moved_edges = corners[1:] - corners[0], moved[1:] - moved[0]
+        back = np.linalg.solve(moved_edges, edges)  # row vectors: (p - moved corner) @ back + corner is p's source
+        source = ((places - moved[0]) @ back + corners[0])[:, 1] % (2 * last)
+        shifts.append(np.abs(np.minimum(source, 2 * last - source) - places[:, 1]))
+    return np.mean(shifts, 0)
+
+
+def mean_shift_of_augment(size: int, draws: int) -> np.ndarray:
+    """The same, read from pictures whose second channel is y, over those that `augment` changed."""
+    rng, picture = Random(1), ramps(size)
+    x, y = np.round(POINTS * (size - 1)).astype(int).T
+    outputs = (augment(picture, rng)[1].numpy() for _ in range(draws))  # y, which a flip leaves alone
+    return np.mean([np.abs(o[y, x] - y) for o in outputs if not np.array_equal(o, picture[1])], 0)
+
+
+def test_exemplars_are_displaced_as_far_as_the_original_displaced_them(monkeypatch):
+    """Without the affine jitter, as by a plain use of today's albumentations, they would hardly move at all."""
+    size = 56
+    monkeypatch.setattr(augmentation, "rotation", lambda degrees, size: np.eye(3))
+    monkeypatch.setattr(augmentation, "box_blur", lambda image, kernel: image)
+    warped = augmentation.warp
+    monkeypatch.setattr(augmentation, "warp", lambda im, m, d=None: im if d is None else warped(im, m, d))
+    expected = mean_shift_by_hand(size, 8000)
+    np.testing.assert_allclose(mean_shift_of_augment(size, 6000), expected, rtol=0.1)
+    assert 4 < expected.min() < expected.max() < 10  # pixels of 56: 16 and more of 224
+    monkeypatch.setattr(augmentation, "affine_jitter", lambda size, rng: np.eye(3))
+    naive = mean_shift_of_augment(size, 400)
+    assert (naive < 0.02 * expected).all()
