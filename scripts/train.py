@@ -87,7 +87,7 @@ def main() -> None:
     for key in ("pretrained_model", "clip"):
         if getattr(options, key):
             config[key] = str(getattr(options, key))
-    print(f"weights written to {fit(config, options.logdir, options.resume)}")
+    fit(config, options.logdir, options.resume)
 
 
 if __name__ == "__main__":
