@@ -149,8 +149,8 @@ def nearest(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tuple[Kno
             "; without its bottleneck (mapper, final_ln, proj_out, learnable_vector) the exemplar's condition would be "
             "random, and pictures black, washed out or noise: find a complete file"
         )
-    elif differences["of another shape"] and found.get(FIRST_CONV, (0, 9))[1] == 4:
-        advice = "; scripts/modify_checkpoints.py adds input channels, for a training to start from"
+    if differences["of another shape"] and found.get(FIRST_CONV, (0, 9))[1] == 4:
+        advice += "; scripts/modify_checkpoints.py adds input channels, for a training to start from"
     short = ", ".join(f"tensors {problem}: {len(names)}" for problem, names in differences.items() if names)
     text = f"nearest to {known.title}, of which {held} is there: {tally(differences)}{aside}{advice}"
     return known, Finding("model", "PROBLEM", text, short)
