@@ -27,8 +27,12 @@ class Averages(pl.Callback):
 
     def on_load_checkpoint(self, trainer: pl.Trainer, training: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.decay is not None:
-            names = written_names(training)
-            self.values = {n: checkpoint["weights"][names[n]].clone() for n in _trained(training)}
+            names, weights = written_names(training), checkpoint["weights"]
+            trained = _trained(training)
+            self.values = {
+                n: torch.empty_like(p.detach(), dtype=torch.float32).copy_(weights[names[n]])
+                for n, p in trained.items()
+            }
 
     def on_fit_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         if self.decay is not None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ldm.checkpoints.io import save_tensors
 from ldm.config import ROOT, build
@@ -51,8 +50,16 @@ def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
         SystemExit: a signal stopped the training, after it was saved; the code is 128 + the signal's number.
     """
     check(config)
-    first = rank_zero_only.rank == 0  # of the processes of a run on several devices, which all come by here
     last, file = logdir / "checkpoints" / "last", logdir / "config.yaml"
+    averages, guard, without = Averages(config.get("ema")), Guard(last), FROZEN if config.get("frozen") else ()
+    every, monitor = config.get("save_every", 5), config.get("monitor")
+    callbacks = [Seeded(), averages, guard, Checkpoints(last.parent, averages, guard, every, without, monitor)]
+    if config.get("panel_every"):
+        callbacks.append(Panel(config.panel_every, logdir / "panel"))
+    callbacks.append(Progress(config.trainer.get("enable_progress_bar", True)))
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips, no list of absent accelerators
+    trainer = make_trainer(config, logdir, callbacks)
+    first = trainer.global_rank == 0  # of the processes of a run on several devices, which all come by here
     if resume:
         refuse_changes(config, file)
     elif first and file.exists():
@@ -60,14 +67,6 @@ def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
     found = whole(last)
     going_on = resume and found.exists()
 
-    averages, guard = Averages(config.get("ema")), Guard(last)
-    without = FROZEN if config.get("frozen") else ()
-    checkpoints = Checkpoints(last.parent, averages, guard, config.get("save_every", 5), without, config.get("monitor"))
-    callbacks = [Seeded(), averages, guard, checkpoints, Progress(config.trainer.get("enable_progress_bar", True))]
-    if config.get("panel_every"):
-        callbacks.insert(2, Panel(config.panel_every, logdir / "panel"))
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips, no list of absent accelerators
-    trainer = make_trainer(config, logdir, callbacks)
     data = build(config.data)
     trainer.accumulate_grad_batches = data.divide(trainer.world_size)
     trainer.val_check_interval *= trainer.accumulate_grad_batches if config.get("validate_every") else 1
@@ -76,7 +75,7 @@ def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
     training = start(config, found if going_on else None)
     needs = budget(training, averages, without)
     if first:
-        check_disk(logdir, needs, best=bool(config.get("monitor")))
+        check_disk(logdir, needs, best=monitor is not None)
         print(describe(training, trainer, data, needs))
         write_config(config, file)
     trainer.loggers = make_loggers(logdir, config.get("wandb"), OmegaConf.to_container(config, resolve=True))

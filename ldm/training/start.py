@@ -63,14 +63,15 @@ def restore(training: pl.LightningModule, last: Path) -> None:
     Raises:
         UserError: the checkpoint does not hold them.
     """
-    names, shapes = written_names(training), {name: tensor.shape for name, tensor in training.state_dict().items()}
+    names, empty = written_names(training), training.state_dict()
     written = read_tensors(last / WEIGHTS)
     found = {name: written[names[name]] for name in names if names[name] in written} | read_trainer(last)["state_dict"]
-    misshapen = [f"{name} {tuple(t.shape)}" for name, t in found.items() if shapes.get(name) != t.shape]
-    empty = [name for name, t in chain(training.named_parameters(), training.named_buffers()) if t.is_meta]
-    missing = [name for name in empty if name not in found]
+    misshapen = [f"{n} {tuple(t.shape)}" for n, t in found.items() if n not in empty or empty[n].shape != t.shape]
+    tensors = chain(training.named_parameters(), training.named_buffers())
+    missing = [name for name, tensor in tensors if tensor.is_meta and name not in found]
     if problems := tally({"missing": missing, "unexpected or of another shape": misshapen}):
         raise UserError(f"checkpoint {last}: does not fit this training: {problems}")
-    copies = {name: t.to(training.state_dict()[name].dtype, copy=True) for name, t in found.items()}
+    # with their layout in memory too, e.g. channels_last: the order of sums depends on it
+    copies = {name: torch.empty_like(empty[name], device="cpu").copy_(t) for name, t in found.items()}
     training.load_state_dict(copies, strict=False, assign=True)
     training.strict_loading = False  # the trainer's state, which Lightning reads next, has no weights left for it
