@@ -20,6 +20,8 @@ def main() -> None:
     parser.add_argument("--exclude", nargs="+", default=[], choices=flags, help="drop boxes that are marked so")
     help = "txt: beside the index also the original's bbox/<folder>/<id>.txt, which takes each picture's size"
     parser.add_argument("--format", default="index", choices=("index", "txt"), help=help)
+    help = "write a contact sheet of what training will see of the train split (or of the first)"
+    parser.add_argument("--preview", type=Path, metavar="FILE", help=help)
     args = parser.parse_args()
 
     from ldm.data.box_index import write_folders
@@ -42,7 +44,16 @@ def main() -> None:
             if len(unreadable) > SHOWN:
                 print(f"  and {len(unreadable) - SHOWN} pictures more that cannot be read")
             print(f"  {len(index) - len(unreadable)} text files in {args.root / 'bbox'}")
-    print("Look at what training will see:", PREVIEW.format(root=args.root))
+    if args.preview:
+        from ldm.data.open_images import OpenImagesDataset
+        from ldm.data.preview import write_sheet
+        from ldm.data.recipe import Recipe
+
+        split = "train" if "train" in splits else splits[0]
+        write_sheet(OpenImagesDataset(str(args.root), split, Recipe()), args.preview)
+        print(f"{args.preview}: what training will see")
+    else:
+        print("Look at what training will see:", PREVIEW.format(root=args.root))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """scripts/read_bbox.py, from the command line to its files."""
 
+import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -116,3 +118,23 @@ def test_bad_input_is_one_line_and_nothing_is_written(root, call):
     code, out, err = call("--root", root)  # nothing is begun before every split was looked at
     assert code == 2 and "test-annotations-bbox.csv: no column YMax, LabelName" in err
     assert not (root / "bbox").exists()
+
+
+def test_preview_writes_a_sheet_of_the_items(root, call):
+    code, out, err = call("--root", root, "--preview", root / "sheet.png")
+    assert code == 0, err
+    assert out.splitlines()[-1] == f"{root}/sheet.png: what training will see"
+    with Image.open(root / "sheet.png") as sheet:
+        assert sheet.width > 4 * 256 and 2 * 256 < sheet.height < 3 * 256  # two pictures
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+def test_the_measuring_script_measures_the_same_script(tmp_path):
+    flags = ["--root", tmp_path / "new", "--images", 40, "--rows", 300, "--reads", 50]
+    command = [sys.executable, SCRIPT.with_name("measure_index.py"), *map(str, flags)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout[done.stdout.index("{") :])
+    assert report["rows"] == 300 and report["pictures"] == 40 and 50 < report["boxes"] < 300
+    assert report["read_bbox peak bytes"] > 2**24 and 0 < report["open seconds"] < report["read_bbox seconds"]
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,42 @@
+"""scripts/measure_loading.py says what it needs; its own port of the original is sound."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure_loading.py"
+
+
+def test_what_is_missing_is_named_in_one_line(tmp_path):
+    """Without the libraries that the port needs, whether they are installed here or not."""
+    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\", name='cv2')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['x']\n"
+    code += f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: cv2: not installed, and the port needs it; pip install albumentations opencv-python-headless\n"
+    )
+
+
+def test_the_ports_windows_and_masks_are_those_of_the_original():
+    port = runpy.run_path(str(SCRIPT))
+    rng = Random(0)
+    for width, height in ((160, 120), (120, 160), (128, 128)):
+        for _ in range(200):
+            x0, y0 = rng.randrange(width - 40), rng.randrange(height - 40)
+            box = (x0, y0, x0 + rng.randint(10, 40), y0 + rng.randint(10, 40))
+            grown = port["extend"](box, width, height, rng)
+            assert grown[0] <= box[0] and grown[1] <= box[1] and grown[2] >= box[2] and grown[3] >= box[3]
+            left, top, right, bottom = port["window"](grown, width, height, rng)
+            if (left, top, right, bottom) != (0, 0, width, height):
+                assert right - left == bottom - top
+            assert 0 <= left <= grown[0] and 0 <= top <= grown[1] and grown[2] <= right <= width
+            mask = np.asarray(port["draw_mask"](box, grown, width, height, rng)) > 0
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            assert mask[(box[1] + box[3]) // 2, (box[0] + box[2]) // 2]
+            assert rows[-1] <= grown[3] + 5 and columns[-1] <= grown[2] + 5
