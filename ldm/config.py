@@ -2,7 +2,8 @@
 
 A node `{target: package.module.Class, params: {...}}` is built by calling its target; nodes inside `params` come first.
 A mapping `{include: models/kl_f8.yaml}` stands for the content of that file (relative to `configs/`), so each network's
-hyper-parameters are written once; keys beside `include` are merged over it.
+hyper-parameters are written once; keys beside `include` are merged over it. A node of another `target` replaces the one
+that it is merged over.
 """
 
 import importlib
@@ -12,6 +13,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +45,29 @@ def load_config(*names: str | Path, overrides: Iterable[str] = ()) -> DictConfig
         UserError: a file is missing or no YAML mapping, or an override is no `key=value` or names an unknown key (with
             the nearest one). Any parameter of a target may be given, listed or not, and any key of `trainer`.
     """
-    config = OmegaConf.merge(*(_read(find_config(name)) for name in names))
+    config = reduce(_merge, (_read(find_config(name)) for name in names))
     for override in overrides:
         if "=" not in override:
             raise UserError(f"override {override!r}: expected key=value, e.g. trainer.max_steps=1000")
         _check_key(OmegaConf.to_container(config), override)
         try:
-            config = OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
+            config = _merge(config, OmegaConf.from_dotlist([override]))
         except Exception as error:  # PyYAML's and OmegaConf's errors share no base
             raise UserError(f"override {override!r}: {' '.join(str(error).split())}") from error
     return config
+
+
+def _merge(config: DictConfig, over: DictConfig) -> DictConfig:
+    """`over` over `config`, mapping by mapping; where `over` names another target, parameters of the old one go."""
+
+    def merge(below: Any, above: Any) -> Any:
+        if not (isinstance(below, dict) and isinstance(above, dict)):
+            return above
+        if "target" in above and above["target"] != below.get("target"):
+            return above
+        return {**below, **{key: merge(below.get(key), value) for key, value in above.items()}}
+
+    return OmegaConf.create(merge(OmegaConf.to_container(config), OmegaConf.to_container(over)))
 
 
 def _check_key(config: dict, override: str) -> None:
@@ -132,7 +147,7 @@ def _resolve_includes(node: Any, within: tuple[Path, ...]) -> Any:
     if isinstance(node, DictConfig):
         beside = {key: _resolve_includes(node._get_node(key), within) for key in node if key != "include"}
         if "include" in node:
-            return OmegaConf.merge(_read(find_config(node.include), within), beside)
+            return _merge(_read(find_config(node.include), within), OmegaConf.create(beside))
         return OmegaConf.create(beside)
     return node
 

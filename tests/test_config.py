@@ -19,6 +19,17 @@ def test_keys_beside_an_include_are_merged_over_it(file, tmp_path):
     assert config == {"x": {"a": 1, "b": 3}, "y": {"a": 1, "b": 2}}
 
 
+def test_a_node_of_another_target_replaces_the_one_below(file):
+    below = file("a.yaml", "data: {target: a.B, params: {root: x, size: 3}}\nsize: 3\n")
+    same = file("b.yaml", "data: {target: a.B, params: {root: y}}")
+    other = file("c.yaml", "data: {target: a.C, params: {file: z, size: '${size}'}}")
+    assert load_config(below, same).data == {"target": "a.B", "params": {"root": "y", "size": 3}}
+    assert load_config(below, same, other).data == {"target": "a.C", "params": {"file": "z", "size": 3}}
+    override = "data={target: a.C, params: {file: z, size: '${size}'}}"
+    assert load_config(below, overrides=[override, "size=4"]).data.params == {"file": "z", "size": 4}
+    assert load_config(file("d.yaml", f"include: {below}\ndata: {{target: a.D}}")).data == {"target": "a.D"}
+
+
 def test_a_config_that_includes_itself_is_named(file, tmp_path):
     file("b.yaml", f"deep: {{include: {tmp_path / 'a.yaml'}}}")
     with pytest.raises(UserError, match="a.yaml: includes itself"):
