@@ -234,7 +234,7 @@ def test_two_processes_stop_together_when_one_is_told_to(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_the_script_is_killed_then_told_to_stop_and_ends_as_if_it_had_not_been(tmp_path):
-    changes = {"trainer__max_steps": 80, "save_every": 0, "validate_every": 40}
+    changes = {"trainer__max_steps": 40, "save_every": 0, "validate_every": 20}
     folder, last = tmp_path / "cut", tmp_path / "cut" / "checkpoints" / "last" / TRAINER
     command = [sys.executable, "scripts/train.py", "--base", f"configs/{BASE}.yaml", "--logdir", folder, "--resume"]
 
