@@ -73,18 +73,23 @@ def check_devices(accelerator: str, devices: int | str | list[int]) -> None:
     Raises:
         UserError: says how many there are and what to add to the command.
     """
-    if devices in ("auto", -1, "-1") or accelerator not in ("auto", "gpu", "cuda", "mps"):
+    if accelerator not in ("auto", "gpu", "cuda", "mps"):
         return
-    numbers = [int(n) for n in devices.split(",") if n.strip()] if isinstance(devices, str) else devices
-    single = isinstance(numbers, int) or (isinstance(devices, str) and "," not in devices)
-    wanted = (numbers if isinstance(numbers, int) else numbers[0]) if single else max(numbers, default=0) + 1
     here = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+    if here == 0 and accelerator != "auto":
+        raise UserError(f"trainer.accelerator={accelerator}: this machine has no GPU; add trainer.accelerator=cpu")
+    if devices in ("auto", -1, "-1"):
+        return
     asked = f"trainer.devices={devices}".replace(" ", "")
-    if here == 0 and accelerator == "auto" and wanted > 1:
+    try:
+        if isinstance(devices, str):
+            devices = [int(number) for number in devices.split(",") if number] if "," in devices else int(devices)
+        wanted = devices if isinstance(devices, int) else max(map(int, devices), default=0) + 1  # how many, or which
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{asked}: expected auto, a number, or a list of them such as 0,1") from error
+    if here == 0 and wanted > 1:
         raise UserError(
             f"{asked}: this machine has no GPU; add trainer.devices=1 (or trainer.accelerator=cpu: as many processes)"
         )
-    if here == 0 and accelerator != "auto":
-        raise UserError(f"trainer.accelerator={accelerator}: this machine has no GPU; add trainer.accelerator=cpu")
     if wanted > here > 0:
         raise UserError(f"{asked}: this machine has {here}; add trainer.devices={here}")

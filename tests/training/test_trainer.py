@@ -54,6 +54,7 @@ def test_settings_reach_the_trainer(tmp_path):
         (2, "gpu", [0, 3], r"trainer.devices=\[0,3\]: this machine has 2"),
         (2, "cuda", "0,2", "trainer.devices=0,2: this machine has 2"),
         (0, "auto", 8, "trainer.devices=8: this machine has no GPU; add trainer.devices=1"),
+        (2, "auto", "all", "trainer.devices=all: expected auto, a number"),
         (0, "gpu", 1, "trainer.accelerator=gpu: this machine has no GPU; add trainer.accelerator=cpu"),
         (0, "gpu", "auto", "trainer.accelerator=gpu: this machine has no GPU"),
         (4, "auto", 4, None), (4, "gpu", "0,3", None), (4, "gpu", "1,", None), (4, "auto", -1, None),
