@@ -17,6 +17,7 @@ REQUIRES = [
     "safetensors>=0.5",
     "tensorboard>=2.18",
     "torch>=2.6",
+    "torchmetrics>=1.4",
     "torchvision>=0.21",
     "tqdm>=4.66",
     "wandb>=0.19",

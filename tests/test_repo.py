@@ -165,7 +165,7 @@ def test_every_config_fits_the_code(path):
         edit_settings(path)
         return
     found = list(nodes(OmegaConf.to_container(config, resolve=True)))
-    assert found
+    assert found or path.name == "defaults.yaml"
     for node in found:
         inspect.signature(locate(node["target"])).bind(**node.get("params") or {})
     networks = [node for node in found if node["target"].startswith(("ldm.models.", "ldm.evaluation."))]

@@ -55,7 +55,8 @@ class ImageFolder(Epochs, Dataset):
         super().__init__(seed)
         self.files = sorted(file for file in Path(root).rglob("*") if file.suffix.lower() in SUFFIXES)
         if not self.files:
-            raise UserError(f"{root}: no pictures ({', '.join(sorted(SUFFIXES))}) in this folder or below")
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise UserError(f"{root}: no pictures ({kinds}) in this folder or below; dataset/README.md says whence")
         self.size, self.flip = size, flip
 
     def __len__(self) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ldm.data.box_csv import AREA
 from ldm.data.images import SUFFIXES
-from ldm.data.open_images_csv import AREA
 from ldm.utils.errors import UserError
 
 MASK_SUFFIX = "_mask"

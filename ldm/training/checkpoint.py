@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning.plugins import CheckpointIO
 
 from ldm.checkpoints.io import read_tensors, save_tensors
 from ldm.utils.errors import UserError

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
@@ -40,7 +41,11 @@ def note_unused(flags: Iterable[str]) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's main: UserError -> one line on stderr, exit code 2; any other exception is a bug and is shown."""
+    """Run a script's main: UserError -> one line on stderr, exit code 2; any other exception is a bug and is shown.
+
+    SIGTERM ends it as Ctrl-C does, so that temporary files are removed on the way out.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         main()
     except UserError as error:

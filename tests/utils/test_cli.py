@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -76,3 +77,23 @@ def test_every_help_is_free_of_empty_defaults(path, monkeypatch, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.startswith("usage:")
     assert not [bad for bad in ("default: None", "SUPPRESS", "default: []", "default: False") if bad in shown]
+
+
+def test_a_script_that_is_terminated_leaves_no_temporary_file(tmp_path):
+    script = f"""
+import time
+from ldm.utils.cli import run
+from ldm.utils.files import replacing
+
+def main():
+    with replacing({str(tmp_path / "out")!r}):
+        print("writing", flush=True)
+        time.sleep(60)
+
+run(main)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n" and len(list(tmp_path.iterdir())) == 1
+        process.terminate()
+        assert process.wait() == 143
+    assert not list(tmp_path.iterdir())
