@@ -48,7 +48,9 @@ def main() -> None:
     print(f"training      {flops / 1e12:.2f} TFLOP a sample, forward, backward and what is computed again")
     print(f"GPU-hours     {hours:,.0f} for {samples:,} samples at {options.mfu:g} of {options.tflops:g} TFLOP/s")
     print(f"memory        {gigabytes(kept)} weights, gradients, AdamW{', averages' if config.ema else ''}")
-    print(f"              {gigabytes(step.activations)} activations of {n} a device, {gigabytes(step.saved)} of it saved")
+    print(
+        f"              {gigabytes(step.activations)} activations of {n} a device, {gigabytes(step.saved)} of it saved"
+    )
     print(f"              {gigabytes(peak(kept, step.activations, trained))} together, at the worst moment of a step")
     if options.table:
         print("GB a device by batch, without and with activation checkpointing")

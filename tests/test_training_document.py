@@ -40,7 +40,10 @@ def test_files_exist():
 
 
 def test_commands_take_the_flags_that_are_shown():
-    shown = [(words[0], words[1:]) for words in (shlex.split(c.removeprefix("srun ").removeprefix("python ")) for c in COMMANDS)]
+    shown = [
+        (words[0], words[1:])
+        for words in (shlex.split(c.removeprefix("srun ").removeprefix("python ")) for c in COMMANDS)
+    ]
     shown += [
         (words[0], words[1:])
         for command in re.findall(r"`(?:python )?(scripts/\w+\.py [^`]*--[^`]*)`", TEXT)

@@ -1,8 +1,8 @@
 """What a training step costs, found out without a GPU: its arithmetic, and the memory of its activations.
 
-The step is run, forward and backward, on tensors that have shapes and lifetimes but no values. The rules of a CUDA
-device are kept to: under bf16 autocast norms compute in float32, and attention keeps q, k, v, its output and one number
-for each row, as the fused kernels do, not its L x L weights.
+The step is run, forward and backward, on tensors that have shapes and lifetimes but no values. They are on the CPU,
+where what autograd keeps is as on a CUDA device: of attention q, k, v, the output and one number for each row, not the
+L x L weights. Of autocast's rules only that on norms differs, and CUDA's is put in place.
 """
 
 import weakref
@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from ldm.models.clip_image import ExemplarConditioner
 from ldm.training.latent_diffusion import LatentDiffusionTraining
@@ -60,23 +60,22 @@ def step_cost(training: LatentDiffusionTraining, batch_size: int, mixed: bool = 
         raise UserError(
             f"{type(training).__name__}: the cost of exemplar and unconditional trainings can be told alone"
         )
-    flops = FlopCounterMode(display=False)
-    with FakeTensorMode(allow_non_fake_inputs=True), as_on_cuda():
+    with FakeTensorMode(allow_non_fake_inputs=True), norms_in_float32():
         training.to("cpu")
         for parameter in training.parameters():  # those of the step before, or of the micro-batch before
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         held = [t for p in training.parameters() for t in (p, p.grad) if t is not None] + list(training.buffers())
-        with LiveBytes(held) as live, flops:
+        with LiveBytes(held) as live, Flops() as flops:
             saved = SavedBytes(held)
             with torch.autocast("cpu", torch.bfloat16, enabled=mixed), saved:
                 with forward_flops(parts(training.model), flops) as forward:
-                    loss = meta_loss(training, batch_size)
+                    loss = empty_loss(training, batch_size)
             loss.backward()
-    return StepCost(dict(forward), flops.get_total_flops(), saved.total, live.peak)
+    return StepCost(dict(forward), flops.total, saved.total, live.peak)
 
 
-def meta_loss(training: LatentDiffusionTraining, n: int) -> Tensor:
-    """The mean loss over n items of the right shapes."""
+def empty_loss(training: LatentDiffusionTraining, n: int) -> Tensor:
+    """The mean loss over n items of the right shapes and any values."""
     size, conditioner = training.model.image_size, training.model.conditioner
     batch = {"image": torch.empty(n, 3, size, size), "mask": torch.empty(n, 1, size, size)}
     if conditioner is not None:
@@ -108,13 +107,13 @@ def parts(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 
 @contextmanager
-def forward_flops(modules: dict[str, list[nn.Module]], flops: FlopCounterMode) -> Iterator[Counter]:
+def forward_flops(modules: dict[str, list[nn.Module]], flops: "Flops") -> Iterator[Counter]:
     """Within it, a running count of the FLOP of each group's forward passes."""
     counts = Counter()
 
     def add(name: str, sign: int) -> Callable:
         def hook(*_: Any) -> None:
-            counts[name] += sign * flops.get_total_flops()
+            counts[name] += sign * flops.total
 
         return hook
 
@@ -140,6 +139,21 @@ class SavedBytes(saved_tensors_hooks):
             self.seen.add(storage)
             self.total += storage.nbytes()
         return tensor
+
+
+class Flops(TorchDispatchMode):
+    """Counts floating-point operations. (torch's FlopCounterMode also follows modules, which keeps tensors alive.)"""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        formula = flop_registry.get(function.overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=made)
+        return made
 
 
 class LiveBytes(TorchDispatchMode):
@@ -168,21 +182,11 @@ class LiveBytes(TorchDispatchMode):
 
 
 @contextmanager
-def as_on_cuda() -> Iterator[None]:
-    """Norms and attention keep what they keep on a CUDA device, also on the CPU: see the head of this file."""
-    attention = F.scaled_dot_product_attention
-
-    def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *rest: Any) -> Tensor:
-        if q.ndim != 4 or mask is not None:
-            return attention(q, k, v, mask, *rest)  # the fused kernels take batches of heads alone
-        if torch.is_autocast_enabled("cpu"):
-            q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
-        keep = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, keep)[0]
+def norms_in_float32() -> Iterator[None]:
+    """Norms compute in float32, as autocast has it on a CUDA device, and keep float32 for the backward pass."""
 
     def in_float32(norm: Callable) -> Callable:
         return lambda x, *args, **kwargs: norm(x.float(), *args, **kwargs)
 
-    replaced = {name: in_float32(getattr(F, name)) for name in ("group_norm", "layer_norm")}
-    with patch.multiple(F, scaled_dot_product_attention=fused, **replaced):
+    with patch.multiple(F, **{name: in_float32(getattr(F, name)) for name in ("group_norm", "layer_norm")}):
         yield
