@@ -1,5 +1,6 @@
 """Data sets to Lightning: which items a step sees is a function of (seed, step), on any number of devices."""
 
+import signal
 from collections.abc import Iterator
 
 import pytorch_lightning as pl
@@ -61,6 +62,17 @@ class StatelessLoader(DataLoader):
 
     def load_state_dict(self, state: dict) -> None:
         pass
+
+
+def leave_signals_to_training(worker: int) -> None:
+    """A loading process outlives what tells the training to stop, for it has a last step to finish.
+
+    Ctrl-C and schedulers signal all processes. A second SIGTERM ends it, as the training may mean it.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 class DataModule(pl.LightningDataModule):
@@ -146,6 +158,7 @@ class DataModule(pl.LightningDataModule):
             sampler=sampler,
             batch_size=self.loaded_at_once,
             num_workers=self.num_workers,
+            worker_init_fn=leave_signals_to_training,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )

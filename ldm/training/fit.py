@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from pathlib import Path
 
 import torch
@@ -58,6 +59,7 @@ def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
         callbacks.append(Panel(config.panel_every, logdir / "panel"))
     callbacks.append(Progress(config.trainer.get("enable_progress_bar", True)))
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no tips, no list of absent accelerators
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`")  # of a torch newer than Lightning knows
     trainer = make_trainer(config, logdir, callbacks)
     first = trainer.global_rank == 0  # of the processes of a run on several devices, which all come by here
     if resume:

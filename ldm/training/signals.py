@@ -22,7 +22,7 @@ class Signals:
     """Remembers the first signal that asks to stop. A second Ctrl-C ends the process at once."""
 
     def __init__(self) -> None:
-        self.received, self._time, self._process = 0, 0.0, os.getpid()
+        self.received, self._time = 0, 0.0
 
     def listen(self) -> None:
         """Take the place of whatever handlers there are, Lightning's for SLURM included.
@@ -36,10 +36,6 @@ class Signals:
                     signal.signal(getattr(signal, name), self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loading process, forked from this one: it ends with it
-            if signum == signal.SIGTERM:
-                os._exit(128 + signum)
-            return
         if signum == signal.SIGINT and self.received == signum and time.monotonic() - self._time > TWICE:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)

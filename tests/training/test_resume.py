@@ -18,6 +18,7 @@ from ldm.training.callbacks import Checkpoints
 from ldm.training.checkpoint import TRAINER, WEIGHTS
 from ldm.training.fit import fit
 from ldm.training.judge import JudgeTraining
+from ldm.training.signals import Signals
 from ldm.utils.errors import UserError
 from tests.processes import train_together
 from tests.training.small import BASE, overrides, same_files, small_config
@@ -234,7 +235,7 @@ def test_two_processes_stop_together_when_one_is_told_to(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_the_script_is_killed_then_told_to_stop_and_ends_as_if_it_had_not_been(tmp_path):
-    changes = {"trainer__max_steps": 40, "save_every": 0, "validate_every": 20}
+    changes = {"trainer__max_steps": 40, "save_every": 0, "validate_every": 20, "data__params__num_workers": 1}
     folder, last = tmp_path / "cut", tmp_path / "cut" / "checkpoints" / "last" / TRAINER
     command = [sys.executable, "scripts/train.py", "--base", f"configs/{BASE}.yaml", "--logdir", folder, "--resume"]
 
@@ -243,10 +244,11 @@ def test_the_script_is_killed_then_told_to_stop_and_ends_as_if_it_had_not_been(t
             return last.stat().st_mtime_ns if last.exists() else 0
 
         before = made()
-        script = subprocess.Popen([*command, *overrides(**changes)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+        script = subprocess.Popen([*command, *overrides(**changes)], **options)
         while made() == before and script.poll() is None:
             time.sleep(0.01)
-        script.send_signal(signum)
+        os.killpg(script.pid, signum)  # as a scheduler does, loading processes included
         return script.wait(60), script.stdout.read()
 
     assert interrupted(signal.SIGKILL)[0] == -signal.SIGKILL
@@ -254,10 +256,27 @@ def test_the_script_is_killed_then_told_to_stop_and_ends_as_if_it_had_not_been(t
     assert code == 143 and "stopped by SIGTERM after step" in said
     assert not (folder / WEIGHTS).exists()
 
-    config = small_config(**changes | {"save_every": 5})
+    config = small_config(**changes | {"save_every": 5, "data__params__num_workers": 0})
     fit(config, folder, resume=True)
     fit(config, tmp_path / "whole")
     assert same_runs(folder, tmp_path / "whole")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_second_ctrl_c_ends_at_once_but_not_one_passed_on_by_a_launcher(monkeypatch):
+    monkeypatch.setattr("ldm.training.signals.TWICE", 0.2)
+    child = os.fork()
+    if child == 0:
+        told = Signals()
+        told.listen()
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        if told.received != signal.SIGINT:
+            os._exit(1)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGINT
 
 
 def test_several_processes_do_not_wait_for_each_other_in_each_step():
