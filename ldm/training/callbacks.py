@@ -42,7 +42,7 @@ class Checkpoints(Checkpoint):
     Args:
         folder: gets `last/` and `best/`.
         guard: is asked before anything is saved, and raises if the training has gone wrong.
-        every: minutes.
+        every: minutes; None writes `last` only when a signal asks to stop.
         without: names that start so are in files of their own and left out.
         monitor: {"metric": "val/loss", "mode": "min" or "max"}, what `best` goes by; None keeps no best weights.
     """
@@ -52,7 +52,7 @@ class Checkpoints(Checkpoint):
         folder: Path,
         averages: Averages,
         guard: Guard,
-        every: float,
+        every: float | None,
         without: tuple[str, ...] = (),
         monitor: dict[str, str] | None = None,
     ):
@@ -74,7 +74,7 @@ class Checkpoints(Checkpoint):
             return
         self.step = trainer.global_step
         end = trainer.should_stop or self.step >= trainer.max_steps
-        signum, due = (0, True) if end else self._agree(trainer, training)
+        signum, due = (0, self.every is not None) if end else self._agree(trainer, training)
         if signum or due:
             self.save(trainer)
         if signum:
@@ -82,7 +82,7 @@ class Checkpoints(Checkpoint):
 
     def _agree(self, trainer: pl.Trainer, training: pl.LightningModule) -> tuple[int, bool]:
         """The signal to stop by, 0 for none, and whether it is time to save: the same answer in all processes."""
-        own = self.signals.received, time.monotonic() - self.time >= 60 * self.every
+        own = self.signals.received, self.every is not None and time.monotonic() - self.time >= 60 * self.every
         if trainer.world_size == 1:
             return own
         if self.step % trainer.log_every_n_steps:

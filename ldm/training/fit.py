@@ -114,8 +114,8 @@ def check(config: DictConfig) -> None:
     for key in ("validate_every", "panel_every"):
         if (steps := config.get(key)) is not None and not (isinstance(steps, int) and steps > 0):
             raise UserError(f"{key} {steps}: expected a positive number of steps, or null")
-    if not isinstance(minutes := config.get("save_every", 5), int | float) or minutes < 0:
-        raise UserError(f"save_every {minutes}: expected minutes, at least 0")
+    if (minutes := config.get("save_every")) is not None and not (isinstance(minutes, int | float) and minutes >= 0):
+        raise UserError(f"save_every {minutes}: expected minutes, at least 0, or null")
     monitor = config.get("monitor")
     if monitor is not None and (set(monitor) != {"metric", "mode"} or monitor.mode not in ("min", "max")):
         raise UserError(f"monitor {monitor}: expected {{metric: NAME, mode: min or max}}, or null")

@@ -85,6 +85,17 @@ def test_a_signal_saves_and_stops_and_resume_goes_on_bitwise(run, tmp_path, monk
     assert not same_files(run / "checkpoints" / "last" / WEIGHTS, run / "checkpoints" / "best" / WEIGHTS)
 
 
+def test_a_run_that_does_not_save_still_does_when_it_is_told_to_stop(tmp_path, monkeypatch):
+    fit(small_config(save_every="null"), tmp_path / "whole")
+    assert not (tmp_path / "whole" / "checkpoints" / "last").exists() and (tmp_path / "whole" / WEIGHTS).exists()
+    stop_at(monkeypatch, 2)
+    with pytest.raises(SystemExit):
+        fit(small_config(save_every="null"), tmp_path / "cut")
+    monkeypatch.undo()
+    fit(small_config(), tmp_path / "cut", resume=True)
+    assert same_files(tmp_path / "whole" / WEIGHTS, tmp_path / "cut" / WEIGHTS)
+
+
 def test_signals_are_as_before_when_the_run_is_over(run, tmp_path, monkeypatch):
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     stop_at(monkeypatch, 0)
