@@ -24,6 +24,7 @@ def main() -> None:
     if not 0 < options.mfu <= 1:
         raise UserError(f"--mfu {options.mfu}: expected a share, above 0 and at most 1")
 
+    from ldm.checkpoints.load import build_empty
     from ldm.config import load_config
     from ldm.training.average import Averages
     from ldm.training.budget import budget
@@ -32,7 +33,9 @@ def main() -> None:
     config = load_config(*files, overrides=overrides)
     mixed = "mixed" in str(config.trainer.get("precision", "32-true"))
     n = config.data.params.get("batch_per_device") or config.data.params.batch_size
-    training = build_empty(config)
+    if "training" not in config:
+        raise UserError(f"--base {' '.join(files)}: no training in it, so nothing to count")
+    training = build_empty(config.training)
     kept = budget(training, Averages(config.ema)).memory
     trained = sum(p.numel() for p in training.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in training.parameters()) - trained
@@ -45,8 +48,8 @@ def main() -> None:
     print(f"parameters    {trained / 1e6:.1f} M trained, {frozen / 1e6:.1f} M frozen")
     for name, count in step.forward.items():
         print(f"forward pass  {count / n / 1e9:.1f} GFLOP a sample: {name}")
-    print(f"training      {flops / 1e12:.2f} TFLOP a sample, forward, backward and what is computed again")
-    print(f"GPU-hours     {hours:,.0f} for {samples:,} samples at {options.mfu:g} of {options.tflops:g} TFLOP/s")
+    print(f"training      {flops / 1e12:.3g} TFLOP a sample, forward, backward and what is computed again")
+    print(f"GPU-hours     {hours:,.1f} for {samples:,} samples at {options.mfu:g} of {options.tflops:g} TFLOP/s")
     print(f"memory        {gigabytes(kept)} weights, gradients, AdamW{', averages' if config.ema else ''}")
     print(
         f"              {gigabytes(step.activations)} activations of {n} a device, {gigabytes(step.saved)} of it saved"
@@ -57,18 +60,11 @@ def main() -> None:
         for batch in BATCHES:
             row = []
             for checkpointing in ("false", "true"):
-                other = build_empty(load_config(*files, overrides=[*overrides, f"{CHECKPOINTING}={checkpointing}"]))
+                other = build_empty(
+                    load_config(*files, overrides=[*overrides, f"{CHECKPOINTING}={checkpointing}"]).training
+                )
                 row.append(gigabytes(peak(kept, step_cost(other, batch, mixed).activations, trained)))
             print(f"{batch:>12}  {row[0]:>9} {row[1]:>9}")
-
-
-def build_empty(config):
-    import torch
-
-    from ldm.config import build
-
-    with torch.device("meta"):
-        return build(config.training)
 
 
 def peak(kept: int, activations: int, trained: int) -> int:
