@@ -104,8 +104,10 @@ def test_signals_are_as_before_when_the_run_is_over(run, tmp_path, monkeypatch):
     assert {number: signal.getsignal(number) for number in before} == before
 
 
-@pytest.mark.parametrize("change", [{"ema": "null"}, {"data__params__batch_per_device": 1}])
-def test_without_averages_or_amid_accumulation(tmp_path, monkeypatch, change):
+@pytest.mark.parametrize(
+    "change", [{"ema": "null"}, {"data__params__batch_per_device": 1}, {"trainer__precision": "bf16-mixed"}]
+)
+def test_without_averages_amid_accumulation_or_in_mixed_precision(tmp_path, monkeypatch, change):
     fit(small_config(**change), tmp_path / "whole")
     stop_at(monkeypatch, 2)
     with pytest.raises(SystemExit):
