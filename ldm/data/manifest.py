@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
     }
 )
 FILES = ("image", "mask", "exemplar")
+CHUNK = 1 << 15
 LISTED = 10  # rows named for each reason to leave them out
 
 log = logging.getLogger(__name__)
@@ -108,22 +109,27 @@ def read_manifest(file: Path, purpose: str) -> pa.Table:
         UserError: the file cannot be read, has an unknown column, or holds no usable row.
     """
     fault = {"hole": _hole_fault, "caption": _caption_fault}[purpose]
-    kept: dict[str, list] = {name: [] for name in SCHEMA.names}
+    kept: list[dict] = []
+    chunks: list[pa.Table] = []
     dropped: dict[str, list[int]] = {}
     there = _Listing(file.parent)
     for number, row in tqdm(_rows(file), f"{file.name}", unit=" rows", delay=2, leave=False):
         if reason := _type_fault(row) or fault(row) or there.fault(row):
             dropped.setdefault(reason, []).append(number)
         else:
-            for name, values in kept.items():
-                values.append(row.get(name))
-    if not kept["image"]:
+            kept.append(row)
+        if len(kept) == CHUNK:  # a million rows as Python objects would take a gigabyte
+            chunks.append(pa.Table.from_pylist(kept, SCHEMA))
+            kept.clear()
+    chunks.append(pa.Table.from_pylist(kept, SCHEMA))
+    rows = pa.concat_tables(chunks).combine_chunks()
+    if not len(rows):
         counts = "; ".join(f"{len(numbers)} {reason}" for reason, numbers in dropped.items())
         raise UserError(f"{file}: none of its rows can be used ({counts or 'it is empty'})")
     for reason, numbers in dropped.items():
         listed = ", ".join(map(str, numbers[:LISTED])) + (", ..." if len(numbers) > LISTED else "")
         log.warning("%s: left out %d rows that %s (row %s)", file, len(numbers), reason, listed)
-    return pa.table(kept, SCHEMA)
+    return rows
 
 
 def write_manifest(file: Path, rows: list[dict[str, Any]]) -> None:

@@ -93,6 +93,14 @@ def test_bad_rows_are_counted_by_reason_and_listed(folder, caplog):
                                                    "(row 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...)")  # fmt: skip
 
 
+def test_long_manifests_are_read_piece_by_piece(folder, monkeypatch):
+    monkeypatch.setattr("ldm.data.manifest.CHUNK", 4)
+    rows = [BOX | {"box": [k, 0, 50, 30]} for k in range(10)]
+    for count in (4, 8, 10):
+        table = read_manifest(write(folder, *rows[:count]), "hole")
+        assert [box[0] for box in table["box"].to_pylist()] == list(range(count))
+
+
 def test_manifests_without_a_usable_row_and_other_files_are_refused(folder):
     with pytest.raises(
         UserError, match=r"mine.jsonl: none of its rows can be used .2 have neither box nor mask; 1 name "
