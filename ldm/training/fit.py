@@ -29,7 +29,7 @@ from ldm.utils.nearest import nearest
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 KEYS = {
     "seed", "ema", "weights", "wandb", "validate_every", "panel_every", "save_every", "monitor", "model", "frozen",
-    "pretrained_model", "clip", "training", "data", "recipe", "source", "trainer", "checkpoint",
+    "pretrained_model", "clip", "training", "data", "dataset", "recipe", "source", "trainer", "checkpoint",
 }  # fmt: skip
 
 
