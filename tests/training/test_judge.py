@@ -12,7 +12,7 @@ def test_a_short_training_learns_colours_first_and_loads_as_the_judge(tmp_path):
         "trainer.max_steps": 40,
         "trainer.enable_progress_bar": "false",
         "training.params.optimisation.params.warmup_steps": 5,
-        "training.params.judge.params.size": 16,
+        "model.params.size": 16,
         "data.params.train.params.length": 640,
         "data.params.validation": "null",
         "data.params.batch_size": 16,
