@@ -33,6 +33,8 @@ class Recipe:
         jitter: how far the points of a Bezier-shaped mask stray, in pixels of the file.
         augment: augment the exemplar; off for a look at the plain crops.
         squash: as in the original, squash a picture of which no square window holds the box; otherwise it is padded.
+        antialias: resize the picture with antialiasing, for sizes far below the files'; the original and the official
+            weights know no such thing. The mask is always resized without.
     """
 
     size: int = 512
@@ -42,6 +44,7 @@ class Recipe:
     jitter: int = 5
     augment: bool = True
     squash: bool = False
+    antialias: bool = False
 
     def __post_init__(self):
         if not 0 <= self.arbitrary_mask_percent <= 1:
@@ -85,7 +88,7 @@ class Recipe:
                 mask = box_mask(extended, width, height)
         window = square_window(extended, width, height, rng, self.squash)
         item = {
-            "image": resize(to_tensor(cut(picture, window, fill=128)), self.size),
+            "image": resize(to_tensor(cut(picture, window, fill=128)), self.size, self.antialias),
             "mask": resize(torch.from_numpy(np.array(cut(mask, window)))[None].float().div_(255), self.size),
         }
         shown = cut(picture, padded_box(box, self.pad, width, height)) if exemplar is None else exemplar
@@ -103,8 +106,8 @@ def exemplar_tensor(picture: np.ndarray, size: int) -> Tensor:
     return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous().float().div_(255)
 
 
-def resize(image: Tensor, size: int) -> Tensor:
-    """(C, H, W) -> (C, size, size), bilinear without antialiasing."""
+def resize(image: Tensor, size: int, antialias: bool = False) -> Tensor:
+    """(C, H, W) -> (C, size, size), bilinear."""
     if image.shape[-2:] == (size, size):
         return image
-    return F.interpolate(image[None], size=(size, size), mode="bilinear", align_corners=False, antialias=False)[0]
+    return F.interpolate(image[None], size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)[0]

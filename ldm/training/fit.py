@@ -3,6 +3,8 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -38,8 +40,9 @@ def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
 
     `logdir` then holds config.yaml, which `ldm.load` takes too; checkpoints/last/ (to go on from: at least every
     `save_every` minutes and after the last step) and checkpoints/best/ (by `monitor`); csv/, tensorboard/ and panel/;
-    and weights.safetensors: the moving averages, if there are any, under the names that `ldm.load` reads, without the
-    networks of the `frozen` files. The text that it prints says what the run will do and need.
+    log.txt, if there was anything to warn of; and weights.safetensors: the moving averages, if there are any, under the
+    names that `ldm.load` reads, without the networks of the `frozen` files. The text that it prints says what the run
+    will do and need.
 
     Args:
         config: configs/train/defaults.yaml says what its keys mean.
@@ -82,7 +85,8 @@ def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
         write_config(config, file)
     trainer.loggers = make_loggers(logdir, config.get("wandb"), OmegaConf.to_container(config, resolve=True))
     try:
-        trainer.fit(training, datamodule=data, ckpt_path=found if going_on else None, weights_only=True)
+        with warnings_to(logdir / "log.txt"):
+            trainer.fit(training, datamodule=data, ckpt_path=found if going_on else None, weights_only=True)
     except Stopped as stop:
         if first:
             print(stop)
@@ -139,6 +143,19 @@ def check_writable(logdir: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"--logdir {logdir}: cannot write there ({error.strerror})") from error
+
+
+@contextmanager
+def warnings_to(file: Path) -> Iterator[None]:
+    """Append what is logged, in loading processes too, to a file: the pictures that cannot be read, say."""
+    handler = logging.FileHandler(file, delay=True, encoding="utf-8")  # no file as long as there is nothing to say
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("ldm").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("ldm").removeHandler(handler)
+        handler.close()
 
 
 def write_config(config: DictConfig, file: Path) -> None:

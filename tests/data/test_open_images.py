@@ -106,6 +106,17 @@ def test_mask_shapes_come_in_the_share_asked_for():
     assert share(0.0) == 0 and share(1.0) == 1 and abs(share(0.3) - 0.3) < 0.11
 
 
+def test_antialiasing_is_for_the_picture_alone():
+    picture = np.zeros((160, 160, 3), np.uint8)
+    picture[::2] = 255  # mid grey, seen from far away
+    plain, smooth = (
+        Recipe(32, 28, augment=False, antialias=on)(picture, [(9, 12, 95, 96)], Random(1)) for on in (0, 1)
+    )
+    assert smooth["image"][:, 1:-1].abs().max() < 0.2
+    assert plain["image"].abs().min() > 0.99  # every sample falls on a black or a white row
+    assert torch.equal(plain["mask"], smooth["mask"]) and torch.equal(plain["exemplar"], smooth["exemplar"])
+
+
 def test_unreadable_pictures_are_replaced_and_too_many_are_an_error(root, caplog):
     for file in (root / "images").rglob("*.jpg"):
         file.write_bytes(file.read_bytes()[:400])
