@@ -13,25 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.checkpoints.io import _line, _tensors_in, _Unpickler
+from ldm.checkpoints.safe_pickle import SafeUnpickler, state_dict, unreadable
 from ldm.utils.errors import UserError
 
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 
 
-def is_legacy(path: str | Path) -> bool:
-    """Whether a file begins as torch's did before version 1.6."""
-    with open(path, "rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
-def read_legacy(path: str | Path) -> dict[str, Tensor]:
-    """As `ldm.checkpoints.io.read_tensors`, of such a file: nothing is executed, the tensors are views of the file.
+def read_legacy(path: Path) -> dict[str, Tensor]:
+    """The state dict of such a file; the tensors are views of the mapped file.
 
     Raises:
         UserError: the file is broken, cut short or no state dict, or it tries to run something.
     """
-    path = Path(path)
     try:
         with open(path, "rb") as file:
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -45,16 +38,11 @@ def read_legacy(path: str | Path) -> dict[str, Tensor]:
         storages = _map_storages(memory, keys, survey.storages)
         memory.seek(start)
         content = _LegacyUnpickler(path, memory, storages).load()
-        if isinstance(content, dict) and isinstance(state := dict.get(content, "state_dict"), dict):
-            content = state
-        tensors = {name: tensor.detach() for name, tensor in _tensors_in(content, "", set())}
+        return state_dict(content, path)
     except UserError:
         raise
-    except Exception as error:  # a pickle is a program of someone else's making: it can fail in any way
-        raise UserError(f"checkpoint {path}: unreadable ({type(error).__name__}: {_line(error)})") from error
-    if not tensors:
-        raise UserError(f"checkpoint {path}: holds no state dict (a mapping of names to tensors)")
-    return tensors
+    except Exception as error:
+        raise unreadable(path, error) from error
 
 
 def _map_storages(memory: mmap.mmap, keys: list[str], announced: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,14 +61,11 @@ def _map_storages(memory: mmap.mmap, keys: list[str], announced: dict[str, Tenso
     return storages
 
 
-class _LegacyUnpickler(_Unpickler):
-    """Runs the next pickle of the file, with only ordered dicts, inert objects and that file's tensors in reach.
-
-    Storages that it is not given become tensors without memory.
-    """
+class _LegacyUnpickler(SafeUnpickler):
+    """Runs the next pickle of the file. Storages that it is not given become tensors without memory."""
 
     def __init__(self, path: Path, memory: mmap.mmap, storages: dict[str, Tensor] | None = None):
-        pickle.Unpickler.__init__(self, memory, encoding="utf-8")
+        super().__init__(memory, encoding="utf-8")
         self.path = path
         self.storages = dict(storages or {})
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.keymaps import own
-from ldm.checkpoints.legacy import is_legacy, read_legacy
 from ldm.checkpoints.load import fill, take
 from ldm.config import ROOT
 from ldm.utils.errors import UserError
@@ -42,7 +41,7 @@ class Perceptual:
         values = take(shapes, read_vgg16(ROOT / vgg16), str(vgg16), own, within="features.")
         fill(self.features, {name.removeprefix("features."): value for name, value in values.items()})
         self.features.eval().requires_grad_(False)
-        heads = read_legacy(HEADS)
+        heads = read_tensors(HEADS)
         self.heads = [heads[f"lin{k}.model.1.weight"].clone() for k in range(len(STAGES))]  # (1, C, 1, 1) each
 
     def __deepcopy__(self, memo: dict) -> "Perceptual":
@@ -73,8 +72,8 @@ class Perceptual:
 
 
 def read_vgg16(file: Path) -> dict[str, Tensor]:
-    """The weights of torchvision's file, which is in the format of torch before version 1.6, or of a newer copy."""
+    """The weights of torchvision's file."""
     if not file.is_file():
         raise UserError(f"vgg16 {file}: no such file, the backbone of the perceptual loss; get it from {VGG16}, "
                         "or train without it (training.params.perceptual=null)")  # fmt: skip
-    return read_legacy(file) if is_legacy(file) else read_tensors(file)
+    return read_tensors(file)

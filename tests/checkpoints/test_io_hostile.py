@@ -12,8 +12,9 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from ldm.checkpoints import io
-from ldm.checkpoints.io import Inert, read_tensors
+from ldm.checkpoints import safe_pickle, torch_zip
+from ldm.checkpoints.io import read_tensors
+from ldm.checkpoints.safe_pickle import Inert, SafeUnpickler
 from ldm.utils.errors import UserError
 from tests.checkpoints.files import TENSORS, refusal, rewrite_pickle, same
 from tests.checkpoints.official import write
@@ -81,7 +82,7 @@ def test_a_pickle_cannot_change_what_it_can_reach(tmp_path):
     within_reach = [
         Inert,
         OrderedDict,
-        *(f for f in [*vars(io).values(), *vars(io._Unpickler).values()] if callable(f)),
+        *(f for part in (safe_pickle, torch_zip, SafeUnpickler) for f in vars(part).values() if callable(f)),
     ]
     assert not any(hasattr(thing, "as_pickle") for thing in within_reach)
     torch.save({"state_dict": TENSORS}, tmp_path / "a.ckpt")
@@ -129,8 +130,8 @@ def bomb(path, compression=zipfile.ZIP_DEFLATED, **entries):
 
 
 def test_small_files_do_not_unpack_to_large_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(io, "MAX_PICKLE", 100_000)
-    monkeypatch.setattr(io, "MAX_UNPACKED", (300_000, 4))
+    monkeypatch.setattr(torch_zip, "MAX_PICKLE", 100_000)
+    monkeypatch.setattr(torch_zip, "MAX_UNPACKED", (300_000, 4))
     bomb(tmp_path / "pickle.ckpt", data_pkl=b"N" * 100_001)
     bomb(tmp_path / "weights.ckpt", data_pkl=b"N.", zeros=bytes(300_000))
     bomb(tmp_path / "allowed.ckpt", data_pkl=b"N.", zeros=bytes(299_000), byteorder=b"little")
@@ -156,7 +157,7 @@ def test_an_entry_asked_for_often_is_unpacked_once(tmp_path):
     torch.save(TENSORS, tmp_path / "a.pt")
     rewrite_pickle(tmp_path / "a.pt", lambda data: data, zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(tmp_path / "a.pt") as archive:
-        unpickler = io._Unpickler(tmp_path / "a.pt", archive, None, "a/")
+        unpickler = torch_zip._ZipUnpickler(tmp_path / "a.pt", archive, None, "a/")
         first, second = (unpickler.unpack("a/data/0") for _ in range(2))
     assert first is second and len(first) == 24
 
