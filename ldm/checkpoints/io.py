@@ -94,19 +94,22 @@ def save_tensors(
     dtypes = {name: dtype if dtype and t.is_floating_point() else t.dtype for name, t in tensors.items()}
     rank = {kind: k for k, kind in enumerate(SAFETENSORS)}
     names = sorted(tensors, key=lambda name: (rank[dtypes[name]], name))
+    sizes = {name: tensors[name].numel() * dtypes[name].itemsize for name in names}
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
     for name in names:
-        start, end = end, end + tensors[name].numel() * dtypes[name].itemsize
+        start, end = end, end + sizes[name]
         kind, shape = SAFETENSORS[dtypes[name]], list(tensors[name].shape)
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    buffer = torch.empty(max(sizes.values(), default=0), dtype=torch.uint8)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in names:
-            tensor = tensors[name].detach().to("cpu", dtypes[name]).contiguous()
-            file.write(tensor.reshape(-1).view(torch.uint8).numpy())
+            raw = buffer[: sizes[name]]
+            raw.view(dtypes[name]).view(tensors[name].shape).copy_(tensors[name].detach())
+            file.write(raw.numpy())
         file.flush()
         os.fsync(file.fileno())
 
