@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ldm.utils.cli import Parser, run
 from ldm.utils.errors import UserError
+from ldm.utils.memory import anonymous
 
 SCRIPT = Path(__file__).resolve().with_name("read_bbox.py")
-STATUS = Path("/proc/self/status")
 HEADER = (
     "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside,"
     "XClick1X,XClick2X,XClick3X,XClick4X,XClick1Y,XClick2Y,XClick3Y,XClick4Y"
@@ -32,8 +32,7 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=200_000, help="pictures whose boxes the worker asks for")
     parser.add_argument("--keep", action="store_true", help="do not delete the folder")
     args = parser.parse_args()
-    if not STATUS.is_file():
-        raise UserError(f"memory is read from {STATUS}, which only Linux has")
+    anonymous()  # refused where it cannot be read
     if args.root.exists() and any(args.root.iterdir()):
         raise UserError(f"--root {args.root}: expected an empty or a new folder")
 
@@ -147,11 +146,6 @@ def read(root: Path, reads: int) -> dict:
         "anonymous bytes added by the worker": added,
         "seconds per read": seconds,
     }
-
-
-def anonymous() -> int:
-    """Bytes of memory that belong to this process and to no file."""
-    return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
 
 
 if __name__ == "__main__":
