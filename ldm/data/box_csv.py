@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from tqdm import tqdm
 
+from ldm.data.crops import AREA
 from ldm.utils.errors import UserError
 
-# Of the picture, both ends included (arXiv 2211.13227, section 3): smaller shows too little, larger leaves no context.
-AREA = (0.02, 0.8)
 EDGES = ["XMin", "YMin", "XMax", "YMax"]
 FLAGS = {"group": "IsGroupOf", "depiction": "IsDepiction", "occluded": "IsOccluded"}  # 1 yes, 0 no, -1 unknown
 CLASSES = "class-descriptions-boxable.csv"  # lists every label and its name

@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 
 Box = tuple[int, int, int, int]
+AREA = (0.02, 0.8)  # of the picture, both ends included: a smaller box shows too little, a larger one leaves no context
 
 
 def padded_box(box: Box, pad: int, width: int, height: int) -> Box:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ldm.data.box_csv import AREA
+from ldm.data.crops import AREA
 from ldm.data.images import SUFFIXES
 from ldm.utils.errors import UserError
 
