@@ -4,11 +4,12 @@ and attributes."""
 import csv
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 from PIL import Image
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from ldm.data.box_index import index_file
 from ldm.data.open_images_csv import build_index, open_source
 from ldm.data.toyworld_render import CLASSES, Scene, render_scene, scene_id
 from ldm.utils.errors import UserError
+from ldm.utils.files import replacing
 
 COLUMNS = (
     "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
@@ -57,12 +59,12 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int = 64, w
             scenes = list(tqdm(pool.imap(draw, range(count), chunksize=50), split, total=count, unit=" scenes"))
         partial_pictures.rename(pictures)
         boxes = (_box_rows(scene, size) for scene in scenes)
-        with _replacing(root / "annotations" / f"{prefix}-annotations-bbox.csv") as file:
+        with _text_file(root / "annotations" / f"{prefix}-annotations-bbox.csv") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row for rows in boxes for row in rows)])
-        with _replacing(root / "annotations" / "class-descriptions-boxable.csv") as file:
+        with _text_file(root / "annotations" / "class-descriptions-boxable.csv") as file:
             csv.writer(file, lineterminator="\n").writerows([_label(name), name.capitalize()] for name in CLASSES)
         build_index(open_source(root, split))
-        with _replacing(record) as file:
+        with _text_file(record) as file:
             file.writelines(json.dumps(line) + "\n" for line in [settings, *scenes])
     except OSError as error:
         raise UserError(f"{root}: cannot write there ({error.strerror})") from error
@@ -117,17 +119,7 @@ def _box_rows(scene: dict, size: int) -> Iterator[list]:
         yield [scene["image_id"], "toyworld", _label(thing["class"]), 1, x0, x1, y0, y1, 0, 0, 0, 0, 0]
 
 
-class _replacing:
-    """A text file that appears under its name when it is complete, and not at all after an error."""
-
-    def __init__(self, path: Path):
-        self.path, self.partial = path, path.with_name(f".{path.name}.partial")
-
-    def __enter__(self):
-        self.file = open(self.partial, "w", newline="")
-        return self.file
-
-    def __exit__(self, kind, error, trace):
-        self.file.close()
-        if kind is None:
-            os.replace(self.partial, self.path)
+@contextmanager
+def _text_file(path: Path) -> Iterator[TextIO]:
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        yield file
