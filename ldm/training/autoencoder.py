@@ -81,7 +81,7 @@ class AutoencoderTraining(Training):
         values = {"val/psnr": (-10 * mse.log10()).mean(), "val/latent_std": z.float().std()}
         if self.perceptual is not None:
             values["val/lpips"] = self.perceptual(reconstruction, image).mean()
-        self.log_dict(values, prog_bar=True, batch_size=len(image), sync_dist=True)
+        self.log_dict(values, batch_size=len(image), sync_dist=True)
 
     def pictures(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"image": batch["image"], "reconstruction": self.round_trip(batch["image"])[1]}

@@ -89,5 +89,5 @@ class Training(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def report(self, **values: Tensor) -> None:
-        """Log scalars of this step to the files and the progress bar."""
-        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, prog_bar=True)
+        """Log scalars of this step as `train/<name>`."""
+        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()})

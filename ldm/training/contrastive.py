@@ -56,4 +56,4 @@ class ContrastiveTraining(Training):
         """The share of pictures whose nearest caption in the batch is a right one."""
         logits, target = self.logits(batch)
         right = target.gather(1, logits.argmax(1, keepdim=True)) > 0
-        self.log("val/retrieval", right.float().mean(), prog_bar=True, batch_size=len(target), sync_dist=True)
+        self.log("val/retrieval", right.float().mean(), batch_size=len(target), sync_dist=True)

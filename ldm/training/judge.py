@@ -38,4 +38,4 @@ class JudgeTraining(Training):
         }
         right["all"] = torch.stack(list(right.values())).all(0)
         shares = {f"val/{name}": answers.float().mean() for name, answers in right.items()}
-        self.log_dict(shares, prog_bar=True, batch_size=len(batch["box"]), sync_dist=True)
+        self.log_dict(shares, batch_size=len(batch["box"]), sync_dist=True)

@@ -116,7 +116,7 @@ class LatentDiffusionTraining(Training):
 
     def on_validation_epoch_end(self) -> None:
         losses, counts = self.trainer.strategy.reduce(self.sums, reduce_op="sum").cpu()
-        self.log("val/loss", losses.sum() / counts.sum(), prog_bar=True)
+        self.log("val/loss", losses.sum() / counts.sum())
         width = self.model.schedule.num_timesteps // BINS
         self.log_dict({f"val/loss_t{width * k:03d}": losses[k] / counts[k] for k in range(BINS) if counts[k]})
 
