@@ -1,7 +1,6 @@
 """Self-supervised training to paint an exemplar into the hole of an image (Paint by Example, 2211.13227)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.models.latent_diffusion import LatentDiffusion
@@ -56,11 +55,10 @@ class ExemplarTraining(LatentDiffusionTraining):
         if "z" in batch:
             return {}
         image = batch["image"]
-        exemplar = clip_denormalise(batch["exemplar"]) * 2 - 1
         return {
             "image": image,
-            "hole": image * (1 - batch["mask"]),
-            "exemplar": F.interpolate(exemplar, image.shape[-2:], mode="bilinear").clamp(-1, 1),
+            "masked image": image * (1 - batch["mask"]),
+            "exemplar": (clip_denormalise(batch["exemplar"]) * 2 - 1).clamp(-1, 1),
             "sample": self.sample(batch),
         }
 
