@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldm.utils.cli import Parser, run
 
-PREVIEW = "python scripts/preview.py --base configs/v1.yaml data.params.train.params.root={root}"
+PREVIEW = "python scripts/preview.py --base configs/v1.yaml dataset={root}"
 SHOWN = 5  # pictures that cannot be read and are named one by one
 
 
