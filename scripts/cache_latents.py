@@ -24,12 +24,16 @@ def main() -> None:
         if (value := getattr(options, name)) < 1:
             raise UserError(f"--{name} {value}: expected a positive number")
 
+    from omegaconf import OmegaConf
+
     from ldm.config import load_config
     from ldm.training.latent_cache import write_cache
 
     config = load_config(*files, overrides=overrides)
-    folder = Path(config.data.params.train.params.folder)
-    write_cache(config, folder, options.epochs, options.shard, (int(k), int(n)))
+    folder = OmegaConf.select(config, "data.params.train.params.folder")
+    if folder is None or config.get("source") is None:
+        raise UserError(f"--base {' '.join(files)}: no `source` to read or no data.params.train.params.folder to fill")
+    write_cache(config, Path(folder), options.epochs, options.shard, (int(k), int(n)))
 
 
 if __name__ == "__main__":

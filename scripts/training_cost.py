@@ -31,10 +31,10 @@ def main() -> None:
     from ldm.training.cost import step_cost
 
     config = load_config(*files, overrides=overrides)
-    mixed = "mixed" in str(config.trainer.get("precision", "32-true"))
-    n = config.data.params.get("batch_per_device") or config.data.params.batch_size
     if "training" not in config:
         raise UserError(f"--base {' '.join(files)}: no training in it, so nothing to count")
+    mixed = "mixed" in str(config.trainer.get("precision", "32-true"))
+    n = config.data.params.get("batch_per_device") or config.data.params.batch_size
     training = build_empty(config.training)
     kept = budget(training, Averages(config.ema)).memory
     trained = sum(p.numel() for p in training.parameters() if p.requires_grad)
