@@ -136,10 +136,8 @@ class DataModule(pl.LightningDataModule):
         trainer = self.trainer
         # A resumed run has Lightning's count of batches from its checkpoint, which other devices may have shared
         # otherwise: when gradients are due is told from it.
-        progress, done = (
-            trainer.fit_loop.epoch_loop.batch_progress,
-            trainer.global_step * trainer.accumulate_grad_batches,
-        )
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        done = trainer.global_step * trainer.accumulate_grad_batches
         for counts in (progress.current, progress.total):
             counts.ready = counts.started = counts.processed = counts.completed = done
         steps = trainer.global_step, trainer.max_steps
