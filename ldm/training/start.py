@@ -1,5 +1,6 @@
 """The weights that a training begins with: drawn, published, or those of the run that it goes on with."""
 
+import os
 from itertools import chain
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from omegaconf import DictConfig
 
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.keymaps import tally
-from ldm.checkpoints.load import fill_roots
+from ldm.checkpoints.load import fill_roots, read_files, take
 from ldm.checkpoints.warm_start import warm_start
 from ldm.config import ROOT, build
 from ldm.training.average import written_names
@@ -34,8 +35,7 @@ def start(config: DictConfig, last: Path | None = None) -> pl.LightningModule:
     if last is None and pretrained is None:
         if clip is not None:
             raise UserError(f"clip {clip}: of use with pretrained_model only")
-        pl.seed_everything(config.seed, verbose=False)  # initial weights only: every later draw has its own generator
-        training = build(config.training)
+        training = drawn(config)
         if hasattr(training, "model") and not frozen:
             raise UserError(
                 "this training needs weights to start from: --pretrained_model FILE, or `frozen` in the config"
@@ -50,11 +50,32 @@ def start(config: DictConfig, last: Path | None = None) -> pl.LightningModule:
         if frozen:
             fill_roots(training.model, FROZEN, frozen)
         restore(training, last)
-    elif not hasattr(training, "model"):
-        raise UserError(f"pretrained_model {pretrained}: {type(training).__name__} trains its network from the start")
-    else:
+    elif hasattr(training, "model"):
         warm_start(training.model, [ROOT / file for file in (pretrained, *(frozen or ()))], clip, config.seed)
+    else:
+        training = drawn(config)  # what a file has not, such as a discriminator, stays as it is
+        fill_written(training, ROOT / pretrained)
     return training
+
+
+def drawn(config: DictConfig) -> pl.LightningModule:
+    """The training with random weights, a function of the seed; every later draw has a generator of its own."""
+    pl.seed_everything(config.seed, verbose=False)
+    return build(config.training)
+
+
+def fill_written(training: pl.LightningModule, file: Path) -> None:
+    """Take the weights that a training writes from a file that may hold more, as `sd-v1-4.ckpt` an autoencoder.
+
+    Raises:
+        UserError: the file does not hold all of them.
+    """
+    tensors, source = read_files([file])
+    shapes = {name: tensor.shape for name, tensor in training.weights().items()}
+    root = os.path.commonprefix(list(shapes)).rpartition(".")[0]
+    values = take(shapes, tensors, source, within=f"{root}." if root else "")
+    names = written_names(training)
+    training.load_state_dict({n: values[names[n]] for n in names}, strict=False, assign=True)
 
 
 def restore(training: pl.LightningModule, last: Path) -> None:

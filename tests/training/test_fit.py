@@ -209,11 +209,28 @@ def test_a_trained_model_is_trained_on(toyworld, frozen, tmp_path):
         assert torch.equal(tuned[name], tensor + 1 if name in rest else tensor), name
 
 
+def test_an_autoencoder_goes_on_from_its_own_file_and_from_a_whole_models(toyworld, frozen, tmp_path):
+    config = autoencoder_config(toyworld, 1)
+    own = load_file(frozen[0])
+    rest = "first_stage_model."
+    save_file(
+        {n.replace("autoencoder.", rest): t for n, t in own.items()} | {"model.x": torch.ones(1)}, tmp_path / "sd"
+    )
+    for file in (frozen[0], tmp_path / "sd"):
+        config.pretrained_model = str(file)
+        found = start(config).weights()
+        assert found.keys() == own.keys() and all(torch.equal(found[name], own[name].float()) for name in own)
+    save_file({name: own[name] for name in list(own)[1:]}, tmp_path / "less")
+    config.pretrained_model = str(tmp_path / "less")
+    with pytest.raises(UserError, match="less: does not fit the model: 1 missing"):
+        start(config)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"clip": "{}/there"}, "clip .*/there: of use with pretrained_model only"),
-        ({"pretrained_model": "{}/there"}, "pretrained_model .*/there: AutoencoderTraining trains its network from"),
+        ({"pretrained_model": "{}/there"}, "checkpoint .*/there: the file is empty"),
         ({"pretrained_model": "{}/absent"}, "pretrained_model .*/absent: no such file"),
         ({"frozen": ["{}/absent"]}, "frozen .*/absent: no such file"),
         ({"weights": "fp16"}, "weights fp16: expected one of float32, float16, bfloat16"),
