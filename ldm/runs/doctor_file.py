@@ -19,6 +19,7 @@ from ldm.checkpoints.keymaps import (
     own,
     tally,
 )
+from ldm.checkpoints.legacy import MAGIC
 from ldm.checkpoints.load import build_empty
 from ldm.checkpoints.manifest import read_manifest
 from ldm.config import load_config
@@ -82,7 +83,9 @@ class Known:
 def container(path: Path, tensors: Mapping[str, Tensor]) -> Finding:
     """The kind of a file that could be read, its size, and the types of its tensors."""
     with open(path, "rb") as file:
-        kind = "torch zip" if file.read(2) == b"PK" else "safetensors"
+        head = file.read(len(MAGIC))
+    kinds = {b"PK": "torch zip", MAGIC: "torch, from before 1.6"}
+    kind = next((kind for start, kind in kinds.items() if head.startswith(start)), "safetensors")
     types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     numbers = sum(tensor.numel() for tensor in tensors.values())
     held = " and ".join(f"{count} {dtype}" for dtype, count in types.most_common())

@@ -11,7 +11,7 @@ from ldm.checkpoints.surgery import expand_in_channels
 from ldm.config import ROOT
 from ldm.data.toyworld_render import render_scene
 from ldm.runs import doctor
-from ldm.runs.doctor_file import FIRST_CONV, INPAINTING, PUBLISHED, known_models, nearest
+from ldm.runs.doctor_file import FIRST_CONV, INPAINTING, PUBLISHED, container, known_models, nearest
 from ldm.runs.doctor_model import HOLE, KEEP
 from ldm.runs.doctor_report import Finding, render, verdict
 from ldm.runs.doctor_weights import MASK_FIRST, MASK_LAST, averages, damage, is_untrained, order_by_weights
@@ -113,6 +113,15 @@ def test_our_own_parts_are_known(known, file, title, absent):
     found, finding = nearest(read_tensors(ROOT / f"pretrained_models/toyworld/{file}.safetensors"), known)
     assert (found.title, finding.status) == (title, "ok")
     assert ("not in it: " + absent in finding.text) if absent else ("not in it" not in finding.text)
+
+
+@pytest.mark.parametrize(("zipped", "kind"), [(True, "torch zip"), (False, "torch, from before 1.6")])
+def test_the_kind_of_a_file(tmp_path, zipped, kind):
+    torch.save({"a": torch.ones(2, 3)}, tmp_path / "a.ckpt", _use_new_zipfile_serialization=zipped)
+    text = container(tmp_path / "a.ckpt", read_tensors(tmp_path / "a.ckpt")).text
+    assert text.startswith(f"a.ckpt: {kind}, ") and "1 float32 tensors" in text
+    save_tensors(tmp_path / "a.safetensors", {"a": torch.ones(2, 3)})
+    assert container(tmp_path / "a.safetensors", {}).text.startswith("a.safetensors: safetensors, ")
 
 
 def test_what_is_of_nobody_known(known):
