@@ -8,7 +8,6 @@ One pass over the CSV, block by block; no picture is opened. The layout is that 
 """
 
 import csv
-import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ldm.data.box_csv import CLASSES, KEPT, Choice, Report, judge, read_blocks
 from ldm.data.box_index import BoxIndex, index_file, split_folders, write_index
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
+from ldm.utils.nearest import nearest
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ def _labels(root: Path, classes: Sequence[str]) -> frozenset[str] | None:
     known = {text.lower(): text for text in (*label.values(), *label)}
     for name in classes:
         if name.lower() not in known:
-            near = known[difflib.get_close_matches(name.lower(), known, 1, cutoff=0)[0]]
-            raise UserError(f"class {name!r} is not in {file}; the nearest there is {near!r}")
+            raise UserError(f"class {name!r} is not in {file}; {nearest(name, known.values())}")
     found = (known[name.lower()] for name in classes)
     return frozenset(label.get(text, text) for text in found)
 

@@ -9,11 +9,13 @@ ALIKE, FEW = 0.6, 12  # from this likeness on a word is taken for a misspelling;
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The end of an error line on an unknown word: the choice most like it, or all of a few where none is alike.
 
-    A dotted choice is compared by its last part as well: `max_step` is near `trainer.max_steps`.
+    Case does not count. A dotted choice is compared by its last part as well: `max_step` is near `trainer.max_steps`.
     """
     choices = sorted(choices, key=len)
     likeness = {
-        choice: max(SequenceMatcher(None, word, part).ratio() for part in (choice, choice.rpartition(".")[2]))
+        choice: max(
+            SequenceMatcher(None, word.lower(), part.lower()).ratio() for part in (choice, choice.rpartition(".")[2])
+        )
         for choice in choices
     }
     best = max(choices, key=likeness.get, default="")

@@ -107,7 +107,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(root, call):
     for flags, message in (
         (["--root", root / "no"], f"{root}/no/annotations: expected files *-annotations-bbox.csv, found none"),
         (["--root", root, "--split", "train", "dev"], "expected one file *dev-annotations-bbox.csv, found none"),
-        (["--root", root, "--classes", "Dgo"], "class 'Dgo' is not in .*; the nearest there is 'Dog'"),
+        (["--root", root, "--classes", "Dgo"], "class 'Dgo' is not in .*; did you mean Dog?"),
         (["--root", root, "--exclude", "inside"], "argument --exclude: invalid choice: 'inside'"),
     ):
         code, out, err = call(*flags)
