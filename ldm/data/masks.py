@@ -27,7 +27,7 @@ def bounds(mask: np.ndarray) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def bezier_mask(box: Box, extended: Box, width: int, height: int, rng: Random, jitter: int = 5) -> np.ndarray:
+def bezier_mask(box: Box, extended: Box, width: int, height: int, rng: Random, jitter: int) -> np.ndarray:
     """(height, width) uint8: 255 within the polygon of `bezier_outline`."""
     mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).polygon(bezier_outline(box, extended, rng, jitter), fill=255)

@@ -9,6 +9,7 @@ from ldm.data.augmentation import augment
 from ldm.data.crops import cut, padded_box
 from ldm.data.images import Epochs, read_picture
 from ldm.data.recipe import exemplar_tensor
+from ldm.data.toyworld_cross import PADDING
 from ldm.data.toyworld_files import image_folder, read_scenes
 from ldm.utils.clip import clip_normalise
 
@@ -21,14 +22,13 @@ class ToyCaptions(Epochs, Dataset):
 
     Args:
         root, split: what `scripts/make_toyworld.py` wrote.
-        pad: how far a crop reaches beyond the thing's box, in pixels of the scene.
         scenes: share of whole scenes, 0..1.
     """
 
-    def __init__(self, root: str, split: str, image_size: int, seed: int = 0, pad: int = 2, scenes: float = 0.25):
+    def __init__(self, root: str, split: str, image_size: int, seed: int = 0, scenes: float = 0.25):
         super().__init__(seed)
         self.folder, self.scenes = image_folder(root, split), read_scenes(root, split)
-        self.image_size, self.pad, self.share = image_size, pad, scenes
+        self.image_size, self.share = image_size, scenes
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -40,6 +40,6 @@ class ToyCaptions(Epochs, Dataset):
             pixels, caption = exemplar_tensor(picture, self.image_size), scene["caption"]
         else:
             thing = rng.choice(scene["objects"])
-            crop = cut(picture, padded_box(thing["box"], self.pad, picture.shape[1], picture.shape[0]))
+            crop = cut(picture, padded_box(thing["box"], PADDING, picture.shape[1], picture.shape[0]))
             pixels, caption = augment(exemplar_tensor(crop, self.image_size), rng), thing["caption"]
         return {"pixels": clip_normalise(pixels), "caption": caption}

@@ -14,7 +14,7 @@ from ldm.data.masks import box_mask
 from ldm.data.toyworld_judge import labels
 from ldm.data.toyworld_render import render_scene, scene_id
 
-PADDING = 2  # pixels of surroundings around the hole's thing and the exemplar's
+PADDING = 2  # pixels of surroundings that the hole, an exemplar and a captioned crop have around their thing
 
 
 class CrossExemplars(Dataset):
