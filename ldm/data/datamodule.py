@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from ldm.data.images import Epochs
 from ldm.utils.errors import UserError
@@ -84,6 +84,7 @@ class DataModule(pl.LightningDataModule):
 
     Args:
         train, validation: data sets, already built; without `validation` there is no validation.
+        validation_items: validate on the first so many only.
         batch_size: items of one optimizer step, over all devices.
         batch_per_device: the most that one device holds at once; more than that is accumulated. None: no limit.
         num_workers: loading processes a loader; the items do not depend on it.
@@ -98,6 +99,7 @@ class DataModule(pl.LightningDataModule):
         batch_size: int,
         batch_per_device: int | None = None,
         validation: Dataset | None = None,
+        validation_items: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ):
@@ -106,6 +108,8 @@ class DataModule(pl.LightningDataModule):
             raise UserError(f"batch_size {batch_size}: expected 1 to {len(train)}, the items of the training data")
         if batch_per_device is not None and batch_per_device < 1:
             raise UserError(f"batch_per_device {batch_per_device}: expected a positive number, or null for no limit")
+        if validation is not None and validation_items is not None:
+            validation = Subset(validation, range(min(validation_items, len(validation))))
         self.train, self.validation = train, validation
         self.batch_size, self.batch_per_device = batch_size, batch_per_device
         self.num_workers, self.seed = num_workers, seed

@@ -41,6 +41,7 @@ class Training(pl.LightningModule):
         super().__init__()
         self.optimisation = optimisation
         self.seed = optimisation.seed
+        self._parts: list[dict[str, Tensor]] = []  # what is reported of a step's batch that is accumulated in parts
 
     def weights(self) -> dict[str, Tensor]:
         """What `weights.safetensors` holds, under the names that `ldm.load` reads."""
@@ -81,13 +82,29 @@ class Training(pl.LightningModule):
     def configure_optimizers(self):
         chosen, trained = self.optimisation, [p for p in self.parameters() if p.requires_grad]
         groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": chosen.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+            {"params": [p for p in trained if not is_vector(p)], "weight_decay": chosen.weight_decay},
+            {"params": [p for p in trained if is_vector(p)], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=chosen.learning_rate, betas=tuple(chosen.betas))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """A run that is prolonged goes on at the rate of its new length, not at the one that its checkpoint holds."""
+        for group in self.optimizers().param_groups:
+            group["lr"] = self.optimisation.learning_rate * self.rate(self.global_step)
+
     def report(self, **values: Tensor) -> None:
-        """Log scalars of this step as `train/<name>`."""
-        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()})
+        """Log scalars of this step to the files: means over the whole batch of the step, as all processes see it."""
+        self._parts.append({name: value.detach() for name, value in values.items()})
+        if len(self._parts) < self.trainer.accumulate_grad_batches:
+            return
+        means = {f"train/{name}": torch.stack([part[name] for part in self._parts]).mean() for name in values}
+        self._parts.clear()
+        is_logged = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # else the others need not be asked
+        self.log_dict(means, sync_dist=is_logged)
+
+
+def is_vector(parameter: Tensor) -> bool:
+    """Biases, scales of norms and the like, of whatever shape: one axis is longer than 1 at most."""
+    return parameter.squeeze().ndim < 2

@@ -54,7 +54,8 @@ def check_disk(logdir: Path, needs: Budget, best: bool) -> None:
         UserError: the disk of `logdir`, a folder that exists, has not enough room.
     """
     free = shutil.disk_usage(logdir).free
-    there = sum(file.stat().st_size for file in (logdir / "checkpoints").rglob("*") if file.is_file())
+    kept = [file for file in (logdir / "checkpoints").rglob("*") if file.is_file() and file.suffix != ".tmp"]
+    there = sum(file.stat().st_size for file in kept)
     needed = 2 * needs.checkpoint + needs.weights * (1 + best) - there
     if free < needed:
         raise UserError(

@@ -40,6 +40,7 @@ class ExemplarTraining(LatentDiffusionTraining):
     def latents(self, batch: dict, noise: Tensor) -> tuple[Tensor, Tensor]:
         if "z" in batch:  # from the latent cache
             return batch["z"].float(), batch["concat"].float()
+        self.check_size(batch["image"])
         return encode_pictures(self.model, batch, noise)
 
     def context(self, batch: dict, drop: Tensor) -> Tensor:

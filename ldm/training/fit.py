@@ -141,6 +141,8 @@ def check_writable(logdir: Path) -> None:
         probe = logdir / f".{os.getpid()}.tmp"
         probe.touch()
         probe.unlink()
+        for leftover in logdir.rglob(".*.tmp"):  # of a process that was killed as it wrote
+            leftover.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--logdir {logdir}: cannot write there ({error.strerror})") from error
 

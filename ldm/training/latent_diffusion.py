@@ -53,7 +53,6 @@ class LatentDiffusionTraining(Training):
         self.model = model
         self.min_snr_gamma, self.uncond_probability = min_snr_gamma, uncond_probability
         self.panel_steps, self.panel_guidance = panel_steps, panel_guidance
-        self.register_buffer("alphas_cumprod", model.schedule.alphas_cumprod.float(), persistent=False)
         model.autoencoder.requires_grad_(False)
         if model.conditioner is not None:
             model.conditioner.encoder.requires_grad_(False)
@@ -68,8 +67,16 @@ class LatentDiffusionTraining(Training):
 
         noise (B, posteriors, c, h, w) samples the posteriors.
         """
+        self.check_size(batch["image"])
         with torch.no_grad():
             return self.model.encode(batch["image"], noise[:, 0]), None
+
+    def check_size(self, image: Tensor) -> None:
+        if image.shape[-2:] != (side := self.model.image_size,) * 2:
+            found = "x".join(map(str, image.shape[-2:]))
+            raise UserError(
+                f"the data's pictures are {found} pixels, model.params.image_size is {side}: set both alike"
+            )
 
     def context(self, batch: dict, drop: Tensor) -> Tensor | None:
         """The tokens that the UNet attends to, (B, L, C); without the condition where `drop` (B,) is true."""
@@ -78,14 +85,18 @@ class LatentDiffusionTraining(Training):
     def loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
         """(B,) mean squared errors at the timesteps t (B,)."""
         eps, *posteriors = noise.randn(1 + self.posteriors, *self.latent_shape).to(self.device).unbind(1)
+        alpha_cumprod = self.alpha_cumprod(t).view(-1, 1, 1, 1)
         t, drop = t.to(self.device), drop.to(self.device)
         z, concat = self.latents(batch, torch.stack(posteriors, 1))
-        alpha_cumprod = self.alphas_cumprod[t].view(-1, 1, 1, 1)
         x = q_sample(z, eps, alpha_cumprod)
         x = x if concat is None else torch.cat([x, concat], dim=1)
         prediction = self.model.unet(x, t, self.context(batch, drop)).float()
         target = diffusion_target(self.model.prediction, z, eps, alpha_cumprod)
         return (prediction - target).square().mean((1, 2, 3))
+
+    def alpha_cumprod(self, t: Tensor) -> Tensor:
+        """alphas_cumprod at t (B,) on the CPU: float32 on the device, whatever precision the networks have."""
+        return self.model.schedule.alphas_cumprod[t].float().to(self.device)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -97,7 +108,7 @@ class LatentDiffusionTraining(Training):
         t, drop = noise.randint(self.model.schedule.num_timesteps), noise.rand() < self.uncond_probability
         loss = self.loss(batch, t, drop, noise)
         if self.min_snr_gamma is not None:
-            loss = loss * min_snr_weight(self.alphas_cumprod[t], self.min_snr_gamma, self.model.prediction)
+            loss = loss * min_snr_weight(self.alpha_cumprod(t), self.min_snr_gamma, self.model.prediction)
         self.report(loss=loss.mean())
         return loss.mean()
 

@@ -2,6 +2,7 @@
 
 import math
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -33,6 +34,11 @@ class StepLosses:
         means = torch.stack(self.parts).float().view(self.count, -1).mean(1)
         self.parts, self.count = [], 0
         return means
+
+
+def loss_of(outputs: dict, trainer: pl.Trainer) -> Tensor:
+    """The loss that a `training_step` returned; Lightning divides it by the number of parts of an accumulated batch."""
+    return outputs["loss"] * trainer.accumulate_grad_batches
 
 
 class Smoothed:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
-from ldm.training.losses import Smoothed, StepLosses
+from ldm.training.losses import Smoothed, StepLosses, loss_of
 
 LINE_EVERY = 60  # seconds, where there is no terminal to draw a bar on
 
@@ -63,7 +63,7 @@ class Progress(ProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, outputs: dict, *_) -> None:
         step = trainer.global_step
-        if self.losses.add(step, outputs["loss"]):
+        if self.losses.add(step, loss_of(outputs, trainer)):
             self.bar.update(step - self.bar.n)
             if trainer.should_stop or (trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0):
                 self._look(trainer, training)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from ldm.utils.errors import UserError
 
 # Everything else of `trainer` is about the machine, the length of the run or what it reports.
-TRAINER = ("trainer.gradient_clip_*", "trainer.limit_train_batches", "trainer.overfit_batches")
+TRAINER = ("trainer.gradient_clip_*", "trainer.overfit_batches")
 FREE = (
     "trainer.*",
     "data.params.num_workers",

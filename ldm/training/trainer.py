@@ -20,6 +20,8 @@ INSTEAD = {  # key of Lightning's -> key of ours
     "min_steps": "trainer.max_steps",
     "val_check_interval": "validate_every",
     "check_val_every_n_epoch": "validate_every",
+    "limit_train_batches": "trainer.max_steps",
+    "max_time": "trainer.max_steps",
     "default_root_dir": "--logdir",
     "logger": "wandb",
     "enable_checkpointing": "save_every",

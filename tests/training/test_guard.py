@@ -49,6 +49,21 @@ def test_a_diverging_loss_stops(tmp_path):
     assert 200 < step < 230 and f"at step {step}, it was 0.1;" in message and "diverges" in message
 
 
+def test_a_loss_that_diverges_within_the_warm_up_is_noticed_at_its_end(tmp_path):
+    rise = {step: min(1.6**step, 1e6) for step in range(1, 200)}
+    with pytest.raises(UserError, match="the loss diverges: .* at step 100, it began with 110"):
+        fit(Line(losses=rise), [Guard(tmp_path)], tmp_path, steps=200)
+
+
+def test_how_a_batch_is_accumulated_does_not_change_what_is_watched(tmp_path):
+    seen = []
+    for accumulate in (1, 4):
+        guard = Guard(tmp_path)
+        fit(Line(lr=0.0), [guard], tmp_path, steps=120, accumulate=accumulate)
+        seen.append(guard.lowest)
+    assert seen[0] == pytest.approx(0.25) and seen[1] == pytest.approx(0.25)
+
+
 def test_a_rise_near_zero_and_one_below_the_beginning_are_no_divergence(tmp_path):
     losses = {step: 1.0 if step <= WARM_UP else 1e-5 if step <= 900 else 0.9 for step in range(1, 1001)}
     fit(Line(losses), [Guard(tmp_path / "last")], tmp_path, steps=1000, validation=0, log_every_n_steps=50)
@@ -142,7 +157,7 @@ def test_no_step_waits_for_the_device(tmp_path, monkeypatch):
             torch.Tensor, name, lambda self, *a, original=original: (read.append(1), original(self, *a))[1]
         )
     guard = Guard(tmp_path)
-    trainer = type("T", (), {"global_step": 0, "log_every_n_steps": 50})()
+    trainer = type("T", (), {"global_step": 0, "log_every_n_steps": 50, "accumulate_grad_batches": 2})()
     guard.on_train_start(trainer)
     for step in range(1, 50):
         trainer.global_step = step

@@ -36,7 +36,8 @@ def attach(training, accumulate=1, loaded_at_once=4, world_size=1, rank=0, step=
     training.log_dict = lambda values, **_: training.logged.update(values)
     training.log = lambda name, value, **_: training.logged.update({name: value})
     training.trainer = SimpleNamespace(
-        accumulate_grad_batches=accumulate, datamodule=data, world_size=world_size, global_rank=rank, global_step=step,
+        accumulate_grad_batches=accumulate, datamodule=data, log_every_n_steps=1,
+        world_size=world_size, global_rank=rank, global_step=step,
         strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
     )  # fmt: skip
     return training
@@ -82,13 +83,26 @@ def test_a_step_is_the_mean_of_its_samples_losses():
     noise = training.draws(0, 4)
     t, drop = noise.randint(1000), noise.rand() < 0.4
     losses = training.loss(batch, t, drop, noise)
-    expected = (losses * min_snr_weight(training.alphas_cumprod[t], 5.0, "eps")).mean()
+    expected = (losses * min_snr_weight(training.alpha_cumprod(t), 5.0, "eps")).mean()
     torch.testing.assert_close(training.training_step(batch, 0), expected)
-    alone = []
-    for k in range(4):  # each as one of four micro-batches
-        attach(training, accumulate=4, loaded_at_once=1)
-        alone.append(training.training_step(rows(batch, slice(k, k + 1)), k))
+    torch.testing.assert_close(training.logged["train/loss"], expected.detach())
+    attach(training, accumulate=4, loaded_at_once=1)
+    alone = [training.training_step(rows(batch, slice(k, k + 1)), k) for k in range(4)]
     torch.testing.assert_close(torch.stack(alone).mean(), expected)
+    torch.testing.assert_close(training.logged, {"train/loss": expected.detach()})  # of the whole batch, once
+
+
+def test_low_precision_networks_leave_the_noise_levels_alone():
+    training = exemplar_training().to(torch.bfloat16)
+    t = torch.tensor([0, 1, 500])
+    assert torch.equal(training.alpha_cumprod(t), training.model.schedule.alphas_cumprod[t].float())
+
+
+def test_pictures_of_another_size_than_the_models_are_refused():
+    training, batch = exemplar_training(), pictures(2)
+    batch["image"] = batch["image"][..., :32]
+    with pytest.raises(UserError, match="the data's pictures are 64x32 pixels, model.params.image_size is 64"):
+        training.training_step(batch, 0)
 
 
 def test_a_dropped_exemplar_is_replaced_for_its_sample_alone():
@@ -108,7 +122,7 @@ def test_the_loss_compares_with_what_the_model_predicts(prediction):
     loss = training.loss(batch, t, drop, training.draws(0, 2))
 
     eps, *posteriors = training.draws(0, 2).randn(3, 4, 16, 16).unbind(1)
-    a = training.alphas_cumprod[t].view(-1, 1, 1, 1)
+    a = training.alpha_cumprod(t).view(-1, 1, 1, 1)
     z = training.model.encode(batch["image"], posteriors[0])
     torch.testing.assert_close(seen["x"][:, :4], a.sqrt() * z + (1 - a).sqrt() * eps)
     torch.testing.assert_close(
