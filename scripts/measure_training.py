@@ -3,7 +3,6 @@
 python scripts/measure_training.py --pretrained_model sd-v1-4.ckpt --clip FILE --size 256 --batch 1
 """
 
-import csv
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from ldm.data.toyworld_files import write_split
+    from ldm.utils.files import read_column
 
     with tempfile.TemporaryDirectory() as folder:
         write_split(Path(folder) / "data", "train", args.batch * args.steps, seed=0, size=args.size, workers=1)
@@ -53,9 +53,7 @@ def main() -> None:
         if code := process.wait():
             sys.exit(code)  # the script has said why
         seconds = time.perf_counter() - began
-        with open(next(Path(folder, "run", "csv").rglob("metrics.csv")), encoding="utf-8") as lines:
-            rates = [float(row["train/samples_per_second"]) for row in csv.DictReader(lines)
-                     if row.get("train/samples_per_second")]  # fmt: skip
+        rates = read_column(Path(folder, "run", "csv", "metrics.csv"), "train/samples_per_second")
     print(f"{args.base}, {args.size} px, batch {args.batch}, {args.steps} steps: {seconds:.0f} s in all, "
           f"peak anonymous memory {memory.peak / 2**30:.2f} GiB, "
           f"{args.batch / rates[-1]:.1f} s for the last step")  # fmt: skip

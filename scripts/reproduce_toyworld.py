@@ -3,7 +3,6 @@
 Repeating the command goes on where it stopped.
 """
 
-import csv
 import subprocess
 import sys
 import time
@@ -11,17 +10,11 @@ from pathlib import Path
 
 from ldm.utils.cli import Parser, run
 from ldm.utils.errors import UserError
+from ldm.utils.files import read_column
 
 SCRIPTS = Path(__file__).resolve().parent
-MINUTES = {
-    "data": 1,
-    "judge": 3,
-    "clip": 12,
-    "autoencoder": 24,
-    "cache": 4,
-    "exemplar": 40,
-    "measure": 1,
-}  # 2 CPU cores
+# on two idle CPU cores
+MINUTES = {"data": 1, "judge": 3, "clip": 12, "autoencoder": 25, "cache": 8, "exemplar": 40, "measure": 1}
 
 
 def main() -> None:
@@ -69,9 +62,10 @@ def main() -> None:
 
     parts = ",".join(str((folder(stage) / "weights.safetensors").resolve()) for stage in ("autoencoder", "clip"))
     latents = folder("exemplar") / "latents"
+    deviation = read_column(folder("autoencoder") / "csv" / "metrics.csv", "val/latent_std")[-1]
     changes = [
         f"frozen=[{parts}]",
-        f"model.params.scale_factor={1 / last_value(folder('autoencoder') / 'csv', 'val/latent_std'):.4f}",
+        f"model.params.scale_factor={1 / deviation:.4f}",
         f"source.params.root={args.data}",
         f"data.params.train.params.folder={latents}",
         f"data.params.validation.params.root={args.data}",
@@ -80,16 +74,6 @@ def main() -> None:
     train("exemplar", *changes)
     models = "--model", folder("exemplar") / "config.yaml", "--judge", folder("judge") / "config.yaml"
     do("measure", "measure_toyworld", *models, "--count", args.count, "--out", args.logs / "toyworld_measured")
-
-
-def last_value(folder: Path, column: str) -> float:
-    """The last entry of a column of the metrics that a training logged."""
-    for file in sorted(folder.rglob("metrics.csv"), reverse=True):
-        with open(file, encoding="utf-8") as lines:
-            values = [row[column] for row in csv.DictReader(lines) if row.get(column)]
-        if values:
-            return float(values[-1])
-    raise UserError(f"{folder}: no {column} in a metrics.csv there; the training was too short to validate")
 
 
 if __name__ == "__main__":

@@ -7,32 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ldm.checkpoints.io import save_tensors
-from ldm.config import ROOT, build
+from ldm.config import build
 from ldm.training.average import Averages
 from ldm.training.budget import budget, check_disk, describe
-from ldm.training.callbacks import Checkpoints, Seeded
-from ldm.training.checkpoint import WEIGHTS, whole
+from ldm.training.check import DTYPES, check
+from ldm.training.checkpoint_folder import WEIGHTS, whole
 from ldm.training.guard import Guard
 from ldm.training.loggers import make_loggers
 from ldm.training.panel import Panel
 from ldm.training.progress import Progress
 from ldm.training.resume import START, refuse_changes
+from ldm.training.saving import Checkpoints, Seeded
 from ldm.training.signals import Stopped
 from ldm.training.start import FROZEN, start
 from ldm.training.trainer import make_trainer
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
-from ldm.utils.nearest import nearest
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-KEYS = {
-    "seed", "ema", "weights", "wandb", "validate_every", "panel_every", "save_every", "monitor", "model", "frozen",
-    "pretrained_model", "clip", "training", "data", "dataset", "recipe", "source", "trainer", "checkpoint",
-}  # fmt: skip
 
 
 def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
@@ -97,37 +90,6 @@ def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
         save_tensors(weights, averages.weights(training, without), {"step": str(trainer.global_step)}, dtype)
         print(f"weights written to {weights}")
     return weights
-
-
-def check(config: DictConfig) -> None:
-    """Refuse what can be seen to be wrong before anything is built.
-
-    Raises:
-        UserError: an unknown key, a value that is none of the possible ones, a file that is not there.
-    """
-    for key in config:
-        if key not in KEYS:
-            raise UserError(f"{key}: unknown key at the top level of a training config; {nearest(key, KEYS)}")
-    for key in ("training", "data", "trainer"):
-        if config.get(key) is None:
-            raise UserError(f"{key}: missing, the config describes no training")
-    if (dtype := config.get("weights", "float32")) not in DTYPES:
-        raise UserError(f"weights {dtype}: expected one of {', '.join(DTYPES)}")
-    if (decay := config.get("ema")) is not None and not 0 <= decay < 1:
-        raise UserError(f"ema {decay}: expected a decay of at least 0 and below 1, or null")
-    for key in ("validate_every", "panel_every"):
-        if (steps := config.get(key)) is not None and not (isinstance(steps, int) and steps > 0):
-            raise UserError(f"{key} {steps}: expected a positive number of steps, or null")
-    if (minutes := config.get("save_every")) is not None and not (isinstance(minutes, int | float) and minutes >= 0):
-        raise UserError(f"save_every {minutes}: expected minutes, at least 0, or null")
-    monitor = config.get("monitor")
-    if monitor is not None and (set(monitor) != {"metric", "mode"} or monitor.mode not in ("min", "max")):
-        raise UserError(f"monitor {monitor}: expected {{metric: NAME, mode: min or max}}, or null")
-    for key in ("pretrained_model", "clip", "frozen"):
-        named = config.get(key) or []
-        for file in [named] if isinstance(named, str) else named:
-            if not (ROOT / file).is_file():
-                raise UserError(f"{key} {ROOT / file}: no such file")
 
 
 def check_writable(logdir: Path) -> None:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from ldm.training.losses import Smoothed, StepLosses, loss_of
+from ldm.training.step_losses import Smoothed, StepLosses, loss_of
 from ldm.utils.errors import UserError
 
 WARM_UP = 100  # steps until the smoothed loss is believed: it weighs about 50, and single losses differ by factors

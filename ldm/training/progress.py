@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
-from ldm.training.losses import Smoothed, StepLosses, loss_of
+from ldm.training.step_losses import Smoothed, StepLosses, loss_of
 
 LINE_EVERY = 60  # seconds, where there is no terminal to draw a bar on
 

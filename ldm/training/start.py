@@ -14,7 +14,7 @@ from ldm.checkpoints.load import fill_roots, read_files, take
 from ldm.checkpoints.warm_start import warm_start
 from ldm.config import ROOT, build
 from ldm.training.average import written_names
-from ldm.training.checkpoint import WEIGHTS, read_trainer
+from ldm.training.checkpoint_folder import WEIGHTS, read_trainer
 from ldm.utils.errors import UserError
 
 FROZEN = ("autoencoder.", "conditioner.encoder.")  # networks that the files under `frozen` hold

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from ldm.training.checkpoint import FolderIO
+from ldm.training.checkpoint_folder import FolderIO
 from ldm.utils.errors import UserError
 from ldm.utils.nearest import nearest
 

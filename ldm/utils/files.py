@@ -1,5 +1,6 @@
-"""Files that appear under their name only when they are complete."""
+"""Files that appear under their name only when they are complete, and tables."""
 
+import csv
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,3 +29,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # as a rule it is gone by now
             temporary.unlink()
+
+
+def read_column(file: str | Path, column: str) -> list[float]:
+    """The entries of a column of a CSV file, from the top, without the empty ones.
+
+    Raises:
+        UserError: there is no such file, or nothing in the column.
+    """
+    try:
+        with open(file, newline="", encoding="utf-8") as lines:
+            values = [float(row[column]) for row in csv.DictReader(lines) if row.get(column)]
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from error
+    if not values:
+        raise UserError(f"{file}: no column {column}, or nothing in it")
+    return values

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from ldm.checkpoints.load import load
 from ldm.config import ROOT, build, load_config
 from ldm.data.toyworld_files import write_split
-from ldm.training.checkpoint import TRAINER, WEIGHTS
+from ldm.training.checkpoint_folder import TRAINER, WEIGHTS
 from ldm.training.exemplar import one_token_dead_weights
 from ldm.training.fit import fit
 from ldm.training.latent_cache import write_cache

@@ -4,10 +4,10 @@ import pytest
 import pytorch_lightning as pl
 
 from ldm.training import progress
-from ldm.training.callbacks import Seeded
 from ldm.training.guard import Guard
 from ldm.training.loggers import CsvLogger
 from ldm.training.progress import Progress
+from ldm.training.saving import Seeded
 from tests.training.monitored import Items, Line, fit
 from tests.training.test_loggers import table
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from ldm.checkpoints.io import read_metadata
 from ldm.config import ROOT
-from ldm.training.callbacks import Checkpoints
-from ldm.training.checkpoint import TRAINER, WEIGHTS
+from ldm.training.checkpoint_folder import TRAINER, WEIGHTS
 from ldm.training.fit import fit
 from ldm.training.judge import JudgeTraining
+from ldm.training.saving import Checkpoints
 from ldm.training.signals import Signals
 from ldm.utils.errors import UserError
 from tests.processes import train_together

@@ -9,7 +9,7 @@ import torch
 from ldm.data.datamodule import DataModule
 from ldm.training.average import Averages
 from ldm.training.budget import Budget, budget, check_disk, describe
-from ldm.training.checkpoint import WEIGHTS
+from ldm.training.checkpoint_folder import WEIGHTS
 from ldm.training.fit import fit
 from ldm.training.start import start
 from ldm.training.trainer import check_devices, make_trainer

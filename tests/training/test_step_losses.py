@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ldm.training.losses import DECAY, Smoothed, StepLosses
+from ldm.training.step_losses import DECAY, Smoothed, StepLosses
 
 
 def test_losses_are_means_over_the_micro_batches_of_each_step():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ldm.checkpoints.io import read_metadata, read_tensors
-from ldm.training.checkpoint import TRAINER, WEIGHTS, FolderIO, whole
+from ldm.training.checkpoint_folder import TRAINER, WEIGHTS, FolderIO, whole
 from ldm.utils.errors import UserError
 
 

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from ldm.checkpoints.io import read_metadata, save_tensors
 from ldm.training.average import Averages
-from ldm.training.checkpoint import WEIGHTS
+from ldm.training.checkpoint_folder import WEIGHTS
 from ldm.training.guard import Guard
 from ldm.training.signals import Signals, Stopped
 from ldm.utils.errors import UserError
