@@ -1,6 +1,7 @@
 """The trainings that ship, at their real entry point, a few steps long on a few drawn scenes."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -252,6 +253,25 @@ def test_what_cannot_work_is_refused_before_the_training(toyworld, tmp_path, cha
     with pytest.raises(UserError, match=message):
         fit(config, tmp_path / "run")
     assert not list(tmp_path.glob("run/*"))
+
+
+def test_pictures_that_cannot_be_read_are_listed_in_the_run_folder(toyworld, frozen, tmp_path):
+    """Also when a loading process finds them; more of them than the set rate stop the run."""
+    shutil.copytree(toyworld, tmp_path / "world")
+    broken = sorted((tmp_path / "world" / "images" / "train_0").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:300])
+    config = exemplar_config(toyworld, frozen, tmp_path, steps=6)
+    config.data.params.train = config.source
+    config.data.params.train.params.root = str(tmp_path / "world")
+    config.data.params.num_workers = 1
+    fit(config, tmp_path / "run")
+    assert f"{broken}: cannot be read" in (tmp_path / "run" / "log.txt").read_text()
+    for file in broken.parent.iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"^5 of 5 pictures unreadable .limit max_unreadable = 0.01., the last one: [^\n]+$"
+    ):
+        fit(config, tmp_path / "other")
 
 
 def test_the_script_trains_on_two_devices(tmp_path):
