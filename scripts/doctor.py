@@ -25,8 +25,8 @@ def main() -> None:
     import torch
 
     from ldm.data.toyworld_render import render_scene
-    from ldm.runs.doctor import examine
-    from ldm.runs.doctor_report import render, verdict
+    from ldm.doctor.examine import examine
+    from ldm.doctor.report import render, verdict
     from ldm.utils.device import choose_device
 
     def pictures(side: int) -> torch.Tensor:

@@ -12,10 +12,10 @@ from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.load import build_empty
 from ldm.checkpoints.surgery import first_conv
 from ldm.config import load_config
-from ldm.runs.doctor_file import INPAINTING, Known, container, known_models, nearest
-from ldm.runs.doctor_model import BLIND, HOLE, KEEP, MARGIN, Trial
-from ldm.runs.doctor_report import Finding
-from ldm.runs.doctor_weights import MASK_FIRST, MASK_LAST, averages, damage, is_untrained, order_by_weights
+from ldm.doctor.file import INPAINTING, Known, container, known_models, nearest_model
+from ldm.doctor.networks import BLIND, HOLE, KEEP, MARGIN, Trial
+from ldm.doctor.report import Finding
+from ldm.doctor.weights import MASK_FIRST, MASK_LAST, averages, damage, is_untrained, order_by_weights
 from ldm.utils.errors import UserError
 
 SIDE = 256  # pixels of the pictures that a large model is tried on
@@ -42,7 +42,7 @@ def examine(
         tensors |= found
         findings.append(container(file, found))
     source = ", ".join(map(str, files))
-    known, model = nearest(tensors, known_models(config))
+    known, model = nearest_model(tensors, known_models(config))
     used, average = averages(tensors, source)
     findings += [model, damage(used), average]
     trial, errors = _try(known, used, source, device, pictures)

@@ -23,7 +23,7 @@ from ldm.checkpoints.legacy import MAGIC
 from ldm.checkpoints.load import build_empty
 from ldm.checkpoints.manifest import read_manifest
 from ldm.config import load_config
-from ldm.runs.doctor_report import Finding
+from ldm.doctor.report import Finding
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -117,7 +117,7 @@ def known_models(config: str | None = None) -> list[Known]:
     return known
 
 
-def nearest(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tuple[Known | None, Finding]:
+def nearest_model(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tuple[Known | None, Finding]:
     """The model that most of a file's names and shapes are of, None if there is none, and how the two differ."""
     found = {
         name: tuple(tensor.shape)

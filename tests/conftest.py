@@ -7,7 +7,7 @@ import pytest
 
 from ldm.utils.cli import run
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.fixture

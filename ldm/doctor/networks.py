@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ldm.checkpoints.load import fill, take
+from ldm.diffusion.losses import diffusion_target
+from ldm.diffusion.process import q_sample
+from ldm.doctor.report import Finding
+from ldm.doctor.weights import MASK_FIRST, MASK_LAST
 from ldm.evaluation.metrics import pooled_psnr, psnr
-from ldm.runs.doctor_report import Finding
-from ldm.runs.doctor_weights import MASK_FIRST, MASK_LAST
 from ldm.utils.clip import clip_normalise
 from ldm.utils.errors import UserError
 from ldm.utils.random import generator
@@ -136,8 +138,7 @@ class Trial:
         z = self.model.scale_factor * self.reference["VAE encode"]
         noise = torch.randn(z.shape, generator=generator("doctor")).to(self.device)
         alpha = self.model.schedule.alphas_cumprod[TIMESTEP].item()
-        target = noise if self.model.prediction == "eps" else alpha**0.5 * noise - (1 - alpha) ** 0.5 * z
-        return alpha**0.5 * z + (1 - alpha) ** 0.5 * noise, target
+        return q_sample(z, noise, alpha), diffusion_target(self.model.prediction, z, noise, alpha)
 
     def _layouts(self) -> dict[tuple[str, str], float]:
         """The error of the prediction for each way to feed the condition.

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ldm.checkpoints.keymaps import EMA_COUNTERS, ema_name
 from ldm.checkpoints.surgery import prefer_ema
-from ldm.runs.doctor_report import Finding
+from ldm.doctor.report import Finding
 from ldm.utils.errors import UserError
 
 LATENT = 4  # channels of a latent in every model that is known here

@@ -1,0 +1,17 @@
+import pytest
+
+from ldm.checkpoints.io import read_tensors
+from ldm.config import ROOT
+from ldm.doctor.file import known_models
+
+TOYWORLD = [ROOT / f"pretrained_models/toyworld/{name}.safetensors" for name in ("exemplar", "autoencoder", "clip")]
+
+
+@pytest.fixture(scope="package")
+def known():
+    return known_models()
+
+
+@pytest.fixture(scope="package")
+def toyworld():
+    return {name: tensor.float() for file in TOYWORLD for name, tensor in read_tensors(file).items()}
