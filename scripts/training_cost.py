@@ -29,6 +29,7 @@ def main() -> None:
     from ldm.training.average import Averages
     from ldm.training.budget import budget
     from ldm.training.cost import step_cost
+    from ldm.utils.sizes import size
 
     config = load_config(*files, overrides=overrides)
     if "training" not in config:
@@ -50,30 +51,24 @@ def main() -> None:
         print(f"forward pass  {count / n / 1e9:.1f} GFLOP a sample: {name}")
     print(f"training      {flops / 1e12:.3g} TFLOP a sample, forward, backward and what is computed again")
     print(f"GPU-hours     {hours:,.1f} for {samples:,} samples at {options.mfu:g} of {options.tflops:g} TFLOP/s")
-    print(f"memory        {gigabytes(kept)} weights, gradients, AdamW{', averages' if config.ema else ''}")
-    print(
-        f"              {gigabytes(step.activations)} activations of {n} a device, {gigabytes(step.saved)} of it saved"
-    )
-    print(f"              {gigabytes(peak(kept, step.activations, trained))} together, at the worst moment of a step")
+    print(f"memory        {size(kept)} weights, gradients, AdamW{', averages' if config.ema else ''}")
+    print(f"              {size(step.activations)} activations of {n} a device, {size(step.saved)} of it saved")
+    print(f"              {size(peak(kept, step.activations, trained))} together, at the worst moment of a step")
     if options.table:
-        print("GB a device by batch, without and with activation checkpointing")
+        print("memory a device by batch, without and with activation checkpointing")
         for batch in BATCHES:
             row = []
             for checkpointing in ("false", "true"):
                 other = build_empty(
                     load_config(*files, overrides=[*overrides, f"{CHECKPOINTING}={checkpointing}"]).training
                 )
-                row.append(gigabytes(peak(kept, step_cost(other, batch, mixed).activations, trained)))
+                row.append(size(peak(kept, step_cost(other, batch, mixed).activations, trained)))
             print(f"{batch:>12}  {row[0]:>9} {row[1]:>9}")
 
 
 def peak(kept: int, activations: int, trained: int) -> int:
     """Bytes at the worst moment: a backward pass, or AdamW's update, which takes 4 more for every trained parameter."""
     return kept + max(activations, 4 * trained)
-
-
-def gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"
 
 
 if __name__ == "__main__":

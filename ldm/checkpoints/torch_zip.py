@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ldm.checkpoints.safe_pickle import SafeUnpickler, one_line, state_dict, unreadable
 from ldm.utils.errors import UserError
+from ldm.utils.sizes import size
 
 # A small file must not unpack to much memory. The pickles of the official files have less than 2 MiB, and deflated
 # weights, unless they are all zeros, nine tenths of their size.
@@ -45,11 +46,11 @@ def read_torch_zip(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_bombs(path: Path, entries: list[zipfile.ZipInfo]) -> None:
-    size = sum(entry.file_size for entry in entries)
+    total = sum(entry.file_size for entry in entries)
     largest = max(entry.file_size for entry in entries if entry.filename.endswith("data.pkl"))
     floor, factor = MAX_UNPACKED
-    if largest > MAX_PICKLE or size > max(floor, factor * path.stat().st_size):
-        raise UserError(f"checkpoint {path}: refused, it would unpack to {size >> 20} MiB (pickle {largest >> 20} MiB)")
+    if largest > MAX_PICKLE or total > max(floor, factor * path.stat().st_size):
+        raise UserError(f"checkpoint {path}: refused, it would unpack to {size(total)} (pickle {size(largest)})")
     if unknown := {entry.compress_type for entry in entries} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise UserError(f"checkpoint {path}: zip compression {min(unknown)}, expected entries stored or deflated")
 

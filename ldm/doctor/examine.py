@@ -1,6 +1,5 @@
 """Examine weights files: what they are, whether they are complete, and whether their networks work."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,8 @@ from ldm.doctor.networks import BLIND, HOLE, KEEP, MARGIN, Trial
 from ldm.doctor.report import Finding
 from ldm.doctor.weights import MASK_FIRST, MASK_LAST, averages, damage, is_untrained, order_by_weights
 from ldm.utils.errors import UserError
+from ldm.utils.memory import available
+from ldm.utils.sizes import size
 
 SIDE = 256  # pixels of the pictures that a large model is tried on
 
@@ -71,9 +72,9 @@ def _try(
     model = build_empty(node.model) if "model" in node else None
     if not hasattr(model, "autoencoder"):
         return [Finding("networks", "skipped", "not run: no latent diffusion model")], {}
-    needed, free = _needed(model), _free(device)
+    needed, free = _needed(model), available(device)
     if needed > free:
-        text = f"not run: they need {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free on {device}"
+        text = f"not run: they need {size(needed)} of memory, {size(free)} are free on {device}"
         return [Finding("networks", "skipped", text)], {}
     side = min(model.image_size, max(SIDE, model.multiple) // model.multiple * model.multiple)
     return Trial(model, tensors, source, pictures(side), device).run()
@@ -83,17 +84,6 @@ def _needed(model: nn.Module) -> int:
     """Bytes: the largest network in float32, and as much as a quarter for what it computes."""
     networks = (model.unet, model.autoencoder, model.conditioner)
     return max(5 * sum(p.numel() for p in network.parameters()) for network in networks if network is not None)
-
-
-def _free(device: torch.device) -> int:
-    """Bytes of memory that can be had on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        values = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return int(values["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _input(tensors: dict[str, Tensor], known: Known | None, errors: dict[tuple[str, str], float]) -> list[Finding]:

@@ -24,6 +24,7 @@ from ldm.checkpoints.load import build_empty
 from ldm.checkpoints.manifest import read_manifest
 from ldm.config import load_config
 from ldm.doctor.report import Finding
+from ldm.utils.sizes import size
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -89,7 +90,7 @@ def container(path: Path, tensors: Mapping[str, Tensor]) -> Finding:
     types = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     numbers = sum(tensor.numel() for tensor in tensors.values())
     held = " and ".join(f"{count} {dtype}" for dtype, count in types.most_common())
-    text = f"{path.name}: {kind}, {_size(path.stat().st_size)}, {held} tensors, {numbers / 1e6:,.1f} M numbers"
+    text = f"{path.name}: {kind}, {size(path.stat().st_size)}, {held} tensors, {numbers / 1e6:,.1f} M numbers"
     return Finding("file", "ok", text)
 
 
@@ -200,10 +201,3 @@ def _spelt(shapes: Shapes, dialect: Dialect) -> Shapes:
         names = dialect(name)
         spelt |= dict.fromkeys(names, (shape[0] // len(names), *shape[1:]) if len(names) > 1 else shape)
     return spelt
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.0f} {unit}" if count >= 10 else f"{count:.2f} {unit}"
-        count /= 1024

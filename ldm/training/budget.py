@@ -11,6 +11,7 @@ from torch import Tensor
 from ldm.data.datamodule import DataModule
 from ldm.training.average import Averages, written_names
 from ldm.utils.errors import UserError
+from ldm.utils.sizes import size
 
 FLOAT = 4  # bytes
 MOMENTS = 2  # that AdamW keeps of every trained parameter
@@ -59,8 +60,8 @@ def check_disk(logdir: Path, needs: Budget, best: bool) -> None:
     needed = 2 * needs.checkpoint + needs.weights * (1 + best) - there
     if free < needed:
         raise UserError(
-            f"--logdir {logdir}: {_size(free)} free on its disk, expected {_size(needed)} for two checkpoints of "
-            f"{_size(needs.checkpoint)} (one while it replaces the other) and the weights"
+            f"--logdir {logdir}: {size(free)} free on its disk, expected {size(needed)} for two checkpoints of "
+            f"{size(needs.checkpoint)} (one while it replaces the other) and the weights"
         )
 
 
@@ -79,15 +80,11 @@ def describe(training: pl.LightningModule, trainer: pl.Trainer, data: DataModule
             f"learning rate {optimisation.learning_rate:g}{warm_up}{cooldown}",
             f"batch {data.batch_size} = {devices} device{'s' * (devices > 1)} x {data.loaded_at_once} x {accumulated} "
             f"accumulated; {steps} steps = {steps / data.steps_per_epoch:.3g} epochs of {len(data.train)} items",
-            f"memory: {_size(needs.memory)} for weights, gradients, optimizer and averages; activations come on top",
-            f"disk: {_size(needs.checkpoint)} a checkpoint",
+            f"memory: {size(needs.memory)} for weights, gradients, optimizer and averages; activations come on top",
+            f"disk: {size(needs.checkpoint)} a checkpoint",
         ]
     )
 
 
 def _count(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() for t in tensors)
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,10 +1,15 @@
-"""How much memory a process takes (Linux)."""
+"""How much memory a process takes (Linux), and how much can be had."""
 
+import os
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ldm.utils.errors import UserError
+
+if TYPE_CHECKING:  # scripts import this room before they know that they need torch
+    import torch
 
 INTERVAL = 0.005  # seconds between two looks
 
@@ -23,6 +28,19 @@ def anonymous(pid: int | str = "self") -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
+
+
+def available(device: "torch.device") -> int:
+    """Bytes of memory that can be had on a device; where the system does not say (no Linux), all that it has."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        values = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        return int(values["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class PeakMemory:

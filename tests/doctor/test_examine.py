@@ -102,9 +102,9 @@ def test_a_stage_answers_for_itself(tmp_path, toyworld, monkeypatch):
 
 
 def test_untrained_channels(tmp_path, toyworld, monkeypatch):
-    monkeypatch.setattr(room, "_free", lambda device: 0)
+    monkeypatch.setattr(room, "available", lambda device: 0)
     weight = toyworld[CONV].clone()
     weight[:, 4:] = 0
     found, (line, fine) = examine(tmp_path, {**toyworld, CONV: weight})
-    assert found["networks"].status == "skipped" and "0.0 GiB are free" in found["networks"].text
+    assert found["networks"].status == "skipped" and "0 bytes are free" in found["networks"].text
     assert not fine and "never trained" in line
