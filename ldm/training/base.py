@@ -99,10 +99,11 @@ class Training(pl.LightningModule):
         self._parts.append({name: value.detach() for name, value in values.items()})
         if len(self._parts) < self.trainer.accumulate_grad_batches:
             return
-        means = {f"train/{name}": torch.stack([part[name] for part in self._parts]).mean() for name in values}
-        self._parts.clear()
-        is_logged = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # else the others need not be asked
-        self.log_dict(means, sync_dist=is_logged)
+        parts, self._parts = self._parts, []
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # else the other processes need not be asked
+            means = torch.stack([torch.stack([part[name] for part in parts]).float().mean() for name in values])
+            means = self.trainer.strategy.reduce(means, reduce_op="mean")
+            self.log_dict({f"train/{name}": mean for name, mean in zip(values, means, strict=True)})
 
 
 def is_vector(parameter: Tensor) -> bool:
