@@ -10,7 +10,7 @@ from pathlib import Path
 from ldm.utils.cli import Parser, run
 from ldm.utils.errors import UserError
 
-EXAMPLES, COLUMNS, SCALE = 24, 4, 4  # of the contact sheet
+EXAMPLES, COLUMNS, SCALE = 24, 4, 4  # of the grid
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_cross import CrossExemplars, collate
     from ldm.evaluation.metrics import mean, pooled_psnr
-    from ldm.runs.cross_edits import contact_sheet, edit_and_judge, references
+    from ldm.runs.cross_edits import edit_and_judge, example_grid, references
     from ldm.runs.outputs import check_writable, save_png
     from ldm.runs.settings import exemplar_editor
     from ldm.utils.device import choose_device
@@ -93,7 +93,7 @@ def main() -> None:
         "device": str(device),
     }
     print(table(report))
-    save_png(contact_sheet(examples, COLUMNS, SCALE), args.out / "examples.png", report)
+    save_png(example_grid(examples, COLUMNS, SCALE), args.out / "examples.png", report)
     with replacing(args.out / "report.json") as partial:
         partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"{args.out}/report.json, {args.out}/examples.png (scene, mask, exemplar, edit)")

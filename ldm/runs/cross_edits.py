@@ -82,7 +82,7 @@ def _round_trip(editor: ExemplarEditor, images: Tensor) -> Tensor:
     return autoencoder.decode(z).float().cpu().clamp(-1, 1)
 
 
-def contact_sheet(examples: Sequence[Sequence[Image.Image]], columns: int, scale: int) -> Image.Image:
+def example_grid(examples: Sequence[Sequence[Image.Image]], columns: int, scale: int) -> Image.Image:
     """Groups of pictures of one size, `columns` groups in a row, enlarged `scale` times (bicubic)."""
     side, gap = scale * examples[0][0].width, 8
     cell, rows = len(examples[0]) * side + 2 * gap, -(-len(examples) // columns)

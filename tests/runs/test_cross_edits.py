@@ -5,7 +5,7 @@ from PIL import Image
 
 from ldm.data.toyworld_cross import CrossExemplars, collate
 from ldm.evaluation.metrics import psnr
-from ldm.runs.cross_edits import HEADS, contact_sheet, edit_and_judge, references
+from ldm.runs.cross_edits import HEADS, edit_and_judge, example_grid, references
 from ldm.runs.settings import exemplar_editor
 from ldm.utils.image import to_pil, to_tensor
 from tests.tiny import shipped_judge, tiny_model
@@ -90,9 +90,9 @@ def test_references_judge_the_exemplars_own_scenes():
     torch.testing.assert_close(figures["background round trip"], expected)
 
 
-def test_a_contact_sheet_shows_every_picture():
+def test_the_grid_of_examples_shows_every_picture():
     pictures = [photo(8, 8, seed=seed) for seed in range(10)]
-    sheet = np.asarray(contact_sheet([pictures[:2], pictures[2:4], pictures[4:6]], columns=2, scale=3))
+    sheet = np.asarray(example_grid([pictures[:2], pictures[2:4], pictures[4:6]], columns=2, scale=3))
     assert sheet.shape == (2 * 24 + 8, 2 * 48 + 16, 3)
     for (x, y), picture in zip([(0, 0), (24, 0), (64, 0), (88, 0), (0, 32), (24, 32)], pictures, strict=False):
         assert np.array_equal(sheet[y : y + 24, x : x + 24], picture.resize((24, 24), Image.Resampling.BICUBIC))
