@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from ldm.checkpoints.io import read_tensors
 from ldm.config import ROOT
@@ -15,3 +16,9 @@ def known():
 @pytest.fixture(scope="package")
 def toyworld():
     return {name: tensor.float() for file in TOYWORLD for name, tensor in read_tensors(file).items()}
+
+
+@pytest.fixture
+def fp32_only(monkeypatch):
+    """Networks run once, not in every precision: for tests that are about something else."""
+    monkeypatch.setattr("ldm.doctor.networks.PRECISIONS", {"fp32": torch.float32})

@@ -44,8 +44,7 @@ def test_the_shipped_model_is_fine(tmp_path, toyworld):
 @pytest.mark.parametrize(
     "order, polarity", [(MASK_FIRST, "1 = keep"), (MASK_LAST, "1 = hole"), (MASK_FIRST, "1 = hole")]
 )
-def test_order_and_polarity_are_found_by_trial(tmp_path, toyworld, order, polarity, monkeypatch):
-    monkeypatch.setattr("ldm.doctor.networks.PRECISIONS", {"fp32": torch.float32})
+def test_order_and_polarity_are_found_by_trial(tmp_path, toyworld, fp32_only, order, polarity):
     changed = turned(toyworld) if polarity == "1 = hole" else dict(toyworld)
     if order == MASK_FIRST:
         changed[CONV] = changed[CONV][:, [0, 1, 2, 3, MASK, 4, 5, 6, 7]]
@@ -68,14 +67,14 @@ def test_order_and_polarity_are_left_open_below_a_margin():
 
 
 def test_overflow_is_named_with_what_to_use(tmp_path, toyworld):
-    name = "autoencoder.encoder.conv_in.weight"
-    found, (line, fine) = examine(tmp_path, {**toyworld, name: 1e5 * toyworld[name]})
+    tensors = {name: tensor for name, tensor in toyworld.items() if name.startswith("autoencoder.")}
+    tensors["autoencoder.encoder.conv_in.weight"] = 1e5 * tensors["autoencoder.encoder.conv_in.weight"]
+    found, (line, fine) = examine(tmp_path, tensors)
     assert fine and "use fp32 or bf16" in line
     assert "VAE encode overflows in fp16" in found["precision"].text
 
 
-def test_broken_networks(tmp_path, toyworld, monkeypatch):
-    monkeypatch.setattr("ldm.doctor.networks.PRECISIONS", {"fp32": torch.float32})
+def test_broken_networks(tmp_path, toyworld, fp32_only):
     generator = torch.Generator().manual_seed(0)
     changed = {
         name: 0.05 * torch.randn(tensor.shape, generator=generator)
@@ -92,8 +91,7 @@ def test_broken_networks(tmp_path, toyworld, monkeypatch):
     assert "NaN or inf in UNet step" in line and "1 (unet.out.2.bias)" in found["weights"].text
 
 
-def test_a_stage_answers_for_itself(tmp_path, toyworld, monkeypatch):
-    monkeypatch.setattr("ldm.doctor.networks.PRECISIONS", {"fp32": torch.float32})
+def test_a_stage_answers_for_itself(tmp_path, toyworld, fp32_only):
     bad = torch.full_like(toyworld["autoencoder.encoder.conv_out.bias"], float("nan"))
     found, (line, _) = examine(tmp_path, {**toyworld, "autoencoder.encoder.conv_out.bias": bad})
     outcomes = {row[:14].strip(): row[14:].strip() for row in found["precision"].table[1:]}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ldm.config import ROOT
 from tests.checkpoints import official
+from tests.doctor.conftest import TOYWORLD
 
 
 @pytest.fixture
@@ -18,9 +18,8 @@ def labels(done):
     return {line[:12].strip(): line[12:21].strip() for line in done.stdout.splitlines() if line[:1].strip()}
 
 
-def test_a_good_model_is_fine(run_script):
-    files = [ROOT / f"pretrained_models/toyworld/{name}.safetensors" for name in ("exemplar", "autoencoder", "clip")]
-    done = run_script("doctor.py", *files, "--config", "toyworld", "--device", "cpu")
+def test_a_good_model_is_fine(run_script, fp32_only):
+    done = run_script("doctor.py", *TOYWORLD, "--config", "toyworld", "--device", "cpu")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith("verdict: fine")
     assert max(map(len, done.stdout.splitlines())) <= 110
@@ -37,7 +36,7 @@ def test_a_random_model_in_the_official_format_is_complete_and_broken(tmp_path, 
     assert "torch zip" in done.stdout and "verdict: broken: autoencoder's round trip" in done.stdout
 
 
-def test_a_text_model_is_tried_too(tmp_path, run_script):
+def test_a_text_model_is_tried_too(tmp_path, run_script, fp32_only):
     OmegaConf.save(official.text_config(), tmp_path / "text.yaml")
     path = official.write(tmp_path / "model.safetensors", official.stable_diffusion())
     done = run_script("doctor.py", path, "--config", tmp_path / "text.yaml")
@@ -46,7 +45,7 @@ def test_a_text_model_is_tried_too(tmp_path, run_script):
     assert "4 channels" in done.stdout
 
 
-def test_what_is_missing_is_named_and_the_rest_is_tried(tmp_path, run_script, config):
+def test_what_is_missing_is_named_and_the_rest_is_tried(tmp_path, run_script, config, fp32_only):
     tensors = official.paint_by_example()
     del tensors["learnable_vector"], tensors["proj_out.bias"]
     done = run_script("doctor.py", official.write(tmp_path / "model.ckpt", tensors), "--config", config)
