@@ -72,6 +72,7 @@ def test_tensorboard_shows_the_config_once(tmp_path):
 
 OFFLINE = """
 import sys
+import time
 from pathlib import Path
 from ldm.training.loggers import make_loggers
 assert "wandb" not in sys.modules
@@ -83,6 +84,7 @@ for step in (1, 2):
     logger.log_metrics({"train/loss": 0.5}, step=step)
     print("run", logger.experiment.id, dict(logger.experiment.config), flush=True)
     logger.experiment.finish()
+    time.sleep(1.1)  # wandb names its folders by the second
 """
 
 
