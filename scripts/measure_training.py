@@ -28,6 +28,7 @@ def main() -> None:
 
     from ldm.data.toyworld_files import write_split
     from ldm.utils.files import read_column
+    from ldm.utils.sizes import size
 
     with tempfile.TemporaryDirectory() as folder:
         write_split(Path(folder) / "data", "train", args.batch * args.steps, seed=0, size=args.size, workers=1)
@@ -55,7 +56,7 @@ def main() -> None:
         seconds = time.perf_counter() - began
         rates = read_column(Path(folder, "run", "csv", "metrics.csv"), "train/samples_per_second")
     print(f"{args.base}, {args.size} px, batch {args.batch}, {args.steps} steps: {seconds:.0f} s in all, "
-          f"peak anonymous memory {memory.peak / 2**30:.2f} GiB, "
+          f"peak anonymous memory {size(memory.peak)}, "
           f"{args.batch / rates[-1]:.1f} s for the last step")  # fmt: skip
 
 
