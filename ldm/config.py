@@ -34,8 +34,8 @@ def find_config(name: str | Path) -> Path:
     for path in candidates:
         if os.path.isfile(path):  # a Path of too long a name would raise
             return path
-    known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-    raise UserError(f"config {name}: no such file, nor a name in {CONFIGS} (there: {known})")
+    known = [f"configs/{path.relative_to(CONFIGS)}" for path in CONFIGS.rglob("*.yaml")]
+    raise UserError(f"config {name}: no such file, nor a name in {CONFIGS}; {nearest(str(name), known)}")
 
 
 def load_config(*names: str | Path, overrides: Iterable[str] = ()) -> DictConfig:

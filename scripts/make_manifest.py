@@ -5,6 +5,8 @@ from pathlib import Path
 from ldm.utils.cli import Parser, run
 from ldm.utils.errors import UserError
 
+SHOWN = 3  # names of what is left out
+
 
 def main() -> None:
     parser = Parser(__doc__)
@@ -34,7 +36,10 @@ def main() -> None:
         rows, dropped = from_coco(options.coco, options.images, folder)
     else:
         rows, dropped = from_folders(options.images, options.masks or options.images, options.exemplars, folder)
-    report = "".join(f"\n  left out: {count} {reason}" for reason, count in dropped.most_common())
+    report = "".join(
+        f"\n  left out: {len(names)} {reason} ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+        for reason, names in sorted(dropped.items(), key=lambda item: -len(item[1]))
+    )
     if not rows:
         raise UserError(f"{options.images}: nothing to train on" + report.replace("\n  ", "; "))
     try:
@@ -45,7 +50,7 @@ def main() -> None:
     print(f"{options.out}: {len(rows)} rows{report}")
     if options.preview:
         write_sheet(ManifestDataset(str(options.out), Recipe()), options.preview, options.count)
-        print(f"{options.preview}: what training will see")
+        print(f"{options.preview}: what training would see at {Recipe().size} pixels")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main() -> None:
 
         split = "train" if "train" in splits else splits[0]
         write_sheet(OpenImagesDataset(str(args.root), split, Recipe()), args.preview)
-        print(f"{args.preview}: what training will see")
+        print(f"{args.preview}: what training would see at {Recipe().size} pixels")
     else:
         print("Look at what training will see:", PREVIEW.format(root=args.root))
 

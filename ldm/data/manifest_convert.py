@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from ldm.utils.errors import UserError
 MASK_SUFFIX = "_mask"
 
 Rows = list[dict[str, Any]]
+Dropped = dict[str, list[str]]  # why -> the names of what was left out
 
 
-def from_coco(annotations: Path, images: Path, folder: Path) -> tuple[Rows, Counter]:
+def from_coco(annotations: Path, images: Path, folder: Path) -> tuple[Rows, Dropped]:
     """A row for each box of a COCO instances file that the paper's rule keeps (0.02 to 0.8 of the picture).
 
     A box that reaches beyond the picture by less than a pixel is clipped to it.
@@ -30,7 +31,7 @@ def from_coco(annotations: Path, images: Path, folder: Path) -> tuple[Rows, Coun
         folder: where the manifest will lie; its paths are relative to it.
 
     Returns:
-        the rows in the order of the annotations, and why others were left out, counted.
+        the rows in the order of the annotations, and what was left out and why.
 
     Raises:
         UserError: the file is no such JSON.
@@ -38,7 +39,7 @@ def from_coco(annotations: Path, images: Path, folder: Path) -> tuple[Rows, Coun
     content = _read_coco(annotations)
     pictures = {picture.get("id"): picture for picture in content["images"] if isinstance(picture, dict)}
     there = {path.relative_to(images).as_posix() for path in images.rglob("*")}
-    rows, dropped = [], Counter()
+    rows, dropped = [], defaultdict(list)
     for annotation in tqdm(content["annotations"], annotations.name, unit=" boxes", delay=2):
         try:
             picture = pictures.get(annotation["image_id"])
@@ -48,7 +49,7 @@ def from_coco(annotations: Path, images: Path, folder: Path) -> tuple[Rows, Coun
         except (KeyError, TypeError, ValueError):
             reason = "lack a number or a name"
         if reason:
-            dropped[f"boxes that {reason}"] += 1
+            dropped[f"boxes that {reason}"].append(f"annotation {annotation.get('id', 'without id')}")
         else:
             rows.append({"image": _relative(images / picture["file_name"], folder), "box": box})
     return rows, dropped
@@ -87,7 +88,7 @@ def _read_coco(file: Path) -> dict[str, list]:
     return content
 
 
-def from_folders(images: Path, masks: Path, exemplars: Path | None, folder: Path) -> tuple[Rows, Counter]:
+def from_folders(images: Path, masks: Path, exemplars: Path | None, folder: Path) -> tuple[Rows, Dropped]:
     """A row for each picture below `images` with a mask: a file of the same path and stem, or the stem and `_mask`.
 
     Args:
@@ -96,7 +97,7 @@ def from_folders(images: Path, masks: Path, exemplars: Path | None, folder: Path
         folder: where the manifest will lie; its paths are relative to it.
 
     Returns:
-        the rows sorted by the picture's path, and why others were left out, counted.
+        the rows sorted by the picture's path, and what was left out and why.
 
     Raises:
         UserError: a folder is missing, holds no pictures, or two whose names differ in their suffix only.
@@ -106,19 +107,20 @@ def from_folders(images: Path, masks: Path, exemplars: Path | None, folder: Path
     if images.resolve() == masks.resolve():
         pictures = {stem: file for stem, file in pictures.items() if not stem.endswith(MASK_SUFFIX)}
         found = {stem: file for stem, file in found.items() if stem not in pictures}
-    rows, dropped, used = [], Counter(), set()
+    rows, dropped, used = [], defaultdict(list), set()
     for stem, file in sorted(pictures.items()):
         mask = next((name for name in (stem, f"{stem}{MASK_SUFFIX}") if name in found), None)
         used.add(mask)
         if mask is None:
-            dropped["pictures without a mask"] += 1
+            dropped["pictures without a mask"].append(str(file))
         elif exemplars is not None and stem not in shown:
-            dropped["pictures without an exemplar"] += 1
+            dropped["pictures without an exemplar"].append(str(file))
         else:
             files = {"image": file, "mask": found[mask]} | ({"exemplar": shown[stem]} if exemplars else {})
             rows.append({name: _relative(path, folder) for name, path in files.items()})
-    dropped["masks without a picture"] += len(found.keys() - used)
-    return rows, +dropped
+    if unused := found.keys() - used:
+        dropped["masks without a picture"] = [str(found[stem]) for stem in sorted(unused)]
+    return rows, dropped
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

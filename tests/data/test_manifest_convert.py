@@ -1,7 +1,6 @@
 """COCO annotations and folders become manifests; what is left out is counted."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -61,7 +60,7 @@ def test_coco_boxes_are_kept_by_the_papers_rule(images):
         {"image": "../photos/b.jpg", "box": [0, 60, 49.5, 80]},
         {"image": "../photos/a.jpg", "box": [0, 0, 16, 10]},
     ]
-    assert counts == {reason: len(several) for reason, several in dropped.items()}
+    assert {r: len(names) for r, names in counts.items()} == {r: len(several) for r, several in dropped.items()}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"images": []}', '{"images": {}, "annotations": []}'])
@@ -81,20 +80,23 @@ def test_masks_are_found_by_stem_in_a_folder_of_their_own(images):
         {"image": "photos/a.jpg", "mask": "masks/a.png"},
         {"image": "photos/deep/c.jpg", "mask": "masks/deep/c_mask.png"},
     ]
-    assert counts == {"pictures without a mask": 1, "masks without a picture": 1}
+    assert {reason: len(names) for reason, names in counts.items()} == {
+        "pictures without a mask": 1,
+        "masks without a picture": 1,
+    }
     shown = images.parent / "shown"
     shown.mkdir()
     photo().save(shown / "a.png")
     rows, counts = from_folders(images, masks, shown, images)
     assert rows == [{"image": "a.jpg", "mask": "../masks/a.png", "exemplar": "../shown/a.png"}]
-    assert counts["pictures without an exemplar"] == 1
+    assert len(counts["pictures without an exemplar"]) == 1
 
 
 def test_masks_may_lie_beside_their_pictures(images):
     mask(100, 80).save(images / "a_mask.png")
     rows, counts = from_folders(images, images, None, images)
     assert rows == [{"image": "a.jpg", "mask": "a_mask.png"}]
-    assert counts == Counter({"pictures without a mask": 2})
+    assert list(counts) == ["pictures without a mask"] and len(counts["pictures without a mask"]) == 2
     photo().save(images / "a.png")
     with pytest.raises(UserError, match="a.jpg and a.png differ in their suffix only"):
         from_folders(images, images, None, images)

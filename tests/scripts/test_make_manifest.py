@@ -34,8 +34,10 @@ def test_a_folder_becomes_a_manifest_and_a_sheet(images, tmp_path):
     done = run("make_manifest", "--images", images, "--out", out, "--preview", sheet, "--count", 3)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        f"{out}: 1 rows", "  left out: 1 pictures without a mask", f"{sheet}: what training will see"
-    ]  # fmt: skip
+        f"{out}: 1 rows",
+        f"  left out: 1 pictures without a mask ({images}/b.png)",
+        f"{sheet}: what training would see at 512 pixels",
+    ]
     assert json.loads(out.read_text()) == {"image": "../photos/a.png", "mask": "../photos/a_mask.png"}
     assert Image.open(sheet).width > 4 * 256
     config = tmp_path / "config.yaml"
@@ -62,6 +64,6 @@ def test_bad_arguments_are_refused_in_one_line(images, tmp_path):
     done = run("make_manifest", "--images", images, "--out", tmp_path / "a.jsonl")
     assert (
         done.returncode == 2
-        and done.stderr == f"error: {images}: nothing to train on; left out: 2 pictures without a mask\n"
+        and f"error: {images}: nothing to train on; left out: 2 pictures without a mask ({images}/a.png" in done.stderr
     )
     assert not (tmp_path / "a.jsonl").exists()

@@ -122,7 +122,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(root, call):
 def test_preview_writes_a_sheet_of_the_items(root, call):
     code, out, err = call("--root", root, "--preview", root / "sheet.png")
     assert code == 0, err
-    assert out.splitlines()[-1] == f"{root}/sheet.png: what training will see"
+    assert out.splitlines()[-1] == f"{root}/sheet.png: what training would see at 512 pixels"
     with Image.open(root / "sheet.png") as sheet:
         assert sheet.width > 4 * 256 and 2 * 256 < sheet.height < 3 * 256  # two pictures
 
