@@ -21,17 +21,16 @@ def main() -> None:
 
     import shutil
 
-    import numpy as np
     import torch
 
+    from ldm.data.images import to_tensor
     from ldm.data.toyworld_render import render_scene
     from ldm.doctor.examine import examine
     from ldm.doctor.report import render, verdict
     from ldm.utils.device import choose_device
 
     def pictures(side: int) -> torch.Tensor:
-        scenes = np.stack([render_scene(index, side).image for index in range(2)])
-        return torch.from_numpy(scenes).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return torch.stack([to_tensor(render_scene(index, side).image) for index in range(2)])
 
     findings = examine(options.ckpt, options.config, choose_device(options.device), pictures)
     width = max(60, min(110, shutil.get_terminal_size((100, 24)).columns))

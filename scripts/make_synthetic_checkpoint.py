@@ -69,9 +69,10 @@ def main() -> None:
 
     import torch
 
-    from ldm.checkpoints.io import replacing, save_tensors
+    from ldm.checkpoints.io import save_tensors
     from ldm.checkpoints.load import build_empty
     from ldm.config import load_config
+    from ldm.utils.files import replacing
 
     shapes = official_shapes(build_empty(load_config(options.config).model))
     if options.out.suffix == ".safetensors":

@@ -109,8 +109,9 @@ class LatentDiffusionTraining(Training):
         loss = self.loss(batch, t, drop, noise)
         if self.min_snr_gamma is not None:
             loss = loss * min_snr_weight(self.alpha_cumprod(t), self.min_snr_gamma, self.model.prediction)
-        self.report(loss=loss.mean())
-        return loss.mean()
+        loss = loss.mean()
+        self.report(loss=loss)
+        return loss
 
     def on_validation_epoch_start(self) -> None:
         self.sums = torch.zeros(2, BINS, device=self.device)  # of losses, and how many they are

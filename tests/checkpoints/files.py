@@ -32,3 +32,19 @@ def rewrite_pickle(path, change, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", compression) as new:
         for name, data in entries.items():
             new.writestr(name, change(data) if name.endswith("data.pkl") else data)
+
+
+def every_kind(base: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Tensors of all the layouts and types that any torch file may hold, made of 24 numbers."""
+    return {
+        "transposed": base.reshape(4, 6).T,
+        "view": base[5:9],
+        "empty": torch.empty(0, 3),
+        "scalar": torch.tensor(2.5),
+        "half": base.half(),
+        "bf16": base.bfloat16(),
+        "double": base.double(),
+        "long": base.long(),
+        "byte": base.byte(),
+        "bool": base > 3,
+    }

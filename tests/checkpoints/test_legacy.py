@@ -10,7 +10,7 @@ from torch import nn
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.legacy import MAGIC
 from ldm.utils.errors import UserError
-from tests.checkpoints.files import TENSORS, same
+from tests.checkpoints.files import TENSORS, every_kind, same
 
 
 def save_legacy(path, content):
@@ -27,18 +27,7 @@ def refusal(path):
 
 def test_every_kind_of_tensor(tmp_path):
     base = torch.arange(24.0)
-    tensors = {
-        "transposed": base.reshape(4, 6).T,
-        "view": base[5:9],
-        "empty": torch.empty(0, 3),
-        "scalar": torch.tensor(2.5),
-        "half": base.half(),
-        "bf16": base.bfloat16(),
-        "double": base.double(),
-        "long": base.long(),
-        "byte": base.byte(),
-        "bool": base > 3,
-    }
+    tensors = every_kind(base)
     path = save_legacy(tmp_path / "a.pth", {**tensors, "parameter": nn.Parameter(base), "epoch": 3})
     same(read_tensors(path), {**tensors, "parameter": base})
 
