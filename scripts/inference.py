@@ -6,9 +6,10 @@ python scripts/inference.py --image_path A.png --mask_path B.png --reference_pat
 import argparse
 from pathlib import Path
 
-from ldm.utils.cli import Parser, note_unused, run
+from ldm.utils.cli import Parser, add_model_flags, add_sampling_flags, note_unused, positive, run
 
 IGNORED = ("n_imgs", "n_rows", "C", "f")
+RECORDED = "image_path mask_path reference_path config ckpt edit invert_mask fixed_code H W".split()
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,13 +24,7 @@ def parse_args() -> argparse.Namespace:
     add("--H", type=positive, help="resize the scene to this height first")
     add("--W", type=positive, help="resize the scene to this width first")
 
-    add = parser.add_argument_group("model", **only_if_given).add_argument
-    add("--config", default="toyworld", help="a config file, or a name in configs/")
-    add("--ckpt", nargs="+", type=Path, help="the weights (one file or several), if not those that the config names")
-    add("--precision", choices=("auto", "full", "bf16", "autocast"), default="auto",
-        help="full is fp32; auto is bf16 for a large model on hardware that computes it, else full; "
-        "autocast is the original's name for bf16")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add_model_flags(parser, config="toyworld")
 
     add = parser.add_argument_group("output", **only_if_given).add_argument
     add("--outdir", type=Path, default=Path("outputs/edit"), help="gets the folders results, source and grid")
@@ -40,13 +35,7 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("edit", "What is not given here is as --edit says.", **only_if_given)
     add = group.add_argument
     add("--edit", default="default", help="default, original (as the original's script) or a YAML file of your own")
-    add("--sampler", help="ddim, ddpm, dpm_solver or plms")
-    add("--plms", dest="sampler", action="store_const", const="plms", help="the same as --sampler plms")
-    add("--steps", "--ddim_steps", type=int, help="sampling steps")
-    add("--scale", dest="guidance_scale", type=float, help="guidance scale, 1 for no guidance")
-    add("--eta", "--ddim_eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
-    add("--seed", type=int, help="seed of the first sample")
-    add("--n_samples", type=int, help="samples in a batch")
+    add_sampling_flags(group)
     add("--fixed_code", action="store_true", help="start all samples from the same noise, that of --seed")
     add("--crop", help="none, or auto: edit a square around the mask at the model's size (small masks, large scenes)")
     add("--composite", help="feather, paste or none: how the background is kept")
@@ -57,12 +46,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return int(text)
-
-
 def main() -> None:
     args = parse_args()
     given = vars(args)
@@ -71,12 +54,11 @@ def main() -> None:
     from PIL import Image
     from tqdm import tqdm
 
-    from ldm import __version__
     from ldm.editors.exemplar import ExemplarEditor
     from ldm.editors.settings import EditSettings
     from ldm.runs.edits import save_edit
     from ldm.runs.model import open_model
-    from ldm.runs.outputs import check_writable
+    from ldm.runs.outputs import check_writable, run_record
     from ldm.runs.settings import edit_settings
     from ldm.utils.device import choose_device
     from ldm.utils.image import open_image
@@ -93,19 +75,11 @@ def main() -> None:
     check_writable(args.outdir)
 
     device = choose_device(args.device)
-    precision = "bf16" if args.precision == "autocast" else args.precision
-    model, precision = open_model(args.config, given.get("ckpt"), device, precision)
+    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision)
     editor = ExemplarEditor(model, settings)
     print(f"{size[0]}x{size[1]}, {settings.sampler}, {settings.steps} steps, guidance {settings.guidance_scale:g}, "
           f"precision {precision}, {device}")  # fmt: skip
-    record = {
-        "version": __version__,
-        **{key: str(value) for key, value in given.items() if key.endswith("_path") or key in ("config", "edit")},
-        **({"ckpt": [str(file) for file in args.ckpt]} if "ckpt" in given else {}),
-        **{key: given[key] for key in ("invert_mask", "fixed_code", "H", "W") if key in given},
-        "precision": precision,
-        "device": str(device),
-    }
+    record = run_record(given, RECORDED, precision, device)
     for batch in range(args.n_iter):
         seed = settings.seed + batch * settings.n_samples
         start_seed = settings.seed if "fixed_code" in given else None

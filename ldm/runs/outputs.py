@@ -3,13 +3,15 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from ldm import __version__
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
@@ -33,6 +35,12 @@ def check_writable(folder: str | Path) -> None:
         raise UserError(f"output folder {folder}: cannot be written to ({existing}: {error.strerror})") from error
 
 
+def run_record(given: Mapping[str, Any], keys: Iterable[str], precision: str, device: torch.device) -> dict[str, Any]:
+    """What pictures say about the run that made them: of the flags given those named, and what was chosen for it."""
+    told = {key: given[key] for key in keys if key in given}
+    return {"version": __version__, **told, "precision": precision, "device": str(device)}
+
+
 def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
     """Write a PNG, whole or not at all, making its folder; `settings` go inside as JSON (see `read_settings`).
 
@@ -42,7 +50,7 @@ def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any] |
     path = Path(path)
     info = PngInfo()
     if settings is not None:
-        info.add_text(SETTINGS_KEY, json.dumps(settings))
+        info.add_text(SETTINGS_KEY, json.dumps(settings, default=os.fspath))  # paths as text
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from ldm.utils.errors import UserError
 
@@ -26,6 +27,39 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(2, f"error: {message}\n")
+
+
+def positive(text: str) -> int:
+    """A flag's whole number, 1 or more."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return int(text)
+
+
+def add_model_flags(parser: Parser, config: str) -> None:
+    """--config, --ckpt (absent if not given), --precision as `ldm.runs.model.open_model` knows it, --device."""
+    add = parser.add_argument_group("model").add_argument
+    add("--config", default=config, help="a config file, or a name in configs/")
+    add("--ckpt", nargs="+", type=Path, default=argparse.SUPPRESS,
+        help="the weights (one file or several), if not those that the config names")  # fmt: skip
+    add("--precision", choices=("auto", "full", "bf16"), default="auto",
+        type=lambda name: "bf16" if name == "autocast" else name,
+        help="full is fp32; auto is bf16 for a large model on hardware that computes it, else full; "
+        "autocast is the original's name for bf16")  # fmt: skip
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def add_sampling_flags(group: argparse._ArgumentGroup) -> None:
+    """The fields of `ldm.editors.settings.Sampling` by the original scripts' names, and by better ones."""
+    add = group.add_argument
+    add("--sampler", help="ddim, ddpm, dpm_solver or plms")
+    for name in ("plms", "dpm_solver"):
+        add(f"--{name}", dest="sampler", action="store_const", const=name, help=f"the same as --sampler {name}")
+    add("--steps", "--ddim_steps", type=int, help="sampling steps")
+    add("--scale", dest="guidance_scale", type=float, help="guidance scale, 1 for no guidance")
+    add("--eta", "--ddim_eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
+    add("--seed", type=int, help="seed of the first sample")
+    add("--n_samples", type=int, help="samples in a batch")
 
 
 def sort_overrides(files: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
