@@ -4,9 +4,11 @@ Both are called with a list of prompts and give (B, context_length) int64 ids: s
 end token. Both have `vocab_size`, `context_length`, `start` and `end`.
 """
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -14,6 +16,10 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from ldm.utils.errors import UserError
+
+SHOWN = 200  # characters of what is cut from a prompt
+
+log = logging.getLogger(__name__)
 
 
 class Tokenizer(Protocol):
@@ -32,8 +38,8 @@ class ClipTokenizer:
 
     Padded with the end token, as Stable Diffusion was trained (open_clip pads with 0). The text is cleaned as in
     `transformers`: Unicode NFC, white space runs to one space, lower case. open_clip would also repair mojibake and
-    decode HTML entities. Over-long prompts are cut so that the end token comes last. The control words
-    `<|startoftext|>` and `<|endoftext|>` inside a prompt are read as ordinary text.
+    decode HTML entities. Over-long prompts are cut so that the end token comes last, and a warning says what was cut.
+    The control words `<|startoftext|>` and `<|endoftext|>` inside a prompt are read as ordinary text.
     """
 
     context_length = 77
@@ -47,8 +53,13 @@ class ClipTokenizer:
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> ids (B, 77) int64."""
-        rows = [self._bpe.encode(prompt)[: self.context_length - 2] for prompt in prompts]
-        return _padded(rows, self.start, self.end, self.context_length)
+        return _padded([self._encode(prompt) for prompt in prompts], self.start, self.end, self.context_length)
+
+    def _encode(self, prompt: str) -> list[int]:
+        tokens, room = self._bpe.encode(prompt), self.context_length - 2
+        if len(tokens) > room:
+            _warn_of_cut(len(tokens), room, self._bpe.decode(tokens[room:]).strip())
+        return tokens[:room]
 
 
 class WordTokenizer:
@@ -88,6 +99,12 @@ class WordTokenizer:
         if len(words) > self.context_length - 2:
             raise UserError(f"prompt {prompt!r}: {len(words)} words, expected at most {self.context_length - 2}")
         return [self._ids[word] for word in words]
+
+
+@lru_cache(maxsize=256)  # a prompt is read many times in a run, and told of once
+def _warn_of_cut(count: int, room: int, cut: str) -> None:
+    shown = cut if len(cut) <= SHOWN else f"{cut[:SHOWN]}..."
+    log.warning("prompt of %d tokens, of which %d fit; cut off: %r", count, room, shown)
 
 
 def _clean(text: str) -> str:
