@@ -5,7 +5,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ldm.data.toyworld_render import CLASSES, COLOURS, PATTERNS, VOCABULARY, Object, render_scene, scene_id
+from ldm.data.toyworld_render import (
+    CLASSES,
+    COLOURS,
+    PATTERNS,
+    VOCABULARY,
+    Object,
+    object_caption,
+    render_scene,
+    scene_caption,
+    scene_id,
+)
 from ldm.data.toyworld_shapes import SHAPES, stamp
 
 
@@ -93,8 +103,14 @@ def test_captions_name_what_is_there_in_a_closed_vocabulary(scenes):
 
 def test_captions_read_well():
     mask = np.ones((1, 1), bool)
-    assert Object("ball", "red", "striped", (0, 0, 1, 1), mask).caption == "a red striped ball"
-    assert Object("mug", "orange", "plain", (0, 0, 1, 1), mask).caption == "an orange mug"
+    ball, mug = (
+        Object(*named, (0, 0, 1, 1), mask) for named in (("ball", "red", "striped"), ("mug", "orange", "plain"))
+    )
+    assert ball.caption == "a red striped ball" and mug.caption == "an orange mug"
+    assert object_caption(mug, brief=True) == "a mug"
+    assert scene_caption([ball, mug], "meadow") == "a red striped ball and an orange mug on a meadow"
+    assert scene_caption([ball, mug], None) == "a red striped ball and an orange mug"
+    assert scene_caption([mug], "sunset", brief=True) == "a mug at sunset"
 
 
 def test_the_world_is_balanced_and_its_things_are_large(scenes):
