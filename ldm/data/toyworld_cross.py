@@ -58,14 +58,13 @@ class CrossExemplars(Dataset):
         }
 
 
-def collate(items: list[dict[str, Any]]) -> dict[str, Tensor | list[Image.Image]]:
-    """Items -> one batch: tensors stacked, ints as (B,) int64, exemplars in a list."""
+def collate(items: list[dict[str, Any]]) -> dict[str, Tensor | list]:
+    """Items -> one batch: tensors stacked, ints as (B,) int64, pictures and texts in lists."""
     batch = {key: [item[key] for item in items] for key in items[0]}
-    return {
-        key: torch.stack(values)
-        if torch.is_tensor(values[0])
-        else values
-        if key == "exemplar"
-        else torch.tensor(values)
-        for key, values in batch.items()
-    }
+    return {key: _together(values) for key, values in batch.items()}
+
+
+def _together(values: list) -> Tensor | list:
+    if torch.is_tensor(values[0]):
+        return torch.stack(values)
+    return torch.tensor(values) if isinstance(values[0], int) else values

@@ -62,8 +62,12 @@ class Judge(nn.Module):
             images: (B, 3, H, W) in [-1, 1].
             boxes: (B, 4), x0, y0, x1, y1 in pixels; x1 and y1 exclusive.
         """
-        features = self.stages(crop(images, boxes, self.size)).mean((2, 3))
+        features = self.features(images, boxes)
         return {name: head(features) for name, head in self.heads.items()}
+
+    def features(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """What the heads read of the thing in each box, (B, 4 width)."""
+        return self.stages(crop(images, boxes, self.size)).mean((2, 3))
 
     @torch.no_grad()
     def correct(self, images: Tensor, boxes: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
