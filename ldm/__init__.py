@@ -1,9 +1,9 @@
-"""Image editing by latent diffusion: an image, a mask and an exemplar in, the edited image out.
+"""Image editing by latent diffusion: after an exemplar picture, or after a prompt.
 
     import ldm
 
-    model = ldm.load("toyworld")
-    result = ldm.ExemplarEditor(model)(image, mask, exemplar, seed=0)
+    result = ldm.ExemplarEditor(ldm.load("toyworld"))(image, mask, exemplar, seed=0)
+    result = ldm.DiffEdit(ldm.load("toyworld_text"))(image, "a blue ball", "a red ball")
 
 Everything else is imported from its own module. `import ldm` alone imports nothing, so it is fast.
 """
@@ -11,7 +11,7 @@ Everything else is imported from its own module. `import ldm` alone imports noth
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["ExemplarEditor", "load"]
+__all__ = ["DiffEdit", "ExemplarEditor", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from ldm.runs.settings import exemplar_editor
 
         return exemplar_editor  # the class, with the settings of configs/edit that editors themselves do not read
+    if name == "DiffEdit":
+        from ldm.runs.settings import diffedit_editor
+
+        return diffedit_editor
     raise AttributeError(f"module 'ldm' has no attribute {name!r}")

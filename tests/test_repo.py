@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import ldm
 from ldm.config import build, load_config, locate
-from ldm.runs.settings import edit_settings
+from ldm.runs.settings import diffedit_settings, edit_settings, txt2img_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -161,8 +161,9 @@ def nodes(value):
 def test_every_config_fits_the_code(path):
     """Targets exist and take exactly the parameters given; networks are built, on the meta device."""
     config = load_config(path)
-    if path.parent.name == "edit":
-        edit_settings(path)
+    readers = {"edit": edit_settings, "diffedit": diffedit_settings, "txt2img": txt2img_settings}
+    if reader := readers.get(path.parent.name):
+        reader(path)
         return
     found = list(nodes(OmegaConf.to_container(config, resolve=True)))
     assert found or path.name == "defaults.yaml"

@@ -10,10 +10,10 @@ from ldm.utils.errors import UserError
 
 
 class LatentCache(Dataset):
-    """What `scripts/cache_latents.py` wrote: per item `z`, `concat` and `class_token`, float16.
+    """What `scripts/cache_latents.py` wrote: per item what the frozen networks made of it, such as its latent `z`.
 
     Args:
-        folder: holds shards `*.safetensors`, each with those three tensors along a common first dimension.
+        folder: holds shards `*.safetensors`, each with the same tensors (float16 or whole numbers) of its items.
     """
 
     def __init__(self, folder: str):

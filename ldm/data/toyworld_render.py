@@ -51,15 +51,19 @@ class Scene:
     background: str
 
 
-def object_caption(thing: Object) -> str:
-    """'a red striped ball', 'an orange mug': the plain pattern is not named."""
-    words = [thing.colour, *([] if thing.pattern == "plain" else [thing.pattern]), thing.cls]
+def object_caption(thing: Object, brief: bool = False) -> str:
+    """'a red striped ball', 'an orange mug': the plain pattern is not named. Briefly: 'a ball', 'a mug'."""
+    words = [thing.colour, *([] if thing.pattern == "plain" else [thing.pattern]), thing.cls][-1 if brief else 0 :]
     return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
 
 
-def scene_caption(things: Sequence[Object], background: str) -> str:
-    """'a red striped ball and a blue mug on a meadow': no punctuation, only words of VOCABULARY."""
-    return f"{' and '.join(object_caption(thing) for thing in things)} {_PLACES[background]}"
+def scene_caption(things: Sequence[Object], background: str | None, brief: bool = False) -> str:
+    """'a red striped ball and a blue mug on a meadow': no punctuation, only words of VOCABULARY.
+
+    With no background its place is not named; briefly, things are named by their class alone.
+    """
+    named = " and ".join(object_caption(thing, brief) for thing in things)
+    return named if background is None else f"{named} {_PLACES[background]}"
 
 
 def scene_id(seed: int, split: str, index: int) -> int:

@@ -1,5 +1,6 @@
 """The geometry around a model: any picture size in, the same size out, and nothing changed away from the mask."""
 
+import logging
 from dataclasses import dataclass
 from functools import reduce
 
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ldm.editors.settings import EditSettings
+from ldm.editors.settings import Compositing
 from ldm.utils.image import to_pil, to_tensor
 
 CONTEXT = 2  # side of the automatic crop, in sides of the mask's bounding box
@@ -17,6 +18,8 @@ MAX_ZOOM = 4  # a tiny mask is not enlarged more than this
 RING = 8  # colours are compared within this many pixels around the mask (or the feather, if wider)
 MIN_RING_PIXELS = 64
 GAIN = (0.8, 1.25)  # contrast of an edit is never changed by more than this to match its surroundings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class View:
             window = (F.interpolate(window, self.size, mode="area") > 0).to(window.dtype)
         return pad_to_multiple(window, multiple)
 
+    def mask_from_model(self, mask: Tensor) -> Tensor:
+        """A mask of the model's input -> of the window, nearest: (B, 1, height, width) of zeros and ones."""
+        return F.interpolate(mask[..., : self.size[0], : self.size[1]], (self.height, self.width), mode="nearest")
+
     def from_model(self, output: Tensor) -> Tensor:
         """The model's output -> (B, C, height, width): the padding is cut off and the resizing undone."""
         return resize(output[..., : self.size[0], : self.size[1]], (self.height, self.width))
@@ -56,6 +63,24 @@ def whole(scene: Tensor) -> View:
     """The view of everything at its own size."""
     height, width = scene.shape[-2:]
     return View(0, 0, height, width, (height, width))
+
+
+def fitted(scene: Tensor, image_size: int) -> View:
+    """The view of everything, its longer side seen at `image_size`."""
+    height, width = scene.shape[-2:]
+    scale = image_size / max(height, width)
+    return View(0, 0, height, width, (max(round(height * scale), 1), max(round(width * scale), 1)))
+
+
+def choose_view(mask: Tensor, settings: Compositing, image_size: int) -> View:
+    """What of a scene an edit inside the mask (1, 1, H, W) works on, as the settings say."""
+    if settings.crop == "auto":
+        return around_mask(mask, image_size, settings.feather)
+    height, width = mask.shape[-2:]
+    if max(height, width) > 2 * image_size:
+        advice = "`crop: auto` edits a square around the mask at that size"
+        log.warning("picture %dx%d, model trained at %d: %s", width, height, image_size, advice)
+    return whole(mask)
 
 
 def around_mask(mask: Tensor, image_size: int, margin: int) -> View:
@@ -163,7 +188,7 @@ def composite(edited: Tensor, original: Tensor, mask: Tensor, feather: int, colo
     return torch.lerp(original, edited, weights), weights
 
 
-def lay_in(edited: Tensor, image: Image.Image, mask: Tensor, view: View, settings: EditSettings) -> list[Image.Image]:
+def lay_in(edited: Tensor, image: Image.Image, mask: Tensor, view: View, settings: Compositing) -> list[Image.Image]:
     """The finished pictures: edits of a window (B, 3, height, width) laid into the scene, as the settings say.
 
     Pixels that compositing keeps, and the scene's alpha, are the scene's own bytes.

@@ -13,13 +13,14 @@ from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.guidance import classifier_free_guidance
 from ldm.diffusion.schedule import sampling_timesteps
 from ldm.editors import compose
+from ldm.editors.editor import Editor
 from ldm.editors.settings import EditSettings
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.samplers import SAMPLERS
 from ldm.utils.clip import CLIP_MEAN, clip_normalise
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil, to_tensor
-from ldm.utils.mask import parse_mask
+from ldm.utils.mask import fit_mask, mask_picture
 from ldm.utils.random import NoiseSource
 
 Progress = Callable[[int, int, Tensor, Tensor], None]
@@ -48,7 +49,7 @@ class EditResult:
     settings: EditSettings
 
 
-class ExemplarEditor:
+class ExemplarEditor(Editor[EditSettings]):
     """Repaints the masked region of a scene after an exemplar, with a 9-channel model.
 
     Args:
@@ -62,8 +63,7 @@ class ExemplarEditor:
             raise UserError(f"editing by example: the UNet has {found} input channels, not {needed}")
         if not hasattr(model.conditioner, "image_size"):
             raise UserError(f"editing by example: {type(model.conditioner).__name__} takes no pictures")
-        self.model = model
-        self.settings = settings
+        super().__init__(model, settings)
 
     @torch.no_grad()
     def __call__(
@@ -91,39 +91,25 @@ class ExemplarEditor:
         """
         settings = replace(self.settings, **changes)
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        if isinstance(mask, Image.Image):
-            mask = parse_mask(mask, image.size, rule=settings.mask_rule)
-        elif mask.shape != (expected := (1, 1, image.height, image.width)):
-            raise UserError(f"mask: {tuple(mask.shape)}, expected {expected}")
-        elif not mask.any():
-            raise UserError("mask: nothing is selected, it is 0 everywhere (1 = repaint)")
+        mask = fit_mask(mask, image.size, settings.mask_rule)
         seeds = [settings.seed + k for k in range(settings.n_samples)]
         start = None if start_seed is None else NoiseSource([start_seed])
         seen = fit_exemplar(exemplar, self.model.conditioner.image_size, settings.exemplar_fit)
         pixels = exemplar_pixels(seen, float16=settings.exemplar_fit == "original")
 
         scene = to_tensor(image)
-        view = self._view(mask, settings)
+        view = compose.choose_view(mask, settings, self.model.image_size)
         window = view.to_model(view.cut(scene), self.model.multiple)
         hole = view.mask_to_model(view.cut(mask), self.model.multiple)
         z = self.sample(window, hole, pixels, NoiseSource(seeds), settings, callback, start)
         return EditResult(
             images=compose.lay_in(view.from_model(self.decode(z)), image, mask, view, settings),
             seeds=seeds,
-            mask=Image.fromarray((mask[0, 0] * 255).byte().numpy()),
+            mask=mask_picture(mask),
             masked=to_pil(scene[0] * (1 - mask[0])),
             exemplar=seen,
             settings=settings,
         )
-
-    def _view(self, mask: Tensor, settings: EditSettings) -> compose.View:
-        if settings.crop == "auto":
-            return compose.around_mask(mask, self.model.image_size, settings.feather)
-        height, width = mask.shape[-2:]
-        if max(height, width) > 2 * self.model.image_size:
-            advice = "`crop: auto` edits a square around the mask at that size"
-            log.warning("picture %dx%d, model trained at %d: %s", width, height, self.model.image_size, advice)
-        return compose.whole(mask)
 
     @torch.no_grad()
     def sample(
@@ -147,8 +133,7 @@ class ExemplarEditor:
             settings: sampler, steps, eta and guidance scale are read.
             start: draw the start from here instead; noise's own is drawn all the same.
         """
-        model, schedule = self.model, self.model.schedule
-        like = next(model.parameters())
+        model, schedule, like = self.model, self.model.schedule, self.like
         shape = model.latent_shape(*image.shape[-2:])
         x = noise.randn(*shape)
         batch = len(x)
@@ -168,14 +153,6 @@ class ExemplarEditor:
         eta = {"eta": settings.eta} if settings.sampler == "ddim" else {}
         sampler = SAMPLERS[settings.sampler]
         return sampler(denoise, x.to(like.device), schedule, timesteps, noise=noise.randn, callback=callback, **eta)
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Latents -> pictures (B, 3, H, W) float32 on the CPU, about [-1, 1]."""
-        pictures = self.model.decode(z.to(next(self.model.parameters()))).float().cpu()
-        if not pictures.isfinite().all():  # would be written as arbitrary colours
-            raise UserError("the model's output is not finite: its weights are damaged, or its precision is too low")
-        return pictures
 
 
 def fit_exemplar(exemplar: Image.Image, size: int, fit: str) -> Image.Image:

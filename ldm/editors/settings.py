@@ -1,4 +1,4 @@
-"""What can be chosen about an edit. The values live in `configs/edit/*.yaml`, none of them here."""
+"""What can be chosen about an edit. The values live in `configs/`, none of them here."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,13 +14,26 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "mask_rule": ("any", "luma"),
     "rounding": ("round", "truncate"),
 }
-AT_LEAST = {"steps": 1, "n_samples": 1, "feather": 0, "seed": 0}
+AT_LEAST = {"steps": 1, "n_samples": 1, "feather": 0, "seed": 0, "n_maps": 1, "refine": 0}
 AT_MOST = {"seed": 2**63 - 1}  # a generator takes 64 bits; one is left for the seeds of further samples
+SHARES = {"encode_ratio": "at most", "strength": "at most", "threshold": "less than"}  # more than 0, and ... 1
+
+
+class Settings:
+    """Checks the values of the settings that derive from it.
+
+    Raises:
+        UserError: a value is of the wrong type or out of range.
+    """
+
+    def __post_init__(self):
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), field.type)
 
 
 @dataclass(frozen=True)
-class EditSettings:
-    """Everything about an edit but its pictures.
+class Sampling(Settings):
+    """How samples are drawn.
 
     Args:
         sampler: a key of `ldm.samplers.SAMPLERS`.
@@ -29,18 +42,7 @@ class EditSettings:
         eta: 0 deterministic to 1 ancestral, for `ddim` alone.
         seed: sample k draws all its noise from a generator seeded `seed + k`.
         n_samples: pictures made in one batch.
-        crop: `none` edits the picture at its own size; `auto` edits a square around the mask at the model's size.
-        composite: `feather` blends into the original over `feather` pixels outside the mask, `paste` cuts hard at its
-            edge, `none` keeps what the model made of the background too.
-        feather: pixels.
-        match_colour: when compositing, first match colours on the ring around the mask.
-        exemplar_fit: `stretch` the exemplar to the encoder's square (as in training), `crop` its middle, or `original`:
-            stretched, with transparency ignored and values rounded to float16, as the original's script does.
-        mask_rule: see `ldm.utils.mask.parse_mask`.
         rounding: of the pictures to 8 bits, `round` or `truncate`.
-
-    Raises:
-        UserError: a value is of the wrong type or out of range.
     """
 
     sampler: str
@@ -49,19 +51,92 @@ class EditSettings:
     eta: float
     seed: int
     n_samples: int
+    rounding: str
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.eta and self.sampler != "ddim":
+            raise UserError(f"eta {self.eta}: only the sampler ddim takes it, {self.sampler} has none")
+
+
+@dataclass(frozen=True)
+class Compositing(Settings):
+    """How the edit of a region comes into its picture.
+
+    Args:
+        crop: `none` edits the picture at its own size; `auto` edits a square around the mask at the model's size.
+        composite: `feather` blends into the original over `feather` pixels outside the mask, `paste` cuts hard at its
+            edge, `none` keeps what the model made of the background too.
+        feather: pixels.
+        match_colour: when compositing, first match colours on the ring around the mask.
+        mask_rule: see `ldm.utils.mask.parse_mask`.
+        rounding: of the pictures to 8 bits, `round` or `truncate`.
+    """
+
     crop: str
     composite: str
     feather: int
     match_colour: bool
-    exemplar_fit: str
     mask_rule: str
     rounding: str
 
+
+@dataclass(frozen=True)
+class EditSettings(Sampling, Compositing):
+    """Everything about an edit by example but its pictures.
+
+    Args:
+        exemplar_fit: `stretch` the exemplar to the encoder's square (as in training), `crop` its middle, or `original`:
+            stretched, with transparency ignored and values rounded to float16, as the original's script does.
+    """
+
+    exemplar_fit: str
+
+
+@dataclass(frozen=True)
+class DiffEditSettings(Compositing):
+    """Everything about a DiffEdit but its picture and its prompts.
+
+    Args:
+        steps: of the DDIM grid; only its lowest `encode_ratio` is visited, up by the inversion and down by the edit.
+        encode_ratio: how far up the picture is encoded, in (0, 1]: the more, the freer is the edit.
+        guidance_scale: classifier-free guidance of the edit, 1 = none. The inversion has none.
+        refine: fixed-point iterations in each step of the inversion, for a closer round trip; each is one more
+            evaluation of the network.
+        n_maps: noises over which the mask's map is averaged.
+        strength: noise level of the map, as a share of the schedule's timesteps, in (0, 1].
+        threshold: where the map, scaled to [0, 1], is above it, the picture is edited; in (0, 1).
+        clamp: values of the map are cut at so many times its mean.
+        seed: of the map's noises; all else is deterministic.
+    """
+
+    steps: int
+    encode_ratio: float
+    guidance_scale: float
+    refine: int
+    n_maps: int
+    strength: float
+    threshold: float
+    clamp: float
+    seed: int
+
     def __post_init__(self):
-        for field in fields(self):
-            _check(field.name, getattr(self, field.name), field.type)
-        if self.eta and self.sampler != "ddim":
-            raise UserError(f"eta {self.eta}: only the sampler ddim takes it, {self.sampler} has none")
+        super().__post_init__()
+        if not self.clamp > 0:
+            raise UserError(f"clamp {self.clamp:g}: expected more than 0")
+
+    def evaluations(self, mask: bool) -> int:
+        """Network evaluations for one picture; `mask`: it is inferred, not given.
+
+        2 for each map; for each step upwards 1, and 1 for each refinement; for each step down 2, or 1 without guidance.
+        """
+        up, down = 1 + self.refine, 1 if self.guidance_scale == 1 else 2
+        return 2 * self.n_maps * mask + encoded_steps(self.encode_ratio, self.steps) * (up + down)
+
+
+def encoded_steps(ratio: float, steps: int) -> int:
+    """How many of the grid's timesteps an encoding to `ratio` visits: at least one."""
+    return max(1, round(ratio * steps))
 
 
 def _check(name: str, value: Any, kind: type) -> None:
@@ -74,3 +149,5 @@ def _check(name: str, value: Any, kind: type) -> None:
         raise UserError(f"{name} {value}: expected {AT_LEAST[name]} or more")
     if name in AT_MOST and value > AT_MOST[name]:
         raise UserError(f"{name} {value}: expected {AT_MOST[name]} or less")
+    if name in SHARES and not (0 < value < 1 or (value == 1 and SHARES[name] == "at most")):
+        raise UserError(f"{name} {value:g}: expected more than 0 and {SHARES[name]} 1")

@@ -61,7 +61,10 @@ class TextConditioner(nn.Module):
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
         """B prompts -> context (B, L, width)."""
-        ids = self.encoder.tokenizer(prompts)
+        return self.encode(self.encoder.tokenizer(prompts))
+
+    def encode(self, ids: Tensor) -> Tensor:
+        """Token ids (B, L), on any device -> context (B, L, width)."""
         return self.encoder(ids.to(self.encoder.text.positional_embedding.device))
 
     def unconditional(self, batch: int) -> Tensor:

@@ -63,9 +63,13 @@ class LatentDiffusion(nn.Module):
         f = self.autoencoder.downsampling
         return self.autoencoder.latent_channels, height // f, width // f
 
-    def encode(self, image: Tensor, noise: Tensor) -> Tensor:
-        """Scaled latent sample (B, c, H/f, W/f) of images (B, 3, H, W) in [-1, 1]; `noise` has the latent's shape."""
-        return self.scale_factor * self.autoencoder.encode(image).sample(noise)
+    def encode(self, image: Tensor, noise: Tensor | None) -> Tensor:
+        """Scaled latents (B, c, H/f, W/f) of images (B, 3, H, W) in [-1, 1].
+
+        A sample of the posterior by `noise`, of the latent's shape; its mode, always the same, with None.
+        """
+        posterior = self.autoencoder.encode(image)
+        return self.scale_factor * (posterior.mode() if noise is None else posterior.sample(noise))
 
     def decode(self, z: Tensor) -> Tensor:
         """Images (B, 3, H, W), about [-1, 1], of scaled latents."""

@@ -1,41 +1,70 @@
-"""Edit settings from `configs/edit`: the only place their defaults come from."""
+"""Settings of the editors from `configs/`: the only place their defaults come from."""
 
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from torch import nn
 
 from ldm.config import CONFIGS, load_config
+from ldm.editors.diffedit import DiffEdit
 from ldm.editors.exemplar import ExemplarEditor
-from ldm.editors.settings import EditSettings
+from ldm.editors.settings import DiffEditSettings, EditSettings, Sampling, Settings
+from ldm.editors.text_to_image import TextToImage
 from ldm.utils.errors import UserError
 
+S = TypeVar("S", bound=Settings)
 
-def edit_settings(name: str | Path = "default", **changes: Any) -> EditSettings:
-    """The settings of `configs/edit/<name>.yaml`, or of a file of your own, with some changed.
+
+def settings_from(kind: type[S], folder: str, name: str | Path = "default", **changes: Any) -> S:
+    """The settings of `configs/<folder>/<name>.yaml`, or of a file of your own, with some changed.
 
     What the file does not say is as in `default`. Its `steps` may be a number for each sampler.
 
     Raises:
         UserError: no such file, an unknown key or a wrong value.
     """
-    shipped = {file.stem: file for file in sorted((CONFIGS / "edit").glob("*.yaml"))}
+    shipped = {file.stem: file for file in sorted((CONFIGS / folder).glob("*.yaml"))}
     file = shipped.get(str(name), Path(name))
     if not os.path.isfile(file):  # a Path of too long a name would raise
-        raise UserError(f"edit settings {name}: neither a file nor one of {', '.join(shipped)}")
+        raise UserError(f"{folder} settings {name}: neither a file nor one of {', '.join(shipped)}")
     config = load_config(shipped["default"], file)
     values = {**OmegaConf.to_container(config, resolve=True), **changes}
     if isinstance(values["steps"], dict):
         values["steps"] = values["steps"].get(values["sampler"], 0)  # an unknown sampler is refused below
-    known = [field.name for field in fields(EditSettings)]
+    known = [field.name for field in fields(kind)]
     if unknown := [key for key in values if key not in known]:
-        raise UserError(f"edit settings {name}: unknown key {unknown[0]!r} (there are {', '.join(known)})")
-    return EditSettings(**values)
+        raise UserError(f"{folder} settings {name}: unknown key {unknown[0]!r} (there are {', '.join(known)})")
+    return kind(**values)
+
+
+def edit_settings(name: str | Path = "default", **changes: Any) -> EditSettings:
+    """How to edit by example: `configs/edit/<name>.yaml`, see `settings_from`."""
+    return settings_from(EditSettings, "edit", name, **changes)
+
+
+def diffedit_settings(name: str | Path = "default", **changes: Any) -> DiffEditSettings:
+    """How to edit by DiffEdit: `configs/diffedit/<name>.yaml`, see `settings_from`."""
+    return settings_from(DiffEditSettings, "diffedit", name, **changes)
+
+
+def txt2img_settings(name: str | Path = "default", **changes: Any) -> Sampling:
+    """How to make a picture from a prompt: `configs/txt2img/<name>.yaml`, see `settings_from`."""
+    return settings_from(Sampling, "txt2img", name, **changes)
 
 
 def exemplar_editor(model: nn.Module, edit: str | Path = "default", **changes: Any) -> ExemplarEditor:
     """The editor of a model, with the settings of `configs/edit/<edit>.yaml` where a call says nothing else."""
     return ExemplarEditor(model, edit_settings(edit, **changes))
+
+
+def diffedit_editor(model: nn.Module, edit: str | Path = "default", **changes: Any) -> DiffEdit:
+    """DiffEdit with a text-to-image model, and the settings of `configs/diffedit/<edit>.yaml`."""
+    return DiffEdit(model, diffedit_settings(edit, **changes))
+
+
+def text_to_image(model: nn.Module, name: str | Path = "default", **changes: Any) -> TextToImage:
+    """A text-to-image model with the settings of `configs/txt2img/<name>.yaml` where a call says nothing else."""
+    return TextToImage(model, txt2img_settings(name, **changes))

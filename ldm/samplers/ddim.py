@@ -1,4 +1,5 @@
-"""DDIM (Song et al., 2010.02502), in the convention of latent diffusion: it ends at `alphas_cumprod[0]`, not at 1."""
+"""DDIM (Song et al., 2010.02502), down and up, in the convention of latent diffusion: the clean end is at t = 0,
+`alphas_cumprod[0]`, not at 1."""
 
 from collections.abc import Iterable
 
@@ -36,6 +37,42 @@ def ddim(
         if callback is not None:
             callback(i, t, x, x0)
     return x
+
+
+@torch.no_grad()
+def ddim_invert(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: Schedule,
+    timesteps: Tensor | Iterable[int],
+    *,
+    refine: int = 0,
+    callback: Callback | None = None,
+) -> dict[int, Tensor]:
+    """The way of `ddim` with eta 0 backwards: from the clean x (B, ...) up to the level of `timesteps[0]`.
+
+    A step up needs eps where it leads to, which is not known yet: it is asked at that timestep, but of the sample
+    before. Each fixed-point iteration asks again of the sample arrived at, so that `ddim` comes closer to undoing it.
+
+    Args:
+        timesteps: descending, as for `ddim`; visited in reverse.
+        refine: fixed-point iterations in each step.
+
+    Returns:
+        the sample at every level on the way, by timestep; at 0 it is x.
+    """
+    steps, t_batch = time_grid(timesteps, schedule, x)
+    alphas, alphas_before, _ = ddim_table(schedule, steps)
+    record = {0: x}
+    for i, k in enumerate(reversed(range(len(steps)))):
+        start = x
+        for _ in range(1 + refine):
+            eps = denoise(x, t_batch[k])
+            x, x0 = ddim_step(start, eps, alphas_before[k], alphas[k])
+        record[steps[k]] = x
+        if callback is not None:
+            callback(i, steps[k], x, x0)
+    return record
 
 
 def ddim_table(

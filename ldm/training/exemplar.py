@@ -43,6 +43,10 @@ class ExemplarTraining(LatentDiffusionTraining):
         self.check_size(batch["image"])
         return encode_pictures(self.model, batch, noise)
 
+    def frozen_outputs(self, batch: dict, noise: Tensor) -> dict[str, Tensor]:
+        z, concat = self.latents(batch, noise)
+        return {"z": z, "concat": concat, "class_token": self.model.conditioner.encoder(batch["exemplar"])}
+
     def context(self, batch: dict, drop: Tensor) -> Tensor:
         conditioner = self.model.conditioner
         if "class_token" in batch:

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from ldm.checkpoints.io import read_metadata, save_tensors
 from ldm.config import build
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.training.exemplar import encode_pictures
 from ldm.training.start import FROZEN, start
 from ldm.utils.errors import UserError
 from ldm.utils.random import generator
@@ -27,7 +26,8 @@ def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part:
     Raises:
         UserError: the folder holds shards that were made otherwise: with other frozen weights, another source or shard.
     """
-    model, source = start(config).model.eval(), build(config.source)
+    training, source = start(config).eval(), build(config.source)
+    model = training.model
     origin = {"origin": fingerprint(model, source, config.source, shard)}
     for path in folder.glob("*.safetensors"):
         if read_metadata(path).get("origin") != origin["origin"]:
@@ -45,16 +45,12 @@ def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part:
                 pieces = []
                 for batch in DataLoader(Subset(source, indices), batch_size=64):
                     draw = generator("latent cache", epoch, offset, len(pieces))
-                    noise = torch.randn(len(batch["image"]), 2, *shape, generator=draw)
+                    noise = torch.randn(len(batch["image"]), training.posteriors, *shape, generator=draw)
                     with torch.autocast("cpu", torch.bfloat16):
-                        class_token = model.conditioner.encoder(batch["exemplar"])
-                        values = *encode_pictures(model, batch, noise), class_token
-                    pieces.append([value.half() for value in values])
-                names = ("z", "concat", "class_token")
-                tensors = {
-                    name: torch.cat(column) for name, column in zip(names, zip(*pieces, strict=True), strict=True)
-                }
-                save_tensors(path, tensors, origin)
+                        pieces.append(training.frozen_outputs(batch, noise))
+                tensors = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+                halves = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+                save_tensors(path, halves, origin)
             bar.update(len(indices))
 
 

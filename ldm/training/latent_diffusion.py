@@ -12,6 +12,7 @@ from ldm.diffusion.losses import diffusion_target, min_snr_weight
 from ldm.diffusion.process import q_sample
 from ldm.diffusion.schedule import sampling_timesteps
 from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.models.tokenizer import Tokenizer
 from ldm.nn.attention import AttentionBlock, SpatialTransformer
 from ldm.samplers.ddim import ddim
 from ldm.training.base import Optimisation, Training
@@ -67,9 +68,18 @@ class LatentDiffusionTraining(Training):
 
         noise (B, posteriors, c, h, w) samples the posteriors.
         """
+        if "z" in batch:  # from the latent cache
+            return batch["z"].float(), None
         self.check_size(batch["image"])
         with torch.no_grad():
             return self.model.encode(batch["image"], noise[:, 0]), None
+
+    def frozen_outputs(self, batch: dict, noise: Tensor) -> dict[str, Tensor]:
+        """What a batch has become once the frozen networks are through with it: an item of the latent cache.
+
+        noise is that of `latents`.
+        """
+        return {"z": self.latents(batch, noise)[0]}
 
     def check_size(self, image: Tensor) -> None:
         if image.shape[-2:] != (side := self.model.image_size,) * 2:
@@ -157,12 +167,24 @@ class TextTraining(LatentDiffusionTraining):
     """A text-to-image model: batches hold "image" and "caption", a list of strings; a dropped one becomes empty."""
 
     def context(self, batch: dict, drop: Tensor) -> Tensor:
-        captions = ["" if dropped else text for text, dropped in zip(batch["caption"], drop.tolist(), strict=True)]
+        ids = self.ids(batch).to(drop.device)
+        ids = torch.where(drop[:, None], self.tokenizer([""]).to(drop.device), ids)
         with torch.no_grad():
-            return self.model.conditioner(captions)
+            return self.model.conditioner.encode(ids)
+
+    def ids(self, batch: dict) -> Tensor:
+        """The captions' tokens, (B, L) int64."""
+        return batch["ids"] if "ids" in batch else self.tokenizer(batch["caption"])
+
+    def frozen_outputs(self, batch: dict, noise: Tensor) -> dict[str, Tensor]:
+        return {**super().frozen_outputs(batch, noise), "ids": self.ids(batch)}
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.model.conditioner.encoder.tokenizer
 
     def pictures(self, batch: dict) -> dict[str, Tensor]:
-        return {"image": batch["image"], **super().pictures(batch)}
+        return {} if "z" in batch else {"image": batch["image"], **super().pictures(batch)}
 
 
 def batch_length(batch: dict) -> int:

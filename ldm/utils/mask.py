@@ -50,6 +50,26 @@ def parse_mask(
     return torch.from_numpy(selected)[None, None].float()
 
 
+def fit_mask(mask: Image.Image | Tensor, size: tuple[int, int], rule: str = "any") -> Tensor:
+    """A mask for an image of `size` (width, height) as (1, 1, H, W): a picture (see `parse_mask`) or such a tensor.
+
+    Raises:
+        UserError: as `parse_mask`; the tensor is of another shape, or 0 everywhere.
+    """
+    if isinstance(mask, Image.Image):
+        return parse_mask(mask, size, rule=rule)
+    if mask.shape != (expected := (1, 1, *size[::-1])):
+        raise UserError(f"mask: {tuple(mask.shape)}, expected {expected}")
+    if not mask.any():
+        raise UserError("mask: nothing is selected, it is 0 everywhere (1 = repaint)")
+    return mask
+
+
+def mask_picture(mask: Tensor) -> Image.Image:
+    """(1, 1, H, W) of zeros and ones -> mode L, 255 = repaint."""
+    return Image.fromarray((mask[0, 0] * 255).byte().numpy())
+
+
 def _values(image: Image.Image) -> np.ndarray:
     """(H, W) uint8: how much each pixel is selected, wherever the file keeps it."""
     pixels = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))

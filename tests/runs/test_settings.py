@@ -27,7 +27,7 @@ def test_a_file_of_ones_own_says_only_what_it_changes(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("stepps: 7", "unknown key 'stepps' .there are sampler, steps, "),
+        ("stepps: 7", "unknown key 'stepps' .there are crop, composite, "),
         ("steps: many", "steps 'many': expected int"),
         ("- steps", "expected a mapping"),
     ],
