@@ -10,151 +10,42 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ldm.checkpoints.load import load
-from ldm.config import ROOT, build, load_config
-from ldm.data.toyworld_files import write_split
+from ldm.config import ROOT, build
 from ldm.training.checkpoint_folder import TRAINER, WEIGHTS
 from ldm.training.exemplar import one_token_dead_weights
 from ldm.training.fit import fit
 from ldm.training.latent_cache import write_cache
 from ldm.training.start import FROZEN, start
 from ldm.utils.errors import UserError
+from tests.training.shipped import autoencoder_config, exemplar_config, text_config
 from tests.training.small import BASE, overrides
 
-SMALL = ("data.params.batch_size=4", "validate_every=2", "trainer.limit_val_batches=1")
 
-
-@pytest.fixture(scope="module")
-def toyworld(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "toyworld"
-    for split in ("train", "validation"):
-        write_split(root, split, 12, seed=3, size=64, workers=1)
-    return root
-
-
-def settings(name, steps, *overrides):
-    common = ["trainer.precision=32-true", f"trainer.max_steps={steps}", "trainer.enable_progress_bar=false",
-              "trainer.num_sanity_val_steps=0"]  # fmt: skip
-    return load_config(f"train/toyworld_{name}", overrides=[*common, *overrides])
-
-
-def autoencoder_config(toyworld, steps):
-    pictures = (f"data.params.{part}.params.root={toyworld}/images" for part in ("train", "validation"))
-    return settings("autoencoder", steps, *pictures, *SMALL)
-
-
-def clip_config(toyworld, steps):
-    roots = (f"data.params.{part}.params.root={toyworld}" for part in ("train", "validation"))
-    return settings("clip", steps, *roots, *SMALL)
-
-
-@pytest.fixture(scope="module")
-def frozen(toyworld, tmp_path_factory):
-    """The weights that the exemplar training starts from, by the trainings that make them."""
-    folder = tmp_path_factory.mktemp("frozen")
-    return [
-        fit(autoencoder_config(toyworld, 2), folder / "autoencoder"),
-        fit(clip_config(toyworld, 2), folder / "clip"),
-    ]
-
-
-def exemplar_config(toyworld, frozen, folder, steps):
-    return settings(
-        "exemplar",
-        steps,
-        f"frozen=[{','.join(map(str, frozen))}]",
-        f"source.params.root={toyworld}",
-        f"data.params.train.params.folder={folder}",
-        f"data.params.validation.params.root={toyworld}",
-        *SMALL,
-    )
-
-
-def test_exemplar_training_from_a_cache_to_a_model_that_loads(toyworld, frozen, tmp_path):
-    config = exemplar_config(toyworld, frozen, tmp_path / "latents", steps=2)
-    write_cache(config, tmp_path / "latents", epochs=1, shard=5, part=(0, 1))
+@pytest.mark.parametrize("name", ["exemplar", "text"])
+def test_training_from_a_cache_to_a_model_that_loads(toyworld, frozen, tmp_path, name):
+    cache, shipped = tmp_path / "latents", {"exemplar": "toyworld", "text": "toyworld_text"}[name]
+    config = exemplar_config(toyworld, frozen, cache, 2) if name == "exemplar" else text_config(frozen, cache, 2)
+    write_cache(config, cache, epochs=1, shard=5, part=(0, 1))
     config.panel_every = 2
     weights = fit(config, tmp_path / "run")
 
     saved = load_file(weights)
     assert {tensor.dtype for tensor in saved.values()} == {torch.float16}
     assert not any(name.startswith(FROZEN) for name in saved)
-    model = load("toyworld", [weights, *frozen])
+    model = load(shipped, [weights, *frozen])
     before = load_file(frozen[0]) | load_file(frozen[1])
     assert torch.equal(model.autoencoder.quant_conv.weight, before["autoencoder.quant_conv.weight"])
-    assert torch.equal(model.conditioner.encoder.visual.conv1.weight, before["image_encoder.visual.conv1.weight"])
+    tower = {"exemplar": "image_encoder.visual.conv1.weight", "text": "text_encoder.text.token_embedding.weight"}[name]
+    assert torch.equal(model.conditioner.encoder.get_parameter(tower.partition(".")[2]), before[tower])
     assert not torch.equal(model.unet.out[-1].weight, torch.zeros_like(model.unet.out[-1].weight))  # its start
 
     same = load(tmp_path / "run" / "config.yaml")  # knows where all its weights are
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in same.state_dict().items())
     for kept in ("last", "best"):
-        load("toyworld", [tmp_path / "run" / "checkpoints" / kept / WEIGHTS, *frozen])
+        load(shipped, [tmp_path / "run" / "checkpoints" / kept / WEIGHTS, *frozen])
     state = torch.load(tmp_path / "run" / "checkpoints" / "last" / TRAINER, weights_only=True)["state_dict"]
     assert state and not any(name.removeprefix("model.").startswith(FROZEN) for name in state)
     assert (tmp_path / "run" / "panel" / "step-000002.png").exists()
-
-
-def test_a_cached_item_is_what_the_frozen_networks_make_of_the_source(toyworld, frozen, tmp_path):
-    config = exemplar_config(toyworld, frozen, tmp_path, steps=1)
-    training, source = start(config), build(config.source)
-    write_cache(config, tmp_path, epochs=1, shard=12, part=(0, 1))
-    cached = build(config.data.params.train)[5]
-    item = source[5]
-    keep = 1 - item["mask"][:, 2::4, 2::4]  # bilinear between the two middle pixels of four, without antialiasing
-    near = (cached["concat"][4:] - keep).abs()
-    assert near.max() <= 1 and near.mean() < 0.1
-    with torch.no_grad():
-        token = training.model.conditioner.encoder(item["exemplar"][None])[0]
-    torch.testing.assert_close(cached["class_token"].float(), token, atol=0.1, rtol=0.05)  # the cache is made in bf16
-
-
-def test_a_cache_of_something_else_is_not_kept(toyworld, frozen, tmp_path):
-    config = exemplar_config(toyworld, frozen, tmp_path / "latents", steps=1)
-
-    def write(config, shard=12):
-        write_cache(config, tmp_path / "latents", epochs=1, shard=shard, part=(0, 1))
-
-    write(config)
-    (shard,) = (tmp_path / "latents").iterdir()
-    made = shard.stat().st_mtime_ns
-    write(config)
-    assert shard.stat().st_mtime_ns == made
-
-    source, scale, weights = config.copy(), config.copy(), config.copy()
-    source.recipe.params.jitter = 0
-    scale.model.params.scale_factor *= 2
-    other = load_file(frozen[0])
-    other["autoencoder.quant_conv.bias"] += 1
-    save_file(other, tmp_path / "other.safetensors")
-    weights.frozen[0] = str(tmp_path / "other.safetensors")
-    for changed in ((config, 6), (source,), (scale,), (weights,)):
-        with pytest.raises(UserError, match="latents: 00000.safetensors is of other frozen weights, source or shard"):
-            write(*changed)
-    save_file(load_file(shard), shard)  # nothing says what this one is of
-    with pytest.raises(UserError, match="latents: 00000"):
-        write(config)
-
-
-def test_no_frozen_network_keeps_random_values(toyworld, frozen, tmp_path):
-    config = exemplar_config(toyworld, frozen, tmp_path, steps=1)
-    training = start(config)
-    files = load_file(frozen[0]) | load_file(frozen[1])
-    dead = {id(p) for module in one_token_dead_weights(training.model.unet) for p in module.parameters()}
-    for name, parameter in training.model.named_parameters():
-        if not parameter.requires_grad and id(parameter) not in dead:
-            source = name.replace("conditioner.encoder.", "image_encoder.")
-            assert torch.equal(parameter, files[source]), name
-    del config.frozen
-    with pytest.raises(UserError, match="--pretrained_model"):
-        start(config)
-
-
-def test_an_incomplete_frozen_network_is_refused(toyworld, frozen, tmp_path):
-    tensors = load_file(frozen[0])
-    del tensors["autoencoder.quant_conv.bias"]
-    save_file(tensors, tmp_path / "less.safetensors")
-    config = exemplar_config(toyworld, [tmp_path / "less.safetensors", frozen[1]], tmp_path, steps=1)
-    with pytest.raises(UserError, match="1 missing: autoencoder.quant_conv.bias"):
-        start(config)
 
 
 def test_the_dead_weights_have_no_gradient_and_are_not_optimised(toyworld, frozen, tmp_path):
@@ -196,35 +87,6 @@ def test_a_run_from_published_weights_goes_on_without_them(toyworld, frozen, tmp
     found = load_file(fit(config, tmp_path / "run", resume=True))
     assert found.keys() == model.state_dict().keys()  # the frozen networks too, which are nowhere else
     assert "published" in (tmp_path / "run" / "config.yaml").read_text()
-
-
-def test_a_trained_model_is_trained_on(toyworld, frozen, tmp_path):
-    """Fine-tuning starts from its weights, which are in other files than the frozen networks'."""
-    config = exemplar_config(toyworld, frozen, tmp_path, steps=1)
-    model = start(config).model
-    rest = {name: tensor + 1 for name, tensor in model.state_dict().items() if not name.startswith(FROZEN)}
-    save_file(rest, tmp_path / "trained.safetensors")
-    config.pretrained_model = str(tmp_path / "trained.safetensors")
-    tuned = start(config).model.state_dict()
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tuned[name], tensor + 1 if name in rest else tensor), name
-
-
-def test_an_autoencoder_goes_on_from_its_own_file_and_from_a_whole_models(toyworld, frozen, tmp_path):
-    config = autoencoder_config(toyworld, 1)
-    own = load_file(frozen[0])
-    rest = "first_stage_model."
-    save_file(
-        {n.replace("autoencoder.", rest): t for n, t in own.items()} | {"model.x": torch.ones(1)}, tmp_path / "sd"
-    )
-    for file in (frozen[0], tmp_path / "sd"):
-        config.pretrained_model = str(file)
-        found = start(config).weights()
-        assert found.keys() == own.keys() and all(torch.equal(found[name], own[name].float()) for name in own)
-    save_file({name: own[name] for name in list(own)[1:]}, tmp_path / "less")
-    config.pretrained_model = str(tmp_path / "less")
-    with pytest.raises(UserError, match="less: does not fit the model: 1 missing"):
-        start(config)
 
 
 @pytest.mark.parametrize(

@@ -202,13 +202,18 @@ def test_an_unconditional_model_trains():
     assert training.pictures({"image": pictures(2)["image"]})["sample"].shape == (2, 3, 64, 64)
 
 
-def test_a_text_model_trains_and_drops_captions():
+def text_training() -> TextTraining:
     tokenizer = WordTokenizer(["red", "ball"], context_length=4)
     encoder = ClipTextEncoder(
         vocab_size=tokenizer.vocab_size, context_length=4, width=16, layers=1, heads=2, tokenizer=tokenizer
     )
     text = model(unet={"in_channels": 4}, conditioner=TextConditioner(encoder))
-    training = attach(TextTraining(text, OPTIMISATION, uncond_probability=0.1, panel_steps=2))
+    return attach(TextTraining(text, OPTIMISATION, uncond_probability=0.1, panel_steps=2))
+
+
+def test_a_text_model_trains_and_drops_captions():
+    training = text_training()
+    text = training.model
     batch = {"image": pictures(2)["image"], "caption": ["red ball", "ball"]}
     context = training.context(batch, torch.tensor([True, False]))
     torch.testing.assert_close(context, text.conditioner(["", "ball"]))
@@ -216,3 +221,25 @@ def test_a_text_model_trains_and_drops_captions():
     assert all(p.grad is not None for p in text.unet.parameters())
     assert not any(p.requires_grad for p in text.conditioner.parameters())
     assert list(training.pictures(batch)) == ["image", "sample"]
+    assert training.pictures({"z": torch.zeros(2, 4, 16, 16)}) == {}
+
+
+@pytest.mark.parametrize("kind", ["text", "exemplar"])
+@torch.no_grad()
+def test_what_the_frozen_networks_made_of_a_batch_trains_as_the_batch_itself(kind):
+    training, batch = {"text": text_training, "exemplar": exemplar_training}[kind](), pictures(3)
+    batch["caption"] = ["red ball", "ball", "red"]
+    noise = training.draws(0, 3).randn(1 + training.posteriors, 4, 16, 16)[:, 1:]
+    cached = training.frozen_outputs(batch, noise)
+    assert not cached.keys() & batch.keys()
+    t, drop = torch.tensor([3, 300, 900]), torch.tensor([False, True, False])
+    expected, found = (training.loss(b, t, drop, training.draws(0, 3)) for b in (batch, cached))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    context = training.context(batch, drop)
+    torch.testing.assert_close(training.context(cached, drop), context, rtol=0, atol=1e-6)
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in cached.items()}
+    torch.testing.assert_close(training.loss(halves, t, drop, training.draws(0, 3)), expected, rtol=5e-3, atol=0)
+    if kind == "text":
+        assert cached["ids"].dtype == torch.int64  # float16 could not tell 49,408 tokens apart
+        assert not torch.allclose(context[0], context[1])
+        torch.testing.assert_close(context[1], training.model.conditioner([""])[0])
