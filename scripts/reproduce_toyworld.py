@@ -13,8 +13,10 @@ from ldm.utils.errors import UserError
 from ldm.utils.files import read_column
 
 SCRIPTS = Path(__file__).resolve().parent
-# on two idle CPU cores
-MINUTES = {"data": 1, "judge": 3, "clip": 12, "autoencoder": 25, "cache": 8, "exemplar": 40, "measure": 1}
+MINUTES = {  # on two idle CPU cores
+    "data": 1, "judge": 3, "clip": 12, "autoencoder": 25, "text cache": 4, "text": 45, "exemplar cache": 8,
+    "exemplar": 40, "measure toyworld": 1, "measure diffedit": 15,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -61,19 +63,24 @@ def main() -> None:
     train("autoencoder", *(f"data.params.{part}.params.root={args.data}/images/{f}" for part, f in images.items()))
 
     parts = ",".join(str((folder(stage) / "weights.safetensors").resolve()) for stage in ("autoencoder", "clip"))
-    latents = folder("exemplar") / "latents"
     deviation = read_column(folder("autoencoder") / "csv" / "metrics.csv", "val/latent_std")[-1]
-    changes = [
-        f"frozen=[{parts}]",
-        f"model.params.scale_factor={1 / deviation:.4f}",
-        f"source.params.root={args.data}",
-        f"data.params.train.params.folder={latents}",
-        f"data.params.validation.params.root={args.data}",
-    ]
-    do("cache", "cache_latents", "--base", "configs/train/toyworld_exemplar.yaml", *changes)
-    train("exemplar", *changes)
-    models = "--model", folder("exemplar") / "config.yaml", "--judge", folder("judge") / "config.yaml"
-    do("measure", "measure_toyworld", *models, "--count", args.count, "--out", args.logs / "toyworld_measured")
+    common = f"frozen=[{parts}]", f"model.params.scale_factor={1 / deviation:.4f}"
+
+    def train_on_cache(stage: str, *overrides: object, epochs: int) -> None:
+        changes = *common, f"data.params.train.params.folder={folder(stage) / 'latents'}", *overrides
+        config = f"configs/train/toyworld_{stage}.yaml"
+        do(f"{stage} cache", "cache_latents", "--base", config, "--epochs", epochs, *changes)
+        train(stage, *changes)
+
+    train_on_cache("text", f"source.params.length={scenes}", epochs=4)
+    text = (folder("text") / "weights.safetensors").resolve()
+    roots = f"source.params.root={args.data}", f"data.params.validation.params.root={args.data}"
+    train_on_cache("exemplar", f"pretrained_model={text}", *roots, epochs=3)
+
+    for stage, script in (("exemplar", "measure_toyworld"), ("text", "measure_diffedit")):
+        models = "--model", folder(stage) / "config.yaml", "--judge", folder("judge") / "config.yaml"
+        name = script.removeprefix("measure_")
+        do(f"measure {name}", script, *models, "--count", args.count, "--out", args.logs / f"measured_{name}")
 
 
 if __name__ == "__main__":
