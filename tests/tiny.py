@@ -1,4 +1,4 @@
-"""A complete exemplar model that runs in milliseconds: as a config, and built with synthetic weights."""
+"""Complete models that run in milliseconds, by example and by text: as configs, and built with synthetic weights."""
 
 from functools import cache
 from typing import Any
@@ -46,11 +46,46 @@ CONFIG: dict[str, Any] = {
     },
 }
 
+WORDS = ["a", "and", "ball", "blue", "mug", "red"]
+
+TEXT_CONFIG: dict[str, Any] = {
+    "target": CONFIG["target"],
+    "params": {
+        **CONFIG["params"],
+        "unet": {**CONFIG["params"]["unet"], "params": {**CONFIG["params"]["unet"]["params"], "in_channels": 4}},
+        "conditioner": {
+            "target": "ldm.models.clip_text.TextConditioner",
+            "params": {
+                "encoder": {
+                    "target": "ldm.models.clip_text.ClipTextEncoder",
+                    "params": {
+                        "vocab_size": len(WORDS) + 2,
+                        "context_length": 9,
+                        "width": 16,
+                        "layers": 1,
+                        "heads": 2,
+                        "tokenizer": {
+                            "target": "ldm.models.tokenizer.WordTokenizer",
+                            "params": {"words": WORDS, "context_length": 9},
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
 
 @cache
 def tiny_model() -> LatentDiffusion:
     """Sides of its pictures are multiples of 8; shared by the tests, which do not change it."""
     return fill(build(CONFIG))
+
+
+@cache
+def tiny_text_model() -> LatentDiffusion:
+    """The same, from prompts; its tokenizer knows `WORDS`."""
+    return fill(build(TEXT_CONFIG))
 
 
 @cache

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.guidance import classifier_free_guidance
-from ldm.diffusion.schedule import sampling_timesteps
 from ldm.editors import compose
 from ldm.editors.editor import Editor
+from ldm.editors.sampling import run_sampler
 from ldm.editors.settings import EditSettings
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.samplers import SAMPLERS
 from ldm.utils.clip import CLIP_MEAN, clip_normalise
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil, to_tensor
@@ -149,10 +148,7 @@ class ExemplarEditor(Editor[EditSettings]):
             uncond=model.conditioner.unconditional(batch),
             scale=settings.guidance_scale,
         )
-        timesteps = sampling_timesteps(settings.steps, schedule.num_timesteps)
-        eta = {"eta": settings.eta} if settings.sampler == "ddim" else {}
-        sampler = SAMPLERS[settings.sampler]
-        return sampler(denoise, x.to(like.device), schedule, timesteps, noise=noise.randn, callback=callback, **eta)
+        return run_sampler(denoise, x.to(like.device), schedule, settings, noise, callback)
 
 
 def fit_exemplar(exemplar: Image.Image, size: int, fit: str) -> Image.Image:

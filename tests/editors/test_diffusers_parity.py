@@ -7,45 +7,41 @@ bilinearly: the masks here are made of whole latent pixels, for which both are e
 
 import sys
 
+import diffusers
 import pytest
 import torch
+import transformers
 
-from ldm.checkpoints.keymaps import official
 from ldm.diffusion.schedule import Schedule, sampling_timesteps
 from ldm.editors.exemplar import ExemplarEditor
-from ldm.models.autoencoder import AutoencoderKL
 from ldm.models.clip_image import ClipImageEncoder, ExemplarConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.models.unet import UNet
 from ldm.runs.settings import edit_settings
+from tests.editors.diffusers_peers import (
+    CONTEXT,
+    HEADS,
+    SCALE_FACTOR,
+    SCHEDULERS,
+    Noise,
+    checked,
+    official_weights,
+    our_unet,
+    our_vae,
+    their_unet,
+    their_vae,
+)
 from tests.golden_weights import fill
 
-diffusers = pytest.importorskip("diffusers")
-transformers = pytest.importorskip("transformers")
-
-SCALE_FACTOR, CONTEXT, HEADS = 0.18215, 24, 4
 BATCH, HEIGHT, WIDTH, EXEMPLAR = 2, 64, 96, 28  # pixels; the autoencoder divides by 8
 CLIP_WIDTH, CLIP_LAYERS = 32, 9  # from the depth follows that of diffusers' mapper: (9 + 1) // 5 = 2 blocks
-
-BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-LATENT_DIFFUSION = {**BETAS, "set_alpha_to_one": False, "steps_offset": 1}
-SCHEDULERS = {
-    "ddim": lambda: diffusers.DDIMScheduler(**LATENT_DIFFUSION, clip_sample=False),
-    "plms": lambda: diffusers.PNDMScheduler(**LATENT_DIFFUSION, skip_prk_steps=True),
-    "dpm_solver": lambda: diffusers.DPMSolverMultistepScheduler(
-        **BETAS, algorithm_type="dpmsolver++", final_sigmas_type="zero", lower_order_final=True
-    ),
-}
 
 
 @pytest.fixture(scope="module")
 def model():
     clip = ClipImageEncoder(EXEMPLAR, patch_size=7, width=CLIP_WIDTH, layers=CLIP_LAYERS, heads=HEADS)
     model = LatentDiffusion(
-        unet=UNet(
-            9, 4, 32, 1, attention_resolutions=(1, 2), channel_mult=(1, 2, 2), num_heads=HEADS, context_dim=CONTEXT
-        ),
-        autoencoder=AutoencoderKL(32, (1, 1, 2, 2), num_res_blocks=1, z_channels=4, embed_dim=4),
+        unet=our_unet(9),
+        autoencoder=our_vae(),
         conditioner=ExemplarConditioner(clip, CONTEXT, mapper_layers=2),
         schedule=Schedule.scaled_linear(),
         scale_factor=SCALE_FACTOR,
@@ -56,43 +52,10 @@ def model():
 
 @pytest.fixture(scope="module")
 def components(model):
-    """The pipeline's networks: strict loading gives every tensor of theirs, the count finds any of ours left over."""
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        sources = official(name)  # several where we keep q, k and v in one tensor
-        weights.update(zip(sources, tensor.chunk(len(sources)), strict=True))
-    components = {"unet": their_unet(weights), "vae": their_vae(weights), "image_encoder": their_encoder(weights)}
-    found = sum(parameter.numel() for network in components.values() for parameter in network.parameters())
-    assert found == sum(parameter.numel() for parameter in model.parameters())
-    return {name: network.eval().requires_grad_(False) for name, network in components.items()}
-
-
-def their_unet(weights):
-    unet = diffusers.UNet2DConditionModel(
-        in_channels=9,
-        out_channels=4,
-        block_out_channels=(32, 64, 64),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=CONTEXT,
-        attention_head_dim=HEADS,  # the number of heads, despite its name
-    )
-    unet.load_state_dict(diffusers.loaders.single_file_utils.convert_ldm_unet_checkpoint(weights, unet.config))
-    return unet
-
-
-def their_vae(weights):
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(32, 32, 64, 64),
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        scaling_factor=SCALE_FACTOR,
-    )
-    vae.load_state_dict(diffusers.loaders.single_file_utils.convert_ldm_vae_checkpoint(weights, vae.config))
-    return vae
+    """The pipeline's networks."""
+    weights = official_weights(model)
+    components = {"unet": their_unet(weights, 9), "vae": their_vae(weights), "image_encoder": their_encoder(weights)}
+    return checked(components, model)
 
 
 def their_encoder(weights):
@@ -155,16 +118,6 @@ def inputs():
     }
 
 
-class Noise:
-    """Draws whole batches from one generator, as diffusers does; the order of the draws is the same."""
-
-    def __init__(self):
-        self.generator = torch.Generator().manual_seed(1)
-
-    def randn(self, *shape):
-        return torch.randn(BATCH, *shape, generator=self.generator)
-
-
 CASES = [(sampler, S, 0.0) for sampler in SCHEDULERS for S in (10, 20)] + [("ddim", 10, 1.0)]
 
 
@@ -187,11 +140,11 @@ def test_whole_edit(model, components, inputs, monkeypatch, sampler, S, eta):
 
     timesteps = pipeline.scheduler.timesteps.unique().flip(0)  # theirs for PLMS repeat one, for its second call
     if sampler == "dpm_solver":  # its grid starts at 999, where ours does not
-        monkeypatch.setattr("ldm.editors.exemplar.sampling_timesteps", lambda S, T: timesteps)
+        monkeypatch.setattr("ldm.editors.sampling.sampling_timesteps", lambda S, T: timesteps)
     else:
         assert timesteps.tolist() == sampling_timesteps(S).tolist()
     editor = ExemplarEditor(model, edit_settings(sampler=sampler, steps=S, guidance_scale=5.0, eta=eta))
-    z = editor.sample(inputs["image"], inputs["mask"], inputs["exemplar"], Noise(), editor.settings)
+    z = editor.sample(inputs["image"], inputs["mask"], inputs["exemplar"], Noise(BATCH, 1), editor.settings)
     assert (z - expected).abs().max() < 3e-5 * expected.abs().max()
 
     picture = pipeline.vae.decode(expected / SCALE_FACTOR).sample

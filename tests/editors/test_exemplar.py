@@ -9,6 +9,7 @@ from ldm.editors import exemplar as editing
 from ldm.editors.compose import distance
 from ldm.editors.exemplar import ExemplarEditor, exemplar_pixels, fit_exemplar
 from ldm.runs.settings import edit_settings, exemplar_editor
+from ldm.samplers import SAMPLERS
 from ldm.utils.clip import CLIP_MEAN
 from ldm.utils.errors import UserError
 from ldm.utils.mask import parse_mask
@@ -110,7 +111,7 @@ def test_a_fixed_start_is_shared_and_the_rest_is_not(monkeypatch):
         starts.append((x, kwargs["noise"](1)))
         return x
 
-    monkeypatch.setitem(editing.SAMPLERS, "plms", sampler)
+    monkeypatch.setitem(SAMPLERS, "plms", sampler)
     edit(sampler="plms", seed=3, n_samples=2, start_seed=9)
     (x, noise), expected = starts[0], torch.randn(4, 8, 12, generator=torch.Generator().manual_seed(9))
     assert torch.equal(x, expected.expand(2, -1, -1, -1))

@@ -78,6 +78,28 @@ def test_an_over_long_prompt_still_ends(tokenizer):
     assert ids[0].tolist() == [49406] + [2368] * 75 + [49407]
 
 
+def test_what_is_cut_is_told_once(tokenizer, caplog):
+    prompt = "a red house, " * 18 + "a Cat on a sunny hill, photographed"  # 18 x 4 + 8 tokens
+    for _ in range(2):
+        ids = tokenizer(["a short one", prompt])
+    assert [record.getMessage() for record in caplog.records] == [
+        "prompt of 80 tokens, of which 75 fit; cut off: 'a sunny hill , photographed'"
+    ]
+    assert tokenizer._bpe.decode(ids[1].tolist()[1:-1]).strip().endswith("a red house , a cat on")
+
+
+def test_what_fits_is_not_told_of(tokenizer, caplog):
+    tokenizer(["word " * 75, ""])
+    assert not caplog.records
+
+
+def test_of_a_long_rest_the_beginning_is_shown(tokenizer, caplog):
+    tokenizer(["tree " * 5000])
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("prompt of 5000 tokens, of which 75 fit; cut off: 'tree tree ")
+    assert message.endswith("...'") and len(message) < 300
+
+
 def test_no_prompts(tokenizer):
     assert tokenizer([]).shape == (0, 77)
 

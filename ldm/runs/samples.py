@@ -1,0 +1,66 @@
+"""Pictures made from prompts as files, in the folders of Stable Diffusion's script: `samples/` and grids beside it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ldm.editors.text_to_image import TextToImageResult
+from ldm.runs.outputs import save_png
+from ldm.utils.errors import UserError
+
+GAP = 2  # pixels between the pictures of a grid
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a text file without the blank ones.
+
+    Raises:
+        UserError: it cannot be read, or there is no prompt in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"prompts {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"prompts {path}: no text in UTF-8 (byte {error.start})") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise UserError(f"prompts {path}: there is none in it, expected one in each line")
+    return prompts
+
+
+def next_number(folder: Path, prefix: str) -> int:
+    """One more than the highest N of the files `<prefix>N.png` in a folder, which need not exist; 0 where none is."""
+    names = (re.fullmatch(rf"{prefix}(\d+)\.png", path.name) for path in folder.glob("*.png"))
+    return max((int(name[1]) for name in names if name), default=-1) + 1
+
+
+def save_samples(result: TextToImageResult, folder: Path, record: Mapping[str, Any]) -> list[Path]:
+    """Write pictures as `folder/samples/00000.png` and on, numbered on from what is there; returns their paths.
+
+    Args:
+        record: written into each picture beside what it alone is made again from.
+    """
+    samples = folder / "samples"
+    first = next_number(samples, "")
+    paths = [samples / f"{first + i:05}.png" for i in range(len(result.images))]
+    for path, picture, prompt, seed in zip(paths, result.images, result.prompts, result.seeds, strict=True):
+        own = {"prompt": prompt, "negative_prompt": result.negative, "H": picture.height, "W": picture.width}
+        save_png(picture, path, {**record, **own, **asdict(replace(result.settings, seed=seed, n_samples=1))})
+    return paths
+
+
+def save_grid(pictures: Sequence[Image.Image], columns: int, folder: Path, record: Mapping[str, Any]) -> Path:
+    """Write `folder/grid-0000.png`, or on from what is there: pictures of one size, so many in a row."""
+    width, height = pictures[0].width + GAP, pictures[0].height + GAP
+    rows, columns = -(-len(pictures) // columns), min(columns, len(pictures))
+    grid = Image.new("RGB", (columns * width + GAP, rows * height + GAP))
+    for i, picture in enumerate(pictures):
+        grid.paste(picture, (i % columns * width + GAP, i // columns * height + GAP))
+    path = folder / f"grid-{next_number(folder, 'grid-'):04}.png"
+    save_png(grid, path, record)
+    return path
