@@ -44,14 +44,39 @@ def available(device: "torch.device") -> int:
 
 
 class PeakMemory:
-    """Watches the anonymous memory of a process, from a thread of this one: `peak`, in bytes, so far."""
+    """Watches the anonymous memory of a process, in bytes, from a thread of this one.
 
-    def __init__(self, pid: int | str = "self"):
-        self.pid, self.start = pid, anonymous(pid)
-        self.peak = self.start
+    Attributes:
+        start: when the watching began.
+        phase: what the process is doing, by `enter`.
+        peaks: the most in each phase so far.
+    """
+
+    def __init__(self, pid: int | str = "self", phase: str = ""):
+        self.pid, self.phase, self.start = pid, phase, anonymous(pid)
+        self.peaks = {phase: self.start}
+        self._lock = threading.Lock()
         threading.Thread(target=self._watch, daemon=True).start()
 
+    @property
+    def peak(self) -> int:
+        """The most in all phases so far."""
+        with self._lock:
+            return max(self.peaks.values())
+
+    def enter(self, phase: str) -> str:
+        """What comes next counts for this phase; returns the one that ends."""
+        self._look()
+        ended, self.phase = self.phase, phase
+        self._look()
+        return ended
+
+    def _look(self) -> int:
+        with self._lock:
+            phase, now = self.phase, anonymous(self.pid)
+            self.peaks[phase] = max(self.peaks.get(phase, 0), now)
+        return now
+
     def _watch(self) -> None:
-        while now := anonymous(self.pid):
-            self.peak = max(self.peak, now)
+        while self._look():
             time.sleep(INTERVAL)
