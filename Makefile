@@ -1,7 +1,7 @@
 # Each target works alone on a bare machine: Python 3.11 or newer and make; the rest is installed into .venv.
 #   make edit    an edited picture, by the model that ships in pretrained_models/toyworld
 #   make test    style, import rules, tests
-#   make toyworld  train every model that ships from nothing and measure them, in 2.5 hours; goes on where it stopped
+#   make toyworld  train every model that ships from nothing and measure them, in 2 h 40 min; goes on where it stopped
 #   make lint    style and import rules alone
 #   make clean   remove .venv and what the tools left behind; outputs/ and logs/ stay
 

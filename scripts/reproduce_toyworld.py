@@ -14,8 +14,8 @@ from ldm.utils.files import read_column
 
 SCRIPTS = Path(__file__).resolve().parent
 MINUTES = {  # on two idle CPU cores
-    "data": 1, "judge": 3, "clip": 12, "autoencoder": 25, "text cache": 4, "text": 45, "exemplar cache": 8,
-    "exemplar": 40, "measure toyworld": 1, "measure diffedit": 15,
+    "data": 1, "judge": 3, "clip": 12, "autoencoder": 25, "text cache": 4, "text": 55, "exemplar cache": 8,
+    "exemplar": 40, "measure toyworld": 1, "measure diffedit": 10,
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--fraction", type=float, default=1.0, help="of the steps and scenes: below 1 it is a rehearsal"
     )
-    parser.add_argument("--count", type=int, default=500, help="edits to measure at the end")
+    parser.add_argument("--count", type=int, default=500, help="edits to measure at the end, of each kind")
     args = parser.parse_args()
     if not 0 < args.fraction <= 1:
         raise UserError(f"--fraction {args.fraction:g}: expected more than 0 and at most 1")
