@@ -16,32 +16,16 @@ from ldm.diffusion.guidance import classifier_free_guidance
 from ldm.diffusion.schedule import sampling_timesteps
 from ldm.editors import compose
 from ldm.editors.editor import Editor, check_text_model
-from ldm.editors.mask_inference import difference_map, scale_map
+from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_mask
 from ldm.editors.settings import DiffEditSettings, encoded_steps
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.samplers.ddim import ddim, ddim_invert
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_tensor
 from ldm.utils.mask import fit_mask, mask_picture
-from ldm.utils.random import NoiseSource, key_seed
 
 Progress = Callable[[str, int], None]
-"""`(stage, n)`: n more evaluations of the network are done, in "mask", "invert" or "edit"; see `evaluations`."""
-
-
-@dataclass(frozen=True)
-class InferredMask:
-    """Where source and target differ.
-
-    Attributes:
-        map: (B, 1, h, w) in [0, 1], at the latent's size.
-        latent: (B, 1, h, w), 1 where the map is above the threshold.
-        mask: (B, 1, H, W), the same at the picture's size.
-    """
-
-    map: Tensor
-    latent: Tensor
-    mask: Tensor
+"""`(stage, n)`: n more evaluations of the network are done, in "mask", "invert", "edit" or "round trip"."""
 
 
 @dataclass(frozen=True)
@@ -66,26 +50,17 @@ class DiffEditResult:
     Attributes:
         images: of the picture's size; RGBA with its own alpha if it had one.
         masks: what was edited, mode L at the picture's size, 255 = edited.
-        maps: (h, w) in [0, 1], of which the masks are the thresholds; empty if the mask was given.
+        maps: (H, W) in [0, 1], of the picture's size, of which the masks are the thresholds; none if a mask was given.
+        inversions: how the picture was encoded, one picture each, as the model saw it; all the same but with
+            `crop: auto`, where each target has its own window.
         settings: how the edits were made.
     """
 
     images: list[Image.Image]
     masks: list[Image.Image]
     maps: list[Tensor]
+    inversions: list[Inversion]
     settings: DiffEditSettings
-
-
-class EmptyMask(UserError):
-    """No place was found where source and target differ.
-
-    Attributes:
-        maps: the (h, w) maps in [0, 1] of all targets.
-    """
-
-    def __init__(self, message: str, maps: list[Tensor]):
-        super().__init__(message)
-        self.maps = maps
 
 
 class DiffEdit(Editor[DiffEditSettings]):
@@ -146,9 +121,10 @@ class DiffEdit(Editor[DiffEditSettings]):
                 threshold=settings.threshold,
                 clamp=settings.clamp,
                 seed=settings.seed,
+                inside=view.inside(model.multiple),
                 callback=callback,
             )
-            maps = list(found.map[:, 0])
+            maps = list(view.mask_from_model(F.interpolate(found.map, found.mask.shape[-2:], mode="nearest"))[:, 0])
             holes = view.mask_from_model(found.mask).split(1)
             for prompt, hole in zip(targets, holes, strict=True):
                 if not hole.any():
@@ -157,9 +133,9 @@ class DiffEdit(Editor[DiffEditSettings]):
                     )
                     raise EmptyMask(message, maps)
         else:
-            maps, holes = [], [fit_mask(mask, image.size, settings.mask_rule)] * len(targets)
+            maps, holes = [], [fit_mask(mask, image.size, settings.mask_rule, resize=False)] * len(targets)
 
-        images = [image] * len(targets)
+        images, inversions = [image] * len(targets), [None] * len(targets)
         views = [compose.choose_view(hole, settings, model.image_size) for hole in holes]
         for view in dict.fromkeys(views):  # the same for all, unless each is cut out around its own mask
             rows = [row for row, other in enumerate(views) if other == view]
@@ -181,7 +157,8 @@ class DiffEdit(Editor[DiffEditSettings]):
             )
             for row, edited in zip(rows, view.from_model(self.decode(z)).split(1), strict=True):
                 (images[row],) = compose.lay_in(edited, image, holes[row], view, settings)
-        return DiffEditResult(images, [mask_picture(hole) for hole in holes], maps, settings)
+                inversions[row] = inversion
+        return DiffEditResult(images, [mask_picture(hole) for hole in holes], maps, inversions, settings)
 
     @torch.no_grad()
     def infer_mask(
@@ -195,6 +172,7 @@ class DiffEdit(Editor[DiffEditSettings]):
         threshold: float = 0.5,
         clamp: float = 3.0,
         seed: int = 0,
+        inside: Tensor | None = None,
         callback: Progress | None = None,
     ) -> InferredMask:
         """Step 1: where the noise that the model sees in the pictures differs between two prompts.
@@ -208,22 +186,26 @@ class DiffEdit(Editor[DiffEditSettings]):
             n: noises over which the map is averaged.
             strength: noise level, as a share of the schedule's timesteps, in (0, 1].
             threshold, clamp: see `scale_map`; what is above the threshold is in the mask.
+            inside: (1, 1, H, W), 1 where the map counts, if not everywhere: padding would shift its mean.
         """
-        z, schedule = self.encode(image), self.model.schedule
-        noises = NoiseSource(key_seed(seed, "map", j) for j in range(n)).randn(*z.shape[1:]).to(z)
-        difference = difference_map(
+        model = self.model
+        # read together: in bfloat16 the context of a prompt depends on the number of prompts beside it
+        contexts = model.conditioner([*source, *target])
+        return infer_mask(
             self.denoise,
-            z,
-            self.model.conditioner(source),
-            self.model.conditioner(target),
-            max(round(strength * schedule.num_timesteps) - 1, 0),
-            schedule,
-            noises,
-            callback and (lambda maps: callback("mask", 2 * maps)),
+            self.encode(image),
+            contexts[: len(source)],
+            contexts[len(source) :],
+            model.schedule,
+            model.autoencoder.downsampling,
+            n=n,
+            strength=strength,
+            threshold=threshold,
+            clamp=clamp,
+            seed=seed,
+            inside=None if inside is None else self.to_cells(inside),
+            callback=callback and (lambda evaluations: callback("mask", evaluations)),
         )
-        scaled = scale_map(difference, clamp).cpu()
-        latent = (scaled > threshold).float()
-        return InferredMask(scaled, latent, F.interpolate(latent, image.shape[-2:], mode="nearest"))
 
     @torch.no_grad()
     def invert(
@@ -302,16 +284,14 @@ class DiffEdit(Editor[DiffEditSettings]):
         )
 
     @torch.no_grad()
-    def reconstruct(self, inversion: Inversion) -> Tensor:
+    def reconstruct(self, inversion: Inversion, callback: Progress | None = None) -> Tensor:
         """The latents (B, c, h, w) that come back when an inversion is undone without a mask or another condition."""
         top = inversion.latents[int(inversion.timesteps[0])]
         denoise = classifier_free_guidance(self.denoise, inversion.context, None, scale=1)
-        return ddim(denoise, top, self.model.schedule, inversion.timesteps)
-
-    def encode(self, image: Tensor) -> Tensor:
-        """Pictures -> latents (B, c, h, w) float32, by the mode of the posterior: nothing about them is random."""
-        return self.model.encode(image.to(self.like), None).float()
-
-    def to_cells(self, mask: Tensor) -> Tensor:
-        """(B, 1, H, W) -> (B, 1, h, w): a latent cell is edited if any of its pixels is."""
-        return F.max_pool2d(mask, self.model.autoencoder.downsampling)
+        return ddim(
+            denoise,
+            top,
+            self.model.schedule,
+            inversion.timesteps,
+            callback=callback and (lambda *_: callback("round trip", 1)),
+        )

@@ -3,6 +3,7 @@
 from typing import Generic, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.editors.settings import Settings
@@ -30,6 +31,15 @@ class Editor(Generic[S]):
         return next(self.model.parameters())
 
     @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """Pictures -> latents (B, c, h, w) float32, by the mode of the posterior: nothing about them is random."""
+        return self.model.encode(image.to(self.like), None).float()
+
+    def to_cells(self, mask: Tensor) -> Tensor:
+        """(B, 1, H, W) -> (B, 1, h, w): a latent cell is edited if any of its pixels is."""
+        return F.max_pool2d(mask, self.model.autoencoder.downsampling)
+
+    @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Latents -> pictures (B, 3, H, W) float32 on the CPU, about [-1, 1]."""
         pictures = self.model.decode(z.to(self.like)).float().cpu()
@@ -43,8 +53,13 @@ def check_text_model(model: LatentDiffusion, purpose: str) -> None:
     Raises:
         UserError: the model does not turn a prompt and nothing else into a picture.
     """
+    if not isinstance(model, LatentDiffusion):
+        raise UserError(f"{purpose}: {type(model).__name__} is no text-to-image model")
     needed, found = model.autoencoder.latent_channels, model.unet.in_channels
     if found != needed:
-        raise UserError(f"{purpose}: the UNet has {found} input channels, not the {needed} of a text-to-image model")
+        hint = " (9 are those of an exemplar model)" if found == 9 else ""
+        raise UserError(
+            f"{purpose}: the UNet has {found} input channels, not the {needed} of a text-to-image model{hint}"
+        )
     if not isinstance(model.conditioner, TextConditioner):
         raise UserError(f"{purpose}: {type(model.conditioner).__name__} takes no prompts")

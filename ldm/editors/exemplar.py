@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -13,14 +14,15 @@ from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.guidance import classifier_free_guidance
 from ldm.editors import compose
 from ldm.editors.editor import Editor
+from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_mask
 from ldm.editors.sampling import run_sampler
-from ldm.editors.settings import EditSettings
+from ldm.editors.settings import EditSettings, MaskInference
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.utils.clip import CLIP_MEAN, clip_normalise
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil, to_tensor
-from ldm.utils.mask import fit_mask, mask_picture
-from ldm.utils.random import NoiseSource
+from ldm.utils.mask import Box, box_mask, fit_mask, mask_picture
+from ldm.utils.random import NoiseSource, key_seed
 
 Progress = Callable[[int, int, Tensor, Tensor], None]
 
@@ -46,6 +48,19 @@ class EditResult:
     masked: Image.Image
     exemplar: Image.Image
     settings: EditSettings
+
+
+@dataclass(frozen=True)
+class BoxMask:
+    """What of a box has to change.
+
+    Attributes:
+        map: (1, 1, H, W) in [0, 1] at the scene's size, 0 outside the box.
+        mask: (1, 1, H, W), 1 where the map is above the threshold.
+    """
+
+    map: Tensor
+    mask: Tensor
 
 
 class ExemplarEditor(Editor[EditSettings]):
@@ -108,6 +123,101 @@ class ExemplarEditor(Editor[EditSettings]):
             masked=to_pil(scene[0] * (1 - mask[0])),
             exemplar=seen,
             settings=settings,
+        )
+
+    @torch.no_grad()
+    def infer_mask(
+        self,
+        image: Image.Image,
+        box: Box,
+        exemplar: Image.Image,
+        inference: MaskInference,
+        *,
+        callback: Callable[[int], None] | None = None,
+        **changes: object,
+    ) -> BoxMask:
+        """What of a box has to change for it to show the exemplar, as the mask of a call.
+
+        Under `crop: auto` the model looks at a square around the box here, and around the mask in the call.
+
+        Args:
+            image: the scene, of any size.
+            box: x0, y0, x1, y1 in its pixels, x1 and y1 exclusive.
+            inference: how; a `DiffEditSettings` is one too.
+            callback: told how many more evaluations of the network are done.
+            changes: fields of `EditSettings`; seed, exemplar_fit and crop are read.
+
+        Raises:
+            UserError: a wrong box or setting.
+            EmptyMask: nothing in the box differs from the exemplar.
+        """
+        settings = replace(self.settings, **changes)
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        hole, size, multiple = box_mask(box, image.size), self.model.conditioner.image_size, self.model.multiple
+        shown, wanted = (
+            exemplar_pixels(fit_exemplar(picture, size, settings.exemplar_fit), settings.exemplar_fit == "original")
+            for picture in (image.crop(box), exemplar)
+        )
+        view = compose.choose_view(hole, settings, self.model.image_size)
+        found = self.compare(
+            view.to_model(view.cut(to_tensor(image)), multiple),
+            view.mask_to_model(view.cut(hole), multiple),
+            shown,
+            wanted,
+            inference,
+            settings.seed,
+            callback,
+        )
+        placed = []
+        for values in (F.interpolate(found.map, found.mask.shape[-2:], mode="nearest"), found.mask):
+            placed.append(torch.zeros_like(hole))
+            view.cut(placed[-1]).copy_(view.mask_from_model(values))
+        result = BoxMask(*(values * hole for values in placed))
+        if not result.mask.any():
+            name = ",".join(map(str, box))
+            raise EmptyMask(
+                f"the inferred mask is empty: nothing in the box {name} differs from the exemplar", [result.map[0, 0]]
+            )
+        return result
+
+    @torch.no_grad()
+    def compare(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        reference: Tensor,
+        query: Tensor,
+        inference: MaskInference,
+        seed: int,
+        callback: Callable[[int], None] | None = None,
+    ) -> InferredMask:
+        """Where the noise that the model sees in the scenes differs between two exemplars: DiffEdit's mask.
+
+        All noise is a function of the seed alone: every scene of a batch meets the same.
+
+        Args:
+            image: (B, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
+            mask: (B, 1, H, W), 1 in the region that the model is to repaint, inside which the map is kept.
+            reference: (B, 3, S, S), what the region shows, see `exemplar_pixels`.
+            query: (B, 3, S, S), what it is to show.
+        """
+        model, like = self.model, self.like
+        noise = NoiseSource([key_seed(seed, "masked")]).randn(*model.latent_shape(*image.shape[-2:]))
+        concat = model.inpainting_channels(image.to(like), mask.to(like), noise.to(like))
+        return infer_mask(
+            Denoiser(model.unet, model.schedule, model.prediction, concat),
+            self.encode(image),
+            model.conditioner(reference.to(like)),
+            model.conditioner(query.to(like)),
+            model.schedule,
+            model.autoencoder.downsampling,
+            n=inference.n_maps,
+            strength=inference.strength,
+            threshold=inference.threshold,
+            clamp=inference.clamp,
+            seed=seed,
+            inside=self.to_cells(mask),
+            callback=callback,
         )
 
     @torch.no_grad()

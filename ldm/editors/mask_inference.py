@@ -1,15 +1,84 @@
 """Where two conditions make a network see other noise: DiffEdit (Couairon et al., 2210.11427), section 3.2, step 1."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.diffusion.process import q_sample
 from ldm.diffusion.schedule import Schedule
+from ldm.utils.errors import UserError
+from ldm.utils.random import NoiseSource, key_seed
 
 CELLS = 4 * 64 * 64  # of latents that the network sees at once: as much as four pictures of 512 x 512
 ROUNDING = 1e-4  # differences of eps, whose variance is 1, below this mean nothing
+
+
+@dataclass(frozen=True)
+class InferredMask:
+    """Where reference and query differ.
+
+    Attributes:
+        map: (B, 1, h, w) in [0, 1], at the latent's size.
+        latent: (B, 1, h, w), 1 where the map is above the threshold.
+        mask: (B, 1, H, W), the same at the picture's size.
+    """
+
+    map: Tensor
+    latent: Tensor
+    mask: Tensor
+
+
+class EmptyMask(UserError):
+    """No place was found where reference and query differ.
+
+    Attributes:
+        maps: the (H, W) maps in [0, 1] of all queries, at the picture's size.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, maps: list[Tensor]):
+        super().__init__(message)
+        self.maps = maps
+
+
+def infer_mask(
+    denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
+    z: Tensor,
+    reference: Tensor,
+    query: Tensor,
+    schedule: Schedule,
+    cell: int,
+    *,
+    n: int,
+    strength: float,
+    threshold: float,
+    clamp: float,
+    seed: int,
+    inside: Tensor | None = None,
+    callback: Callable[[int], None] | None = None,
+) -> InferredMask:
+    """The whole of the step. Map j is made with noise of its own, a function of (seed, j).
+
+    Args:
+        denoise, z, reference, query: see `difference_map`.
+        cell: side of a latent's cell in pixels.
+        n: noises over which the map is averaged.
+        strength: noise level, as a share of the schedule's timesteps, in (0, 1].
+        threshold: what is above it is in the mask.
+        clamp, inside: see `scale_map`.
+        callback: told how many more evaluations of the network are done for each query.
+    """
+    noises = NoiseSource(key_seed(seed, "map", j) for j in range(n)).randn(*z.shape[1:]).to(z)
+    t = max(round(strength * schedule.num_timesteps) - 1, 0)
+    told = callback and (lambda maps: callback(2 * maps))
+    difference = difference_map(denoise, z, reference, query, t, schedule, noises, told)
+    scaled = scale_map(difference, clamp, inside).cpu()
+    latent = (scaled > threshold).float()
+    return InferredMask(scaled, latent, F.interpolate(latent, scale_factor=cell, mode="nearest"))
 
 
 @torch.no_grad()
@@ -49,11 +118,17 @@ def difference_map(
     return total.mean(1, keepdim=True) / len(noises)
 
 
-def scale_map(difference: Tensor, clamp: float) -> Tensor:
+def scale_map(difference: Tensor, clamp: float, inside: Tensor | None = None) -> Tensor:
     """A difference map (B, 1, h, w) with its outliers cut, scaled to [0, 1]; each on its own.
 
-    Values are cut at `clamp` times the map's mean. Where there is no difference at all the result is 0.
+    Values are cut at `clamp` times the map's mean. Where no difference is more than rounding the result is 0.
+
+    Args:
+        inside: (B, 1, h, w), 1 where the map counts; elsewhere the result is 0; by default everywhere.
     """
-    limit = clamp * difference.mean((1, 2, 3), keepdim=True)
+    inside = torch.ones_like(difference) if inside is None else inside.to(difference)
+    difference = difference * inside
+    limit = clamp * difference.sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True)
     cut = torch.minimum(difference, limit)
-    return cut / cut.amax((1, 2, 3), keepdim=True).clamp(min=ROUNDING)
+    peak = cut.amax((1, 2, 3), keepdim=True)
+    return torch.where(peak > ROUNDING, cut / peak.clamp(min=ROUNDING), 0)

@@ -94,7 +94,29 @@ class EditSettings(Sampling, Compositing):
 
 
 @dataclass(frozen=True)
-class DiffEditSettings(Compositing):
+class MaskInference(Settings):
+    """How a mask is inferred.
+
+    Args:
+        n_maps: noises over which the mask's map is averaged.
+        strength: noise level of the map, as a share of the schedule's timesteps, in (0, 1].
+        threshold: where the map, scaled to [0, 1], is above it, the picture is edited; in (0, 1).
+        clamp: values of the map are cut at so many times its mean.
+    """
+
+    n_maps: int
+    strength: float
+    threshold: float
+    clamp: float
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.clamp > 0:
+            raise UserError(f"clamp {self.clamp:g}: expected more than 0")
+
+
+@dataclass(frozen=True)
+class DiffEditSettings(Compositing, MaskInference):
     """Everything about a DiffEdit but its picture and its prompts.
 
     Args:
@@ -103,10 +125,6 @@ class DiffEditSettings(Compositing):
         guidance_scale: classifier-free guidance of the edit, 1 = none. The inversion has none.
         refine: fixed-point iterations in each step of the inversion, for a closer round trip; each is one more
             evaluation of the network.
-        n_maps: noises over which the mask's map is averaged.
-        strength: noise level of the map, as a share of the schedule's timesteps, in (0, 1].
-        threshold: where the map, scaled to [0, 1], is above it, the picture is edited; in (0, 1).
-        clamp: values of the map are cut at so many times its mean.
         seed: of the map's noises; all else is deterministic.
     """
 
@@ -114,16 +132,11 @@ class DiffEditSettings(Compositing):
     encode_ratio: float
     guidance_scale: float
     refine: int
-    n_maps: int
-    strength: float
-    threshold: float
-    clamp: float
     seed: int
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.clamp > 0:
-            raise UserError(f"clamp {self.clamp:g}: expected more than 0")
+        encoded_steps(self.encode_ratio, self.steps)
 
     def evaluations(self, mask: bool) -> int:
         """Network evaluations for one picture; `mask`: it is inferred, not given.
@@ -135,8 +148,15 @@ class DiffEditSettings(Compositing):
 
 
 def encoded_steps(ratio: float, steps: int) -> int:
-    """How many of the grid's timesteps an encoding to `ratio` visits: at least one."""
-    return max(1, round(ratio * steps))
+    """How many of the grid's timesteps an encoding to `ratio` visits.
+
+    Raises:
+        UserError: none.
+    """
+    visited = round(ratio * steps)
+    if visited < 1:
+        raise UserError(f"encode_ratio {ratio:g} of {steps} steps: is no step, expected {1 / steps:g} or more")
+    return visited
 
 
 def _check(name: str, value: Any, kind: type) -> None:

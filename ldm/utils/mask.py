@@ -11,18 +11,28 @@ from torch import Tensor
 from ldm.utils.errors import UserError
 from ldm.utils.image import decode
 
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels; x1 and y1 exclusive."""
+
 THRESHOLD = 128
 
 log = logging.getLogger(__name__)
 
 
-def open_mask(path: str | Path, size: tuple[int, int], invert: bool = False, rule: str = "any") -> Tensor:
+def open_mask(
+    path: str | Path, size: tuple[int, int], invert: bool = False, rule: str = "any", resize: bool = True
+) -> Tensor:
     """Open a mask file that belongs to an image of `size` (width, height); see `parse_mask`."""
-    return parse_mask(decode(path), size, invert, rule, name=f"mask {path}")
+    return parse_mask(decode(path), size, invert, rule, resize, name=f"mask {path}")
 
 
 def parse_mask(
-    image: Image.Image, size: tuple[int, int], invert: bool = False, rule: str = "any", name: str = "mask"
+    image: Image.Image,
+    size: tuple[int, int],
+    invert: bool = False,
+    rule: str = "any",
+    resize: bool = True,
+    name: str = "mask",
 ) -> Tensor:
     """Picture of a mask -> (1, 1, H, W) float32 of zeros and ones, 1 = repaint.
 
@@ -34,13 +44,14 @@ def parse_mask(
     Args:
         size: width and height of the image that the mask belongs to.
         invert: black = repaint.
+        resize: False refuses every other size.
         name: what error messages call the mask.
 
     Raises:
-        UserError: nothing is selected, or the mask has another aspect ratio than the image.
+        UserError: nothing is selected, the mask has another aspect ratio than the image, or may not be resized.
     """
     values = np.array(image.convert("L")) if rule == "luma" else _values(image)
-    selected = _fit(Image.fromarray(values), size, name) >= THRESHOLD
+    selected = _fit(Image.fromarray(values), size, name, resize) >= THRESHOLD
     if invert:
         selected = ~selected
     if not selected.any():
@@ -50,18 +61,35 @@ def parse_mask(
     return torch.from_numpy(selected)[None, None].float()
 
 
-def fit_mask(mask: Image.Image | Tensor, size: tuple[int, int], rule: str = "any") -> Tensor:
+def fit_mask(mask: Image.Image | Tensor, size: tuple[int, int], rule: str = "any", resize: bool = True) -> Tensor:
     """A mask for an image of `size` (width, height) as (1, 1, H, W): a picture (see `parse_mask`) or such a tensor.
 
     Raises:
         UserError: as `parse_mask`; the tensor is of another shape, or 0 everywhere.
     """
     if isinstance(mask, Image.Image):
-        return parse_mask(mask, size, rule=rule)
+        return parse_mask(mask, size, rule=rule, resize=resize)
     if mask.shape != (expected := (1, 1, *size[::-1])):
         raise UserError(f"mask: {tuple(mask.shape)}, expected {expected}")
     if not mask.any():
         raise UserError("mask: nothing is selected, it is 0 everywhere (1 = repaint)")
+    return mask
+
+
+def box_mask(box: Box, size: tuple[int, int]) -> Tensor:
+    """(1, 1, H, W), 1 inside a box of an image of `size` (width, height).
+
+    Raises:
+        UserError: the box is empty or reaches beyond the image.
+    """
+    (x0, y0, x1, y1), (width, height) = box, size
+    name = f"box {x0},{y0},{x1},{y1}"
+    if x0 >= x1 or y0 >= y1:
+        raise UserError(f"{name}: is empty, expected x0 < x1 and y0 < y1")
+    if min(x0, y0) < 0 or x1 > width or y1 > height:
+        raise UserError(f"{name}: reaches beyond the image of {width}x{height}")
+    mask = torch.zeros(1, 1, height, width)
+    mask[..., y0:y1, x0:x1] = 1
     return mask
 
 
@@ -81,13 +109,15 @@ def _values(image: Image.Image) -> np.ndarray:
     return values * 255 if values.max() == 1 else values
 
 
-def _fit(mask: Image.Image, size: tuple[int, int], name: str) -> np.ndarray:
+def _fit(mask: Image.Image, size: tuple[int, int], name: str, resize: bool) -> np.ndarray:
     (w, h), (width, height) = mask.size, size
     if (w, h) != (width, height):
         if (h, w) == (width, height):
             raise UserError(f"{name}: transposed, it is {w}x{h} and the image {width}x{height}")
         if abs(w * height - h * width) > max(w + h, width + height) / 2:  # more than rounding to whole pixels explains
             raise UserError(f"{name}: is {w}x{h} and the image {width}x{height}, another aspect ratio")
+        if not resize:
+            raise UserError(f"{name}: is {w}x{h} and the image {width}x{height}, expected the same size")
         log.warning("%s: resized from %dx%d to the image's %dx%d", name, w, h, width, height)
         mask = mask.resize(size, Image.Resampling.NEAREST)
     return np.array(mask)
