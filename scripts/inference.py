@@ -6,7 +6,15 @@ python scripts/inference.py --image_path A.png --mask_path B.png --reference_pat
 import argparse
 from pathlib import Path
 
-from ldm.utils.cli import Parser, add_model_flags, add_sampling_flags, note_unused, positive, run
+from ldm.utils.cli import (
+    Parser,
+    add_compositing_flags,
+    add_model_flags,
+    add_sampling_flags,
+    note_unused,
+    positive,
+    run,
+)
 
 IGNORED = ("n_imgs", "n_rows", "C", "f")
 RECORDED = "image_path mask_path reference_path config ckpt edit invert_mask fixed_code H W".split()
@@ -37,9 +45,7 @@ def parse_args() -> argparse.Namespace:
     add("--edit", default="default", help="default, original (as the original's script) or a YAML file of your own")
     add_sampling_flags(group)
     add("--fixed_code", action="store_true", help="start all samples from the same noise, that of --seed")
-    add("--crop", help="none, or auto: edit a square around the mask at the model's size (small masks, large scenes)")
-    add("--composite", help="feather, paste or none: how the background is kept")
-    add("--feather", type=int, help="width of the blend outside the mask, in pixels")
+    add_compositing_flags(group)
     add("--exemplar_fit", help="stretch or crop the exemplar to the encoder's square; original")
     for name in IGNORED:
         add(f"--{name}", type=int, help=argparse.SUPPRESS)

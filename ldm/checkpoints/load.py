@@ -129,8 +129,8 @@ def take(
         "of whole numbers": [f"{part} {str(tensors[part].dtype).removeprefix('torch.')}" for part in whole],
     }
     if problems := tally(counted):
-        if FIRST_CONV in misshapen and tensors[dialect(FIRST_CONV)[0]].shape[1:2] < shapes[FIRST_CONV][1:2]:
-            problems += "; scripts/modify_checkpoints.py adds input channels"
+        if FIRST_CONV in misshapen:
+            problems += _channels_hint(tensors[dialect(FIRST_CONV)[0]].shape[1:2], shapes[FIRST_CONV][1:2])
         raise UserError(f"checkpoint {source}: does not fit the model: {problems}")
     return {name: _join([tensors[part] for part in sources], device, dtype) for name, sources in parts.items()}
 
@@ -163,6 +163,14 @@ def _files(config: DictConfig, file: str | Path | Sequence[str | Path] | None, l
         named = config.checkpoint
         return [ROOT / name for name in ([named] if isinstance(named, str) else named)]
     return [file] if isinstance(file, str | Path) else list(file)
+
+
+def _channels_hint(found: torch.Size, expected: torch.Size) -> str:
+    if found < expected:
+        return "; scripts/modify_checkpoints.py adds input channels"
+    if found == (9,):
+        return f"; it is a 9-channel checkpoint, which edits by example or inpaints: {expected[0]} channels are needed"
+    return ""
 
 
 def _joint_shape(shapes: Sequence[torch.Size]) -> tuple[int, ...] | None:

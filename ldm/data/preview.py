@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -11,8 +10,7 @@ from ldm.utils.contact_sheet import contact_sheet
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 from ldm.utils.image import to_pil
-
-RED = torch.tensor([1.0, -1.0, -1.0])[:, None, None]
+from ldm.utils.overlay import tint
 
 
 def write_sheet(dataset: Dataset, path: Path, count: int = 8) -> list[str]:
@@ -40,7 +38,7 @@ def views(item: dict) -> dict[str, Tensor]:
         shown["image"] = image = item["image"]
         if "mask" in item:
             mask = item["mask"]
-            shown["mask (red = repaint)"] = image + mask * 0.5 * (RED - image)
+            shown["mask (red = repaint)"] = tint(image, mask)
             shown["masked image"] = image * (1 - mask)
     for name in ("exemplar", "pixels"):
         if name in item:

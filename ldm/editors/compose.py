@@ -50,6 +50,11 @@ class View:
             window = (F.interpolate(window, self.size, mode="area") > 0).to(window.dtype)
         return pad_to_multiple(window, multiple)
 
+    def inside(self, multiple: int) -> Tensor:
+        """(1, 1, H, W) of the size of `to_model`'s result: 1 on the picture, 0 on what mirrors it."""
+        height, width = self.size
+        return F.pad(torch.ones(1, 1, height, width), (0, -width % multiple, 0, -height % multiple))
+
     def mask_from_model(self, mask: Tensor) -> Tensor:
         """A mask of the model's input -> of the window, nearest: (B, 1, height, width) of zeros and ones."""
         return F.interpolate(mask[..., : self.size[0], : self.size[1]], (self.height, self.width), mode="nearest")

@@ -1,13 +1,13 @@
 """A model ready to run: device and precision chosen, weights loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ldm.checkpoints.load import load
-from ldm.config import build, load_config
+from ldm.checkpoints.load import build_empty, load
+from ldm.config import load_config
 from ldm.utils.device import has_fast_bf16
 from ldm.utils.errors import UserError
 
@@ -15,7 +15,11 @@ BIG = 200_000_000  # parameters; below, the time that bf16 saves is not worth it
 
 
 def open_model(
-    config: str | Path, file: str | Path | Sequence[str | Path] | None, device: torch.device, precision: str = "auto"
+    config: str | Path,
+    file: str | Path | Sequence[str | Path] | None,
+    device: torch.device,
+    precision: str = "auto",
+    check: Callable[[nn.Module], None] | None = None,
 ) -> tuple[nn.Module, str]:
     """Load a model in `full` (fp32) or `bf16` precision; `auto` is bf16 for a large model where the hardware has it.
 
@@ -24,6 +28,7 @@ def open_model(
 
     Args:
         file: the weights, possibly in several files; by default the config's own.
+        check: called with the model before there is anything in it, to refuse one that is of another kind.
 
     Returns:
         The model and the precision chosen.
@@ -31,9 +36,11 @@ def open_model(
     node = load_config(config)
     if "model" not in node:
         raise UserError(f"config {config}: it has no `model`")
+    empty = build_empty(node.model)
+    if check is not None:
+        check(empty)
     if precision == "auto":
-        with torch.device("meta"):
-            size = sum(parameter.numel() for parameter in build(node.model).parameters())
+        size = sum(parameter.numel() for parameter in empty.parameters())
         precision = "bf16" if size > BIG and has_fast_bf16(device) else "full"
     if precision == "full":
         torch.backends.cudnn.allow_tf32 = False

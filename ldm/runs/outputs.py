@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -66,6 +67,12 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if text is None:
         raise UserError(f"{path}: holds no settings of an edit")
     return json.loads(text)
+
+
+def next_number(folder: Path, prefix: str) -> int:
+    """One more than the highest N of the files `<prefix>N.png` in a folder, which need not exist; 0 where none is."""
+    names = (re.fullmatch(rf"{re.escape(prefix)}(\d+)\.png", path.name) for path in folder.glob("*.png"))
+    return max((int(name[1]) for name in names if name), default=-1) + 1
 
 
 def labelled_row(cells: Sequence[tuple[str, Image.Image]], height: int | None = None) -> Image.Image:

@@ -1,6 +1,5 @@
 """Pictures made from prompts as files, in the folders of Stable Diffusion's script: `samples/` and grids beside it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from ldm.editors.text_to_image import TextToImageResult
-from ldm.runs.outputs import save_png
+from ldm.runs.outputs import next_number, save_png
 from ldm.utils.errors import UserError
 
 GAP = 2  # pixels between the pictures of a grid
@@ -31,12 +30,6 @@ def read_prompts(path: Path) -> list[str]:
     if not prompts:
         raise UserError(f"prompts {path}: there is none in it, expected one in each line")
     return prompts
-
-
-def next_number(folder: Path, prefix: str) -> int:
-    """One more than the highest N of the files `<prefix>N.png` in a folder, which need not exist; 0 where none is."""
-    names = (re.fullmatch(rf"{prefix}(\d+)\.png", path.name) for path in folder.glob("*.png"))
-    return max((int(name[1]) for name in names if name), default=-1) + 1
 
 
 def save_samples(result: TextToImageResult, folder: Path, record: Mapping[str, Any]) -> list[Path]:

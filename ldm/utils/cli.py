@@ -55,11 +55,25 @@ def add_sampling_flags(group: argparse._ArgumentGroup) -> None:
     add("--sampler", help="ddim, ddpm, dpm_solver or plms")
     for name in ("plms", "dpm_solver"):
         add(f"--{name}", dest="sampler", action="store_const", const=name, help=f"the same as --sampler {name}")
+    add_step_flags(group)
+    add("--eta", "--ddim_eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
+    add("--n_samples", type=int, help="samples in a batch; the first has the seed")
+
+
+def add_step_flags(group: argparse._ArgumentGroup) -> None:
+    """What every way of sampling has: --steps, --scale and --seed."""
+    add = group.add_argument
     add("--steps", "--ddim_steps", type=int, help="sampling steps")
     add("--scale", dest="guidance_scale", type=float, help="guidance scale, 1 for no guidance")
-    add("--eta", "--ddim_eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
-    add("--seed", type=int, help="seed of the first sample")
-    add("--n_samples", type=int, help="samples in a batch")
+    add("--seed", type=int, help="seed of all random numbers")
+
+
+def add_compositing_flags(group: argparse._ArgumentGroup) -> None:
+    """Fields of `ldm.editors.settings.Compositing`."""
+    add = group.add_argument
+    add("--crop", help="none, or auto: edit a square around the mask at the model's size (small masks, large scenes)")
+    add("--composite", help="feather, paste or none: how the background is kept")
+    add("--feather", type=int, help="width of the blend outside the mask, in pixels")
 
 
 def sort_overrides(files: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -68,14 +82,14 @@ def sort_overrides(files: Sequence[str], overrides: Sequence[str]) -> tuple[list
     return [word for word in given if "=" not in word], [word for word in given if "=" in word]
 
 
-def note_unused(flags: Iterable[str]) -> None:
+def note_unused(flags: Iterable[str], why: str = "accepted for the original's sake") -> None:
     """Say on stderr which of the given flags do nothing."""
     if flags := list(flags):
-        print(f"note: {', '.join(flags)}: accepted for the original's sake, without effect", file=sys.stderr)
+        print(f"note: {', '.join(flags)}: {why}, without effect", file=sys.stderr)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's main: UserError -> one line on stderr, exit code 2; any other exception is a bug and is shown.
+    """Run a script's main: UserError -> one line on stderr, its exit code; any other exception is a bug and is shown.
 
     SIGTERM ends it as Ctrl-C does, so that temporary files are removed on the way out.
     """
@@ -84,7 +98,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # one line, whatever is in it
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `script | head`: the reader has left, which is no bug

@@ -6,7 +6,12 @@ class UserError(ValueError):
 
     It stays one line when it crosses a process border: a DataLoader raises a worker's error anew as the worker's whole
     traceback, of which the message is what stands behind the exception's name in the last place.
+
+    Attributes:
+        exit_code: what a script ends with.
     """
+
+    exit_code = 2
 
     def __init__(self, message: str):
         _, _, own = message.rpartition(f"{__name__}.{type(self).__qualname__}: ")

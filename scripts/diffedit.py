@@ -1,0 +1,131 @@
+"""Change what a prompt names in a picture, where the model itself finds that it is (DiffEdit, 2210.11427).
+
+python scripts/diffedit.py --image scene.png --source_prompt "a red ball" --prompt "a blue ball" --outdir results
+"""
+
+import argparse
+from pathlib import Path
+
+from ldm.utils.cli import Parser, add_compositing_flags, add_model_flags, add_step_flags, note_unused, run
+
+OF_THE_MASK = "source_prompt n_maps strength threshold clamp show_map".split()
+RECORDED = "image source_prompt negative_prompt mask_path invert_mask config ckpt edit".split()
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser("Change what a prompt names in a picture. Where to change it is found by the model, or given.")
+    only_if_given = {"argument_default": argparse.SUPPRESS}
+
+    add = parser.add_argument_group("pictures and prompts", **only_if_given).add_argument
+    add("--image", required=True, type=Path, help="the scene, of any size; it is edited at its own")
+    add("--prompt", required=True, nargs="+", action="extend",
+        help="what the picture is to show; of several, each makes a picture of its own")  # fmt: skip
+    add("--source_prompt", default="", help="what it shows now; without it, the mask is found against the empty prompt")
+    add("--negative_prompt", default="", help="what the edit is not to show")
+    add("--mask_path", type=Path, help="where to edit: white, or painted in alpha; instead of a mask that is found")
+    add("--invert_mask", action="store_true", help="black = edit in --mask_path")
+
+    add_model_flags(parser, config="toyworld_text")
+
+    add = parser.add_argument_group("output", **only_if_given).add_argument
+    add("--outdir", type=Path, default=Path("outputs/diffedit"),
+        help="gets the folders results, source, map, overlay and grid")  # fmt: skip
+    add("--show_map", action="store_true", help="print the map on the terminal too, as digits: its values in tenths")
+    add("--round_trip", action="store_true",
+        help="measure the inversion: PSNR of what comes back from it against the autoencoder's reconstruction; costs "
+        "another steps x encode_ratio evaluations of the network")  # fmt: skip
+
+    group = parser.add_argument_group("edit", "What is not given here is as --edit says.", **only_if_given)
+    add = group.add_argument
+    add("--edit", default="default", help="default, or a YAML file of your own")
+    add("--encode_ratio", type=float, help="how far towards noise the picture is taken, in (0, 1]: more changes more")
+    add("--n_maps", type=int, help="noises over which the map of differences is averaged")
+    add("--strength", type=float, help="noise level of the map, in (0, 1]")
+    add("--threshold", type=float, help="of the map, scaled to [0, 1]: what is above it is edited; in (0, 1)")
+    add("--clamp", type=float, help="the map is cut at so many times its mean")
+    add("--refine", type=int, help="iterations in each step of the inversion, for a closer round trip")
+    add_step_flags(group)
+    add_compositing_flags(group)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    given = vars(args)
+
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from ldm.editors.diffedit import DiffEdit
+    from ldm.editors.editor import check_text_model
+    from ldm.editors.mask_inference import EmptyMask
+    from ldm.editors.settings import DiffEditSettings, encoded_steps
+    from ldm.runs.diffedits import round_trips, save_diffedit, save_maps
+    from ldm.runs.model import open_model
+    from ldm.runs.outputs import check_writable, run_record
+    from ldm.runs.settings import diffedit_settings
+    from ldm.utils.device import choose_device
+    from ldm.utils.errors import UserError
+    from ldm.utils.image import open_image
+    from ldm.utils.mask import open_mask
+    from ldm.utils.overlay import text_map
+
+    settings = diffedit_settings(
+        args.edit, **{k: v for k, v in given.items() if k in DiffEditSettings.__dataclass_fields__}
+    )
+    image, mask = open_image(args.image), None
+    if "mask_path" in given:
+        mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule, resize=False)
+        note_unused((f"--{name}" for name in OF_THE_MASK if given.get(name)), "the mask is given")
+    elif "invert_mask" in given:
+        raise UserError("--invert_mask: expected --mask_path with it")
+    check_writable(args.outdir)
+
+    device = choose_device(args.device)
+    model, precision = open_model(
+        args.config, given.get("ckpt"), device, args.precision, lambda model: check_text_model(model, "DiffEdit")
+    )
+    editor = DiffEdit(model, settings)
+    prompts = args.prompt
+    # A prompt that it cannot read is refused, and one that it has to cut is told of, before anything is drawn
+    model.conditioner.encoder.tokenizer([*prompts, args.source_prompt, args.negative_prompt])
+    evaluations = settings.evaluations(mask=mask is None)
+    if "round_trip" in given:
+        evaluations += encoded_steps(settings.encode_ratio, settings.steps)
+    print(f"{image.width}x{image.height}, {settings.steps} steps, encoded to {settings.encode_ratio:g}, "
+          f"guidance {settings.guidance_scale:g}, {evaluations} evaluations a picture, precision {precision}, "
+          f"{device}")  # fmt: skip
+
+    record, figures = run_record(given, RECORDED, precision, device), None
+    with tqdm(total=evaluations, unit="evaluation", disable=None) as bar:
+
+        def progress(stage: str, n: int) -> None:
+            bar.set_description(stage, refresh=False)
+            bar.total = max(bar.total, bar.n + n)  # several windows of `--crop auto` are edited one after another
+            bar.update(n)
+
+        try:
+            result = editor(
+                image, prompts, args.source_prompt, negative=args.negative_prompt, mask=mask, callback=progress
+            )
+        except EmptyMask as error:
+            bar.close()
+            for path in save_maps(error.maps, prompts, args.outdir, args.image.stem, record | asdict(settings)):
+                print(path)
+            raise
+        if "round_trip" in given:
+            figures = [{"round_trip_psnr": value} for value in round_trips(editor, result.inversions, progress)]
+
+    for i, prompt in enumerate(prompts):
+        if "show_map" in given and result.maps:
+            print(text_map(result.maps[i]))
+        share = result.masks[i].histogram()[255] / (image.width * image.height)
+        told = f", round trip of the inversion {figures[i]['round_trip_psnr']:.1f} dB" if figures else ""
+        print(f"{prompt}: mask {share:.1%} of the picture{told}")
+    for path in save_diffedit(result, image, prompts, args.outdir, args.image.stem, record, figures):
+        print(path)
+
+
+if __name__ == "__main__":
+    run(main)
