@@ -4,7 +4,6 @@ One thing is cut out of each scene, with its box as the mask; the exemplar is a 
 another scene. A judge trained on the renderer alone says whether the edit shows its class, colour and pattern.
 """
 
-import math
 from pathlib import Path
 
 from ldm.utils.cli import Parser, run
@@ -100,15 +99,12 @@ def main() -> None:
 
 
 def table(report: dict) -> str:
-    """The report for people: shares of right answers in percent, with standard errors."""
-    heads, figures = (*report["chance"], "all"), report["figures"]
-    chance = [*report["chance"].values(), math.prod(report["chance"].values())]
-    lines = [f"{'judge says right, %':24}" + "".join(f"{head:>14}" for head in heads)]
+    """The report for people."""
+    from ldm.runs.cross_edits import judged_table
+
+    figures = report["figures"]
     rows = {"edit": "edits", "real": "things as drawn", "round trip": "after one round trip"}
-    for row, title in rows.items():
-        cells = [figures[f"{row}/{head}"] for head in heads]
-        lines.append(f"{title:24}" + "".join(f"{100 * share:8.1f} ± {100 * error:3.1f}" for share, error in cells))
-    lines.append(f"{'chance':24}" + "".join(f"{100 * share:8.1f}      " for share in chance))
+    lines = [judged_table(figures, rows, list(report["chance"].values()))]
     lines += ["", "outside the mask, before compositing (mean over the pictures; all pixels together)"]
     for name, title in {"background": "edits", "background round trip": "one round trip"}.items():
         decibels, error = figures[name]

@@ -31,3 +31,10 @@ def mean(values: Tensor) -> tuple[float, float]:
     """The mean of (N,) figures and its standard error; of answers, the share of True and sqrt(p (1 - p) / N)."""
     values = values.double()
     return values.mean().item(), values.std(correction=0).item() / math.sqrt(len(values))
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of masks (B, 1, H, W), selected where not 0: (B,) float64; 1 where both are empty."""
+    a, b = a.flatten(1) > 0, b.flatten(1) > 0
+    union = (a | b).sum(1).double()
+    return torch.where(union > 0, (a & b).sum(1) / union.clamp(min=1), 1.0)
