@@ -4,6 +4,7 @@
 
     result = ldm.ExemplarEditor(ldm.load("toyworld"))(image, mask, exemplar, seed=0)
     result = ldm.DiffEdit(ldm.load("toyworld_text"))(image, "a blue ball", "a red ball")
+    result = ldm.TextToImage(ldm.load("toyworld_text"))("a red ball on a meadow", height=64, width=96)
 
 Everything else is imported from its own module. `import ldm` alone imports nothing, so it is fast.
 """
@@ -11,7 +12,7 @@ Everything else is imported from its own module. `import ldm` alone imports noth
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["DiffEdit", "ExemplarEditor", "load"]
+__all__ = ["DiffEdit", "ExemplarEditor", "TextToImage", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,4 +28,8 @@ def __getattr__(name: str) -> Any:
         from ldm.runs.settings import diffedit_editor
 
         return diffedit_editor
+    if name == "TextToImage":
+        from ldm.runs.settings import text_to_image
+
+        return text_to_image
     raise AttributeError(f"module 'ldm' has no attribute {name!r}")

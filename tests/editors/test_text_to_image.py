@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 
+import ldm
 from ldm.diffusion.schedule import Schedule, sampling_timesteps
 from ldm.editors import text_to_image as editing
 from ldm.editors.text_to_image import TextToImage
@@ -47,7 +48,7 @@ def test_another_size_is_the_middle_of_the_next_multiple():
 
 
 def test_the_size_is_by_default_the_models():
-    (picture,) = text_to_image(tiny_text_model(), **FAST)("a ball", height=8).images
+    (picture,) = ldm.TextToImage(tiny_text_model(), **FAST)("a ball", height=8).images
     assert picture.size == (64, 8)
 
 
