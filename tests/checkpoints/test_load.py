@@ -174,6 +174,13 @@ def test_too_few_input_channels_say_what_to_do(tmp_path):
     assert "(32, 4, 3, 3), expected (32, 3, 3, 3)" in message and "modify_checkpoints" not in message
 
 
+def test_an_exemplar_checkpoint_for_a_text_model_is_called_so(tmp_path):
+    path = official.write(tmp_path / "model.ckpt", official.paint_by_example())
+    message = refusal(official.text_config(), path)
+    assert "(32, 9, 3, 3), expected (32, 4, 3, 3)" in message
+    assert message.endswith("it is a 9-channel checkpoint, which edits by example or inpaints: 4 channels are needed")
+
+
 def test_a_file_of_something_else(tmp_path):
     message = refusal(
         official.model_config(), official.write(tmp_path / "vgg.ckpt", {"features.0.weight": torch.ones(1)})

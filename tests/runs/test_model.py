@@ -60,3 +60,13 @@ def test_a_config_without_a_model(tmp_path):
     (tmp_path / "a.yaml").write_text("data: 1")
     with pytest.raises(UserError, match="a.yaml: it has no `model`"):
         open_model(tmp_path / "a.yaml", None, CPU)
+
+
+def test_a_model_of_another_kind_is_refused_before_its_weights_are_read(files, monkeypatch):
+    monkeypatch.setattr(room, "load", lambda *_: pytest.fail("loaded"))
+
+    def refuse(model):
+        raise UserError(f"{model.unet.in_channels} channels")
+
+    with pytest.raises(UserError, match="^9 channels$"):
+        open_model(*files, CPU, check=refuse)

@@ -60,9 +60,23 @@ def test_bad_input_is_one_line_and_code_2(capsys, data, workers, line):
     assert capsys.readouterr().err == f"error: {line}\n"
 
 
+def test_an_error_may_have_a_code_of_its_own(capsys):
+    class Empty(UserError):
+        exit_code = 3
+
+    def fails():
+        raise Empty("nothing found")
+
+    with pytest.raises(SystemExit) as stop:
+        run(fails)
+    assert (stop.value.code, capsys.readouterr().err) == (3, "error: nothing found\n")
+
+
 def test_flags_without_effect_are_told(capsys):
     note_unused(flag for flag in ("--a", "--b"))
     assert capsys.readouterr().err == "note: --a, --b: accepted for the original's sake, without effect\n"
+    note_unused(["--c"], "the mask is given")
+    assert capsys.readouterr().err == "note: --c: the mask is given, without effect\n"
     note_unused([])
     assert capsys.readouterr().err == ""
 
