@@ -93,6 +93,12 @@ def test_another_size_of_the_same_shape_is_resized_and_said_so(caplog, scale):
     assert "resized from" in caplog.text
 
 
+def test_another_size_may_be_refused():
+    with pytest.raises(UserError, match="^mask: is 24x16 and the image 48x32, expected the same size"):
+        parse_mask(mask(24, 16), SIZE, resize=False)
+    assert torch.equal(parse_mask(mask(), SIZE, resize=False), EXPECTED)
+
+
 def test_another_shape_is_refused():
     with pytest.raises(UserError, match=r"is 30x22 and the image 48x32, another aspect ratio"):
         parse_mask(Image.new("L", (30, 22), 255), SIZE)
