@@ -56,8 +56,8 @@ class View:
         return F.pad(torch.ones(1, 1, height, width), (0, -width % multiple, 0, -height % multiple))
 
     def mask_from_model(self, mask: Tensor) -> Tensor:
-        """A mask of the model's input -> of the window, nearest: (B, 1, height, width) of zeros and ones."""
-        return F.interpolate(mask[..., : self.size[0], : self.size[1]], (self.height, self.width), mode="nearest")
+        """A mask or map of the model's input -> of the window, (B, 1, height, width): the most that touches a pixel."""
+        return F.adaptive_max_pool2d(mask[..., : self.size[0], : self.size[1]], (self.height, self.width))
 
     def from_model(self, output: Tensor) -> Tensor:
         """The model's output -> (B, C, height, width): the padding is cut off and the resizing undone."""
