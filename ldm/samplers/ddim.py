@@ -69,7 +69,7 @@ def ddim_invert(
         for _ in range(1 + refine):
             eps = denoise(x, t_batch[k])
             x, x0 = ddim_step(start, eps, alphas_before[k], alphas[k])
-        record.setdefault(steps[k], x)  # a grid with t = 0 in it starts with a step that leads nowhere, but for rounding
+        record.setdefault(steps[k], x)  # not at t = 0, if the grid has it: a step that leads nowhere, but for rounding
         if callback is not None:
             callback(i, steps[k], x, x0)
     return record
