@@ -1,5 +1,6 @@
 # Each target works alone on a bare machine: Python 3.11 or newer and make; the rest is installed into .venv.
 #   make edit    an edited picture, by the model that ships in pretrained_models/toyworld
+#   make diffedit  edits of what a prompt names, by the text model of the same folder
 #   make test    style, import rules, tests
 #   make toyworld  train every model that ships from nothing and measure them, in 2 h 40 min; goes on where it stopped
 #   make lint    style and import rules alone
@@ -14,14 +15,20 @@ endif
 BIN := .venv/bin
 EXAMPLE := dataset/toyworld_examples
 EDITED := outputs/edit
+DIFFEDITED := outputs/diffedit
 
-.PHONY: edit test toyworld lint clean
+.PHONY: edit diffedit test toyworld lint clean
 .NOTPARALLEL:
 
 edit: .venv/installed
 	$(BIN)/python scripts/inference.py --image_path $(EXAMPLE)/scene.png --mask_path $(EXAMPLE)/mask.png \
 		--reference_path $(EXAMPLE)/exemplar.png --outdir $(EDITED)
 	@echo "The edited picture is in $(EDITED)/results, with its inputs in $(EDITED)/source and side by side in $(EDITED)/grid."
+
+diffedit: .venv/installed
+	$(BIN)/python scripts/diffedit.py --image $(EXAMPLE)/ball.png --source_prompt "a red ball" --prompt "a blue ball" --outdir $(DIFFEDITED)
+	$(BIN)/python scripts/diffedit.py --image $(EXAMPLE)/mug.png --source_prompt "a mug" --prompt "a star" --outdir $(DIFFEDITED)
+	@echo "The edited pictures are in $(DIFFEDITED)/results, side by side with what they were made from in $(DIFFEDITED)/grid."
 
 test: lint
 	HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.checkpoints.io import save_tensors
-from ldm.config import build
+from ldm.config import ROOT, build
+from ldm.data.toyworld_render import render_scene
 from ldm.editors.compose import distance
 from ldm.runs.outputs import read_settings
 from ldm.utils.mask import parse_mask
@@ -225,6 +226,13 @@ def test_a_prompt_beyond_77_tokens_is_told_of_with_what_is_cut(diffedit, tmp_pat
     }
     assert diffedit(prompt="a cat " * 38 + "with a hat", **flags)[0] == 0
     assert caplog.messages == ["prompt of 79 tokens, of which 75 fit; cut off: 'cat with a hat'"]
+
+
+def test_the_examples_that_ship_are_scenes_of_toyworld():
+    for name, seed, caption in (("ball", 8, "a red ball at sunset"), ("mug", 200, "an orange mug on a meadow")):
+        scene = render_scene(seed)
+        assert np.array_equal(pixels(ROOT / "dataset/toyworld_examples" / f"{name}.png"), scene.image)
+        assert scene.caption == caption
 
 
 # bad input
