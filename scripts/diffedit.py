@@ -6,7 +6,15 @@ python scripts/diffedit.py --image scene.png --source_prompt "a red ball" --prom
 import argparse
 from pathlib import Path
 
-from ldm.utils.cli import Parser, add_compositing_flags, add_model_flags, add_step_flags, note_unused, run
+from ldm.utils.cli import (
+    Parser,
+    add_compositing_flags,
+    add_mask_inference_flags,
+    add_model_flags,
+    add_step_flags,
+    note_unused,
+    run,
+)
 
 OF_THE_MASK = "source_prompt n_maps strength threshold clamp show_map".split()
 RECORDED = "image source_prompt negative_prompt mask_path invert_mask config ckpt edit".split()
@@ -39,10 +47,7 @@ def parse_args() -> argparse.Namespace:
     add = group.add_argument
     add("--edit", default="default", help="default, or a YAML file of your own")
     add("--encode_ratio", type=float, help="how far towards noise the picture is taken, in (0, 1]: more changes more")
-    add("--n_maps", type=int, help="noises over which the map of differences is averaged")
-    add("--strength", type=float, help="noise level of the map, in (0, 1]")
-    add("--threshold", type=float, help="of the map, scaled to [0, 1]: what is above it is edited; in (0, 1)")
-    add("--clamp", type=float, help="the map is cut at so many times its mean")
+    add_mask_inference_flags(group)
     add("--refine", type=int, help="iterations in each step of the inversion, for a closer round trip")
     add_step_flags(group)
     add_compositing_flags(group)

@@ -1,6 +1,7 @@
 """Edit a picture by example, with the flags and output folders of Paint by Example's script.
 
 python scripts/inference.py --image_path A.png --mask_path B.png --reference_path C.jpg --outdir results
+python scripts/inference.py --image_path A.png --box 16,20,40,52 --reference_path C.jpg --outdir results
 """
 
 import argparse
@@ -9,26 +10,33 @@ from pathlib import Path
 from ldm.utils.cli import (
     Parser,
     add_compositing_flags,
+    add_mask_inference_flags,
     add_model_flags,
     add_sampling_flags,
+    box,
     note_unused,
     positive,
     run,
 )
 
 IGNORED = ("n_imgs", "n_rows", "C", "f")
-RECORDED = "image_path mask_path reference_path config ckpt edit invert_mask fixed_code H W".split()
+OF_THE_MASK = ("n_maps", "strength", "threshold", "clamp")
+RECORDED = "image_path mask_path box reference_path config ckpt edit invert_mask fixed_code H W".split()
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser("Repaint a region of a picture after an exemplar picture.")
     only_if_given = {"argument_default": argparse.SUPPRESS}
 
-    add = parser.add_argument_group("pictures", **only_if_given).add_argument
+    group = parser.add_argument_group("pictures", **only_if_given)
+    add = group.add_argument
     add("--image_path", required=True, type=Path, help="the scene, of any size; it is edited at its own")
-    add("--mask_path", required=True, type=Path, help="what to repaint: white, or painted in alpha")
+    region = group.add_mutually_exclusive_group(required=True)
+    region.add_argument("--mask_path", type=Path, help="what to repaint: white, or painted in alpha")
+    region.add_argument("--box", type=box, metavar="x0,y0,x1,y1",
+        help="a box around what to repaint, in pixels, x1 and y1 exclusive; the mask is found in it")  # fmt: skip
     add("--reference_path", required=True, type=Path, help="the exemplar: what to paint there")
-    add("--invert_mask", action="store_true", help="black = repaint")
+    add("--invert_mask", action="store_true", help="black = repaint in --mask_path")
     add("--H", type=positive, help="resize the scene to this height first")
     add("--W", type=positive, help="resize the scene to this width first")
 
@@ -49,6 +57,9 @@ def parse_args() -> argparse.Namespace:
     add("--exemplar_fit", help="stretch or crop the exemplar to the encoder's square; original")
     for name in IGNORED:
         add(f"--{name}", type=int, help=argparse.SUPPRESS)
+
+    told = "How --box finds a mask. What is not given here is as in configs/diffedit/default.yaml."
+    add_mask_inference_flags(parser.add_argument_group("mask", told, **only_if_given))
     return parser.parse_args()
 
 
@@ -61,19 +72,29 @@ def main() -> None:
     from tqdm import tqdm
 
     from ldm.editors.exemplar import ExemplarEditor
+    from ldm.editors.mask_inference import EmptyMask
     from ldm.editors.settings import EditSettings
-    from ldm.runs.edits import save_edit
+    from ldm.runs.edits import save_edit, save_map
     from ldm.runs.model import open_model
     from ldm.runs.outputs import check_writable, run_record
-    from ldm.runs.settings import edit_settings
+    from ldm.runs.settings import diffedit_settings, edit_settings
     from ldm.utils.device import choose_device
+    from ldm.utils.errors import UserError
     from ldm.utils.image import open_image
-    from ldm.utils.mask import open_mask
+    from ldm.utils.mask import box_mask, mask_box, open_mask
 
     note_unused(f"--{name}" for name in IGNORED if name in given)
     settings = edit_settings(args.edit, **{k: v for k, v in given.items() if k in EditSettings.__dataclass_fields__})
     image, exemplar = open_image(args.image_path), open_image(args.reference_path)
-    mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule)
+    of_the_mask = {name: given[name] for name in OF_THE_MASK if name in given}
+    inference, found = diffedit_settings(**of_the_mask), None
+    if "box" in given:
+        if "invert_mask" in given:
+            raise UserError("--invert_mask: expected --mask_path with it")
+        mask = box_mask(args.box, image.size)
+    else:
+        mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule)
+        note_unused((f"--{name}" for name in of_the_mask), "the mask is given")
     size = given.get("W", image.width), given.get("H", image.height)
     if size != image.size:
         image = image.resize(size, Image.Resampling.LANCZOS)
@@ -86,13 +107,25 @@ def main() -> None:
     print(f"{size[0]}x{size[1]}, {settings.sampler}, {settings.steps} steps, guidance {settings.guidance_scale:g}, "
           f"precision {precision}, {device}")  # fmt: skip
     record = run_record(given, RECORDED, precision, device)
+    if "box" in given:
+        record |= {name: getattr(inference, name) for name in OF_THE_MASK}
+        with tqdm(total=2 * inference.n_maps, desc="mask", unit="evaluation", disable=None) as bar:
+            try:
+                found = editor.infer_mask(image, mask_box(mask), exemplar, inference, callback=bar.update)
+            except EmptyMask as error:
+                bar.close()
+                print(save_map(error.maps[0], args.outdir, args.image_path.stem, settings.seed, record))
+                raise
+        print(f"mask: {found.mask.sum() / mask.sum():.0%} of the box")
+        mask = found.mask
     for batch in range(args.n_iter):
         seed = settings.seed + batch * settings.n_samples
         start_seed = settings.seed if "fixed_code" in given else None
         with tqdm(total=settings.steps, desc=f"seed {seed}", unit="step", disable=None) as bar:
             result = editor(image, mask, exemplar, seed=seed, start_seed=start_seed, callback=lambda *_: bar.update())  # noqa: B023
         save, grid = "skip_save" not in given, "skip_grid" not in given
-        for path in save_edit(result, image, args.outdir, args.image_path.stem, record, save, grid):
+        found_map = None if found is None else found.map[0, 0]
+        for path in save_edit(result, image, args.outdir, args.image_path.stem, record, save, grid, found_map):
             print(path)
 
 

@@ -22,7 +22,7 @@ class CrossExemplars(Dataset):
 
     An item is a function of (seed, index):
         image: (3, size, size) in [-1, 1]; mask: (1, size, size), 1 = repaint, the box of one thing, padded.
-        box: (4,) the box of the thing that goes, in pixels.
+        box: (4,) the box of the thing that goes, in pixels; visible: (1, size, size), 1 where that thing is visible.
         exemplar: PIL picture, the padded crop of the thing that comes.
         class, colour, pattern: int, of the thing that comes.
         donor, donor_box: the scene that the exemplar is taken from, as `image`, and its box there.
@@ -51,6 +51,7 @@ class CrossExemplars(Dataset):
             "image": to_tensor(scene.image),
             "mask": torch.from_numpy(mask)[None].float() / 255,
             "box": torch.tensor(old.box),
+            "visible": torch.from_numpy(old.mask)[None].float(),
             "exemplar": Image.fromarray(cut(donor.image, padded_box(new.box, PADDING, size, size))),
             "donor": to_tensor(donor.image),
             "donor_box": torch.tensor(new.box),

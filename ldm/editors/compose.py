@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ldm.editors.settings import Compositing
 from ldm.utils.image import to_pil, to_tensor
+from ldm.utils.mask import mask_box
 
 CONTEXT = 2  # side of the automatic crop, in sides of the mask's bounding box
 MAX_ZOOM = 4  # a tiny mask is not enlarged more than this
@@ -99,8 +100,7 @@ def around_mask(mask: Tensor, image_size: int, margin: int) -> View:
         margin: pixels of the picture that must be kept around the mask, for blending.
     """
     height, width = mask.shape[-2:]
-    rows, columns = (mask[0, 0].amax(dim).nonzero()[:, 0] for dim in (1, 0))
-    top, bottom, left, right = (int(v) for v in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
+    left, top, right, bottom = mask_box(mask)
     longest = max(bottom - top, right - left)
     side = max(CONTEXT * longest, longest + 2 * margin, image_size // MAX_ZOOM)
     h, w = min(side, height), min(side, width)

@@ -143,9 +143,9 @@ class ExemplarEditor(Editor[EditSettings]):
         Args:
             image: the scene, of any size.
             box: x0, y0, x1, y1 in its pixels, x1 and y1 exclusive.
-            inference: how; a `DiffEditSettings` is one too.
+            inference: how; a `DiffEditSettings` is one too. Its seed alone counts: edits of every seed share a mask.
             callback: told how many more evaluations of the network are done.
-            changes: fields of `EditSettings`; seed, exemplar_fit and crop are read.
+            changes: fields of `EditSettings`; exemplar_fit and crop are read.
 
         Raises:
             UserError: a wrong box or setting.
@@ -165,7 +165,6 @@ class ExemplarEditor(Editor[EditSettings]):
             shown,
             wanted,
             inference,
-            settings.seed,
             callback,
         )
         placed = []
@@ -188,12 +187,11 @@ class ExemplarEditor(Editor[EditSettings]):
         reference: Tensor,
         query: Tensor,
         inference: MaskInference,
-        seed: int,
         callback: Callable[[int], None] | None = None,
     ) -> InferredMask:
         """Where the noise that the model sees in the scenes differs between two exemplars: DiffEdit's mask.
 
-        All noise is a function of the seed alone: every scene of a batch meets the same.
+        All noise is a function of the inference's seed alone: every scene of a batch meets the same.
 
         Args:
             image: (B, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
@@ -202,7 +200,7 @@ class ExemplarEditor(Editor[EditSettings]):
             query: (B, 3, S, S), what it is to show.
         """
         model, like = self.model, self.like
-        noise = NoiseSource([key_seed(seed, "masked")]).randn(*model.latent_shape(*image.shape[-2:]))
+        noise = NoiseSource([key_seed(inference.seed, "masked")]).randn(*model.latent_shape(*image.shape[-2:]))
         concat = model.inpainting_channels(image.to(like), mask.to(like), noise.to(like))
         return infer_mask(
             Denoiser(model.unet, model.schedule, model.prediction, concat),
@@ -215,7 +213,7 @@ class ExemplarEditor(Editor[EditSettings]):
             strength=inference.strength,
             threshold=inference.threshold,
             clamp=inference.clamp,
-            seed=seed,
+            seed=inference.seed,
             inside=self.to_cells(mask),
             callback=callback,
         )

@@ -102,12 +102,14 @@ class MaskInference(Settings):
         strength: noise level of the map, as a share of the schedule's timesteps, in (0, 1].
         threshold: where the map, scaled to [0, 1], is above it, the picture is edited; in (0, 1).
         clamp: values of the map are cut at so many times its mean.
+        seed: of the map's noises.
     """
 
     n_maps: int
     strength: float
     threshold: float
     clamp: float
+    seed: int
 
     def __post_init__(self):
         super().__post_init__()
@@ -132,7 +134,6 @@ class DiffEditSettings(Compositing, MaskInference):
     encode_ratio: float
     guidance_scale: float
     refine: int
-    seed: int
 
     def __post_init__(self):
         super().__post_init__()

@@ -39,9 +39,7 @@ def edit_and_judge(
         background: dB outside the mask, before compositing, against the scene,
         exact: whether the picture is the scene outside the mask and its feather, byte for byte.
     """
-    settings, size = editor.settings, editor.model.conditioner.image_size
-    seen = [fit_exemplar(exemplar, size, settings.exemplar_fit) for exemplar in batch["exemplar"]]
-    pixels = torch.cat([exemplar_pixels(square, settings.exemplar_fit == "original") for square in seen])
+    settings, pixels = editor.settings, encoder_input(editor, batch["exemplar"])
     scenes, masks = batch["image"], batch["mask"]
     edited = editor.decode(editor.sample(scenes, masks, pixels, NoiseSource(seeds), settings)).clamp(-1, 1)
 
@@ -66,6 +64,13 @@ def references(editor: ExemplarEditor, judge: Judge, batch: Mapping[str, Any]) -
         **judged("round trip", judge, donors, batch["donor_box"], batch),
         "background round trip": psnr(scenes, batch["image"], where=1 - batch["mask"]),
     }
+
+
+def encoder_input(editor: ExemplarEditor, exemplars: Sequence[Image.Image]) -> Tensor:
+    """Exemplars -> (B, 3, S, S), fitted as the editor's settings say."""
+    fit, size = editor.settings.exemplar_fit, editor.model.conditioner.image_size
+    squares = [fit_exemplar(exemplar, size, fit) for exemplar in exemplars]
+    return torch.cat([exemplar_pixels(square, fit == "original") for square in squares])
 
 
 def finish(edited: Tensor, scenes: Tensor, masks: Tensor, settings: Compositing) -> tuple[list[Image.Image], Tensor]:

@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from ldm.editors.exemplar import EditResult
 from ldm.runs.outputs import labelled_row, save_png
+from ldm.utils.overlay import heat_map
 
 
 def save_edit(
-    result: EditResult, image: Image.Image, folder: Path, name: str, record: Mapping[str, Any], save: bool, grid: bool
+    result: EditResult,
+    image: Image.Image,
+    folder: Path,
+    name: str,
+    record: Mapping[str, Any],
+    save: bool,
+    grid: bool,
+    found: Tensor | None = None,
 ) -> list[Path]:
     """Write an edit of `image`; returns the pictures' paths, `results/<name>_<seed>.png`.
 
@@ -20,6 +29,7 @@ def save_edit(
         record: written into each picture beside the edit's settings, which name that picture's own seed.
         save: write the results and, once for the whole batch, what went in.
         grid: write scene, mask, masked scene, exemplar as encoded and the results in one row.
+        found: the map (H, W) in [0, 1] in which the mask was found, if it was: written with what went in, and shown.
     """
     first = f"{name}_{result.seeds[0]}"
     paths = [folder / "results" / f"{name}_{seed}.png" for seed in result.seeds]
@@ -29,9 +39,12 @@ def save_edit(
         sources = {"GT": image, "mask": result.mask, "inpaint": result.masked, "ref": result.exemplar}
         for kind, picture in sources.items():
             save_png(picture, folder / "source" / f"{first}_{kind}.png")
+        if found is not None:
+            save_map(found, folder, name, result.seeds[0], record)
     if grid:
         inputs = [
             ("image", image),
+            *([] if found is None else [("map", heat_map(found))]),
             ("mask", result.mask),
             ("masked", result.masked),
             ("exemplar as encoded", result.exemplar),
@@ -40,3 +53,10 @@ def save_edit(
         row = labelled_row([*inputs, *results])
         save_png(row, folder / "grid" / f"grid-{first}.png", {**record, **asdict(result.settings)})
     return paths if save else []
+
+
+def save_map(found: Tensor, folder: Path, name: str, seed: int, record: Mapping[str, Any]) -> Path:
+    """Write the map (H, W) in [0, 1] of an edit, or of one that was not made; returns its path, in `source/`."""
+    path = folder / "source" / f"{name}_{seed}_map.png"
+    save_png(heat_map(found), path, record)
+    return path

@@ -36,6 +36,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def box(text: str) -> tuple[int, int, int, int]:
+    """A flag's box, x0,y0,x1,y1 in pixels."""
+    try:
+        x0, y0, x1, y1 = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected x0,y0,x1,y1, four whole numbers, got {text}") from None
+    return x0, y0, x1, y1
+
+
 def add_model_flags(parser: Parser, config: str) -> None:
     """--config, --ckpt (absent if not given), --precision as `ldm.runs.model.open_model` knows it, --device."""
     add = parser.add_argument_group("model").add_argument
@@ -74,6 +83,15 @@ def add_compositing_flags(group: argparse._ArgumentGroup) -> None:
     add("--crop", help="none, or auto: edit a square around the mask at the model's size (small masks, large scenes)")
     add("--composite", help="feather, paste or none: how the background is kept")
     add("--feather", type=int, help="width of the blend outside the mask, in pixels")
+
+
+def add_mask_inference_flags(group: argparse._ArgumentGroup) -> None:
+    """Fields of `ldm.editors.settings.MaskInference`, but the seed."""
+    add = group.add_argument
+    add("--n_maps", type=int, help="noises over which the map of differences is averaged")
+    add("--strength", type=float, help="noise level of the map, in (0, 1]")
+    add("--threshold", type=float, help="of the map, scaled to [0, 1]: what is above it is edited; in (0, 1)")
+    add("--clamp", type=float, help="the map is cut at so many times its mean")
 
 
 def sort_overrides(files: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -93,6 +93,12 @@ def box_mask(box: Box, size: tuple[int, int]) -> Tensor:
     return mask
 
 
+def mask_box(mask: Tensor) -> Box:
+    """The smallest box around what a mask (1, 1, H, W), not empty, selects."""
+    rows, columns = (mask[0, 0].amax(dim).nonzero()[:, 0].tolist() for dim in (1, 0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
 def mask_picture(mask: Tensor) -> Image.Image:
     """(1, 1, H, W) of zeros and ones -> mode L, 255 = repaint."""
     return Image.fromarray((mask[0, 0] * 255).byte().numpy())

@@ -19,6 +19,8 @@ def test_the_hole_is_the_padded_box_of_a_thing_in_the_scene():
         hole = torch.zeros(1, 64, 64)
         hole[:, max(y0 - PADDING, 0) : y1 + PADDING, max(x0 - PADDING, 0) : x1 + PADDING] = 1
         assert torch.equal(item["mask"], hole)
+        visible = next(thing.mask for thing in scene.objects if thing.box == box)
+        assert np.array_equal(item["visible"][0].numpy(), visible)
 
 
 def test_the_exemplar_is_another_thing_cut_out_of_another_scene():

@@ -1,80 +1,20 @@
 import re
-import runpy
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.checkpoints.io import save_tensors
 from ldm.editors.compose import distance
 from ldm.runs.outputs import read_settings
 from ldm.utils.mask import parse_mask
-from tests.tiny import CONFIG, tiny_model
+from tests.scripts.conftest import INFERENCE
+from tests.scripts.outputs import pixels, written
+from tests.tiny import tiny_model
 from tests.utils.pictures import mask, photo
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "inference.py"
-
-
-@pytest.fixture(scope="module")
-def model_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    OmegaConf.save({"model": CONFIG}, folder / "tiny.yaml")
-    save_tensors(folder / "tiny.safetensors", tiny_model().state_dict())
-    return folder / "tiny.yaml", folder / "tiny.safetensors"
-
-
-@pytest.fixture
-def files(tmp_path):
-    """A scene, its mask and an exemplar, in a folder of their own."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    photo(60, 40).save(folder / "scene.png")
-    mask(60, 40).save(folder / "mask.png")
-    photo(30, 50, seed=7).save(folder / "exemplar.jpg")
-    return folder
-
-
-@pytest.fixture
-def inference(tmp_path, files, model_files, monkeypatch, capfd):
-    """Run the script in this process; returns its exit code, stdout and stderr. Flags given override these."""
-
-    def run(*flags: object, scene="scene.png", hole="mask.png", **changes: object) -> tuple[int, str, str]:
-        defaults = {
-            "image_path": files / scene,
-            "mask_path": files / hole,
-            "reference_path": files / "exemplar.jpg",
-            "outdir": tmp_path / "out",
-            "config": model_files[0],
-            "ckpt": model_files[1],
-            "ddim_steps": 2,
-            "seed": 3,
-            "device": "cpu",
-        }
-        named = [text for name, value in {**defaults, **changes}.items() for text in (f"--{name}", str(value))]
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *named, *map(str, flags)])
-        capfd.readouterr()
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-            code = 0
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capfd.readouterr()
-
-    return run
-
-
-def written(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture).astype(int)
 
 
 def test_the_originals_command_and_folders(inference, tmp_path):
@@ -249,7 +189,7 @@ def test_the_output_folder_is_tried_before_the_model_is_loaded(inference, files,
 def test_help_is_quick_and_needs_no_torch():
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", SCRIPT, "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", INFERENCE, "--help"], capture_output=True, text=True, check=True
     )
     assert time.perf_counter() - start < 1
     assert "--reference_path" in done.stdout
