@@ -19,6 +19,7 @@ from ldm.utils.files import replacing
 SETTINGS_KEY = "ldm"  # of the PNG text chunk
 MARGIN = 8
 MIN_HEIGHT = 192  # of a row of pictures
+MAX_ENLARGED = 2048  # pixels of width
 
 
 def check_writable(folder: str | Path) -> None:
@@ -78,9 +79,12 @@ def next_number(folder: Path, prefix: str) -> int:
 def labelled_row(cells: Sequence[tuple[str, Image.Image]], height: int | None = None) -> Image.Image:
     """Pictures side by side at one height with a caption above each; transparency on grey.
 
-    The height is by default that of the first picture, but small pictures are enlarged to be looked at.
+    The height is by default that of the first picture, but small pictures are enlarged to be looked at, unless they are
+    so wide that it would make them huge.
     """
-    height = height or max(cells[0][1].height, MIN_HEIGHT)
+    if height is None:
+        first = cells[0][1]
+        height = max(first.height, min(MIN_HEIGHT, first.height * MAX_ENLARGED // first.width))
     font = ImageFont.load_default(size=min(max(height // 20, 10), 28))
     line = sum(font.getmetrics())
     scaled = [image.resize((max(round(image.width * height / image.height), 1), height)) for _, image in cells]

@@ -70,6 +70,12 @@ def test_small_pictures_are_enlarged(height, expected):
     assert expected < labelled_row([("a", photo(40, height))]).height < expected + 50
 
 
+def test_a_wide_picture_is_not_enlarged_to_something_huge():
+    assert labelled_row([("a", photo(5000, 3))]).width == 5000 + 2 * 8
+    assert labelled_row([("a", photo(2048, 96))]).width == 2048 + 2 * 8
+    assert labelled_row([("a", photo(1024, 96))]).width == 2048 + 2 * 8
+
+
 def test_transparency_in_a_row_lies_on_grey():
     clear = Image.new("RGBA", (80, 80), (255, 0, 0, 0))
     assert (128, 128, 128) == labelled_row([("clear", clear)]).getpixel((40, 70))
