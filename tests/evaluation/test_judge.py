@@ -56,6 +56,14 @@ def test_the_judge_sees_its_box_and_the_padding_alone():
     assert not any(torch.equal(seen[head], inside[head]) for head in seen)
 
 
+def test_the_heads_read_the_features():
+    judge, images, boxes = shipped_judge(), noise(3, 3, 64, 64), torch.tensor([[20, 24, 40, 50]] * 3)
+    with torch.no_grad():
+        features, logits = judge.features(images, boxes), judge(images, boxes)
+    assert features.shape == (3, 128)
+    assert all(torch.equal(head(features), logits[name]) for name, head in judge.heads.items())
+
+
 def test_all_means_every_head():
     judge = Judge({"a": 2, "b": 3}, size=16, width=8)
     images, boxes = noise(6, 3, 16, 16), torch.tensor([[2, 2, 14, 14]]).expand(6, 4)

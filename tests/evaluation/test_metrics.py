@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ldm.evaluation.metrics import mean, pooled_psnr, psnr
+from ldm.evaluation.metrics import iou, mean, pooled_psnr, psnr
 
 
 def test_psnr_of_known_differences():
@@ -39,3 +39,11 @@ def test_the_standard_error_of_answers_is_that_of_a_proportion():
 def test_the_standard_error_of_figures():
     value, error = mean(torch.tensor([1.0, 3.0, 1.0, 3.0]))
     assert (value, error) == pytest.approx((2, 0.5))
+
+
+def test_intersection_over_union_of_masks():
+    a, b = torch.zeros(4, 1, 4, 4), torch.zeros(4, 1, 4, 4)
+    a[0, :, :2], b[0, :, 1:] = 1, 0.3  # whatever is not 0 is selected
+    a[1], b[1] = 1, 1
+    a[2, :, 0, 0] = 1
+    assert iou(a, b).tolist() == pytest.approx([1 / 4, 1, 0, 1])
