@@ -53,6 +53,7 @@ def main() -> None:
 
     from tqdm import tqdm
 
+    from ldm.editors.editor import check_text_model
     from ldm.editors.settings import Sampling
     from ldm.editors.text_to_image import TextToImage
     from ldm.runs.model import open_model
@@ -68,7 +69,9 @@ def main() -> None:
     check_writable(args.outdir)
 
     device = choose_device(args.device)
-    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision)
+    model, precision = open_model(
+        args.config, given.get("ckpt"), device, args.precision, lambda model: check_text_model(model, "text to image")
+    )
     editor = TextToImage(model, settings)
     height, width = given.get("H", model.image_size), given.get("W", model.image_size)
     # A prompt that it cannot read is refused, and one that it has to cut is told of, before the first picture

@@ -43,9 +43,17 @@ class Editor(Generic[S]):
     def decode(self, z: Tensor) -> Tensor:
         """Latents -> pictures (B, 3, H, W) float32 on the CPU, about [-1, 1]."""
         pictures = self.model.decode(z.to(self.like)).float().cpu()
-        if not pictures.isfinite().all():  # would be written as arbitrary colours
-            raise UserError("the model's output is not finite: its weights are damaged, or its precision is too low")
+        check_finite(pictures)  # would be written as arbitrary colours
         return pictures
+
+
+def check_finite(output: Tensor) -> None:
+    """
+    Raises:
+        UserError: what a model made is not finite.
+    """
+    if not output.isfinite().all():
+        raise UserError("the model's output is not finite: its weights are damaged, or its precision is too low")
 
 
 def check_text_model(model: LatentDiffusion, purpose: str) -> None:

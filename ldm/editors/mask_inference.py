@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ldm.diffusion.process import q_sample
 from ldm.diffusion.schedule import Schedule
+from ldm.editors.editor import check_finite
 from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource, key_seed
 
@@ -76,6 +77,7 @@ def infer_mask(
     t = max(round(strength * schedule.num_timesteps) - 1, 0)
     told = callback and (lambda maps: callback(2 * maps))
     difference = difference_map(denoise, z, reference, query, t, schedule, noises, told)
+    check_finite(difference)  # would be taken for no difference
     scaled = scale_map(difference, clamp, inside).cpu()
     latent = (scaled > threshold).float()
     return InferredMask(scaled, latent, F.interpolate(latent, scale_factor=cell, mode="nearest"))

@@ -318,6 +318,15 @@ def test_an_empty_mask_is_said_so_and_its_map_is_kept(diffedit, tmp_path):
     assert read_settings(tmp_path / "out/map/scene_0001.png")["threshold"] == 0.5
 
 
+def test_damaged_weights_are_no_empty_mask(diffedit, model_files, tmp_path):
+    tensors = {name: t.clone() for name, t in tiny_text_model().state_dict().items()}
+    tensors["unet.out.2.weight"][0] = float("nan")
+    save_tensors(tmp_path / "damaged.safetensors", tensors)
+    code, _, err = diffedit(ckpt=tmp_path / "damaged.safetensors")
+    assert (code, err.count("\n")) == (2, 1) and "the model's output is not finite" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_model_is_refused_before_its_weights_are_read(diffedit, monkeypatch):
     monkeypatch.setattr("ldm.runs.model.load", lambda *_: pytest.fail("loaded"))
     assert diffedit(config="toyworld", ckpt=None)[0] == 2
