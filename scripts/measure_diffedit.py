@@ -94,7 +94,8 @@ def main() -> None:
         "changes": {},
         "study": {},
     }
-    args.out.mkdir(parents=True, exist_ok=True)
+    for folder in (args.out, plot.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     studies = {}
     for change in args.changes:
         scenes = Scenes(AttributeEdits(args.seed, args.count, change, size), args.batch)
