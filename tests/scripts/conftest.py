@@ -1,4 +1,4 @@
-"""scripts/inference.py with a tiny model, for its tests."""
+"""scripts/inference.py and scripts/diffedit.py with tiny models, for their tests."""
 
 import runpy
 import sys
@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ldm.checkpoints.io import save_tensors
-from tests.tiny import CONFIG, tiny_model
+from tests.tiny import CONFIG, TEXT_CONFIG, tiny_model, tiny_text_model
 from tests.utils.pictures import mask, photo
 
 INFERENCE = Path(__file__).resolve().parents[2] / "scripts" / "inference.py"
@@ -59,5 +59,39 @@ def inference(tmp_path, files, model_files, monkeypatch, capfd):
         except SystemExit as exit:
             code = exit.code
         return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def text_model_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    for name, config, model in (("text", TEXT_CONFIG, tiny_text_model()), ("nine", CONFIG, tiny_model())):
+        OmegaConf.save({"model": config}, folder / f"{name}.yaml")
+        save_tensors(folder / f"{name}.safetensors", model.state_dict())
+    return folder
+
+
+@pytest.fixture
+def diffedit(tmp_path, files, text_model_files, run_script):
+    """Run the script in this process; returns its exit code, stdout and stderr. Flags given override these."""
+
+    def run(*flags: object, **changes: object) -> tuple[int, str, str]:
+        defaults = {
+            "image": files / "scene.png",
+            "prompt": "a blue ball",
+            "source_prompt": "a red ball",
+            "outdir": tmp_path / "out",
+            "config": text_model_files / "text.yaml",
+            "ckpt": text_model_files / "text.safetensors",
+            "ddim_steps": 5,
+            "n_maps": 2,
+            "device": "cpu",
+        }
+        given = {name: value for name, value in {**defaults, **changes}.items() if value is not None}
+        done = run_script(
+            "diffedit.py", *[text for name, value in given.items() for text in (f"--{name}", str(value))], *flags
+        )
+        return done.returncode, done.stdout, done.stderr
 
     return run
