@@ -123,14 +123,16 @@ def difference_map(
 def scale_map(difference: Tensor, clamp: float, inside: Tensor | None = None) -> Tensor:
     """A difference map (B, 1, h, w) with its outliers cut, scaled to [0, 1]; each on its own.
 
-    Values are cut at `clamp` times the map's mean. Where no difference is more than rounding the result is 0.
+    Values are cut at `clamp` times the map's mean; then the lowest becomes 0 and the highest 1. Where no difference is
+    more than rounding the result is 0, where it is the same everywhere 1.
 
     Args:
         inside: (B, 1, h, w), 1 where the map counts; elsewhere the result is 0; by default everywhere.
     """
-    inside = torch.ones_like(difference) if inside is None else inside.to(difference)
-    difference = difference * inside
-    limit = clamp * difference.sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True)
-    cut = torch.minimum(difference, limit)
-    peak = cut.amax((1, 2, 3), keepdim=True)
-    return torch.where(peak > ROUNDING, cut / peak.clamp(min=ROUNDING), 0)
+    inside = torch.ones_like(difference, dtype=torch.bool) if inside is None else inside.to(difference.device) > 0
+    mean = (difference * inside).sum((1, 2, 3), keepdim=True) / inside.sum((1, 2, 3), keepdim=True)
+    cut = torch.minimum(difference, clamp * mean)
+    high = cut.where(inside, 0).amax((1, 2, 3), keepdim=True)
+    low = cut.where(inside, torch.inf).amin((1, 2, 3), keepdim=True)
+    low = low.where(high - low > ROUNDING, 0)
+    return torch.where(inside & (high > ROUNDING), (cut - low) / (high - low).clamp(min=ROUNDING), 0)

@@ -99,7 +99,7 @@ def numpy_map(z, reference, query, noises, t, clamp):
         total = total + np.abs(numpy_eps(x, t, reference) - numpy_eps(x, t, query)).mean(0)
     average = total / len(noises)
     cut = np.minimum(average, clamp * average.mean())
-    return cut / cut.max()
+    return (cut - cut.min()) / (cut.max() - cut.min())
 
 
 def numpy_inversion(z, timesteps):

@@ -93,7 +93,7 @@ def test_the_same_prompt_makes_no_difference(dtype, targets):
 def test_what_is_scaled():
     difference = torch.tensor([[1.0, 2.0, 3.0, 30.0], [4.0, 4.0, 4.0, 4.0], [0, 0, 0, 0]]).view(3, 1, 2, 2)
     scaled = scale_map(difference, 2.0).flatten(1)
-    torch.testing.assert_close(scaled[0], torch.tensor([1.0, 2.0, 3.0, 18.0]) / 18)  # cut at 2 x 9, each map alone
+    torch.testing.assert_close(scaled[0], torch.tensor([0.0, 1.0, 2.0, 17.0]) / 17)  # cut at 2 x 9, each map alone
     assert scaled[1].tolist() == [1, 1, 1, 1] and scaled[2].tolist() == [0, 0, 0, 0]
 
 
