@@ -159,13 +159,15 @@ class ExemplarEditor(Editor[EditSettings]):
             for picture in (image.crop(box), exemplar)
         )
         view = compose.choose_view(hole, settings, self.model.image_size)
+        repainted = view.mask_to_model(view.cut(hole), multiple)
         found = self.compare(
             view.to_model(view.cut(to_tensor(image)), multiple),
-            view.mask_to_model(view.cut(hole), multiple),
+            repainted,
             shown,
             wanted,
             inference,
             callback,
+            inside=repainted * view.inside(multiple),
         )
         placed = []
         for values in (F.interpolate(found.map, found.mask.shape[-2:], mode="nearest"), found.mask):
@@ -188,6 +190,7 @@ class ExemplarEditor(Editor[EditSettings]):
         query: Tensor,
         inference: MaskInference,
         callback: Callable[[int], None] | None = None,
+        inside: Tensor | None = None,
     ) -> InferredMask:
         """Where the noise that the model sees in the scenes differs between two exemplars: DiffEdit's mask.
 
@@ -195,9 +198,10 @@ class ExemplarEditor(Editor[EditSettings]):
 
         Args:
             image: (B, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
-            mask: (B, 1, H, W), 1 in the region that the model is to repaint, inside which the map is kept.
+            mask: (B, 1, H, W), 1 in the region that the model is to repaint.
             reference: (B, 3, S, S), what the region shows, see `exemplar_pixels`.
             query: (B, 3, S, S), what it is to show.
+            inside: (B, 1, H, W), 1 where the map counts, if not in all of the mask: padding would shift its mean.
         """
         model, like = self.model, self.like
         noise = NoiseSource([key_seed(inference.seed, "masked")]).randn(*model.latent_shape(*image.shape[-2:]))
@@ -214,7 +218,7 @@ class ExemplarEditor(Editor[EditSettings]):
             threshold=inference.threshold,
             clamp=inference.clamp,
             seed=inference.seed,
-            inside=self.to_cells(mask),
+            inside=self.to_cells(mask if inside is None else inside),
             callback=callback,
         )
 

@@ -80,13 +80,25 @@ def test_the_map_of_a_known_difference(stub):
     inside = field[1:6, 2:8]  # the cells that the box touches
     cut = np.minimum(inside, 2 * inside.mean())
     expected = np.zeros((32, 48))
-    expected[4:24, 8:32] = np.kron(cut / cut.max(), np.ones((4, 4)))
+    scaled = (cut - cut.min()) / (cut.max() - cut.min())
+    expected[4:24, 8:32] = np.kron(scaled, np.ones((4, 4)))
     outside = np.ones((32, 48), bool)
     outside[4:23, 9:30] = False
     expected[outside] = 0
     assert np.abs(found.map[0, 0].double().numpy() - expected).max() < 1e-6
     assert np.array_equal(found.mask[0, 0].numpy(), expected > 0.4)
     assert 0 < found.mask.mean() < (expected > 0).mean()
+
+
+def test_padding_does_not_count(stub):
+    """A picture of 44 pixels is mirrored to 48, and with it a box at its edge; the model may see anything there."""
+    maps = []
+    for beyond in (0, 100):
+        field = torch.linspace(0.5, 1, 8 * 12).view(8, 12)
+        field[:, 11:] = beyond
+        stub(field)
+        maps.append(infer(photo(44, 32), (20, 4, 44, 23)).map)
+    assert torch.equal(*maps) and maps[0].max() == 1
 
 
 def test_what_the_model_is_shown(stub):
