@@ -17,7 +17,7 @@ from ldm.diffusion.schedule import sampling_timesteps
 from ldm.editors import compose
 from ldm.editors.editor import Editor, check_text_model
 from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_mask
-from ldm.editors.settings import DiffEditSettings, encoded_steps
+from ldm.editors.settings import DiffEditSettings, Encoding, MaskInference, encoded_steps
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.samplers.ddim import ddim, ddim_invert
 from ldm.utils.errors import UserError
@@ -188,6 +188,7 @@ class DiffEdit(Editor[DiffEditSettings]):
             threshold, clamp: see `scale_map`; what is above the threshold is in the mask.
             inside: (1, 1, H, W), 1 where the map counts, if not everywhere: padding would shift its mean.
         """
+        MaskInference(n, strength, threshold, clamp, seed)  # refuses what is out of range
         model = self.model
         # read together: in bfloat16 the context of a prompt depends on the number of prompts beside it
         contexts = model.conditioner([*source, *target])
@@ -226,6 +227,7 @@ class DiffEdit(Editor[DiffEditSettings]):
             ratio: the share of the grid of `steps` timesteps that is climbed, in (0, 1].
             refine: see `ddim_invert`.
         """
+        Encoding(steps, ratio, refine)  # refuses what is out of range
         z, conditioner = self.encode(image), self.model.conditioner
         context = conditioner.unconditional(len(z)) if condition is None else conditioner(condition)
         timesteps = sampling_timesteps(steps, self.model.schedule.num_timesteps)[-encoded_steps(ratio, steps) :]

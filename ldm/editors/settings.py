@@ -118,26 +118,35 @@ class MaskInference(Settings):
 
 
 @dataclass(frozen=True)
-class DiffEditSettings(Compositing, MaskInference):
-    """Everything about a DiffEdit but its picture and its prompts.
+class Encoding(Settings):
+    """How far a picture is encoded.
 
     Args:
         steps: of the DDIM grid; only its lowest `encode_ratio` is visited, up by the inversion and down by the edit.
         encode_ratio: how far up the picture is encoded, in (0, 1]: the more, the freer is the edit.
-        guidance_scale: classifier-free guidance of the edit, 1 = none. The inversion has none.
         refine: fixed-point iterations in each step of the inversion, for a closer round trip; each is one more
             evaluation of the network.
-        seed: of the map's noises; all else is deterministic.
     """
 
     steps: int
     encode_ratio: float
-    guidance_scale: float
     refine: int
 
     def __post_init__(self):
         super().__post_init__()
         encoded_steps(self.encode_ratio, self.steps)
+
+
+@dataclass(frozen=True)
+class DiffEditSettings(Compositing, MaskInference, Encoding):
+    """Everything about a DiffEdit but its picture and its prompts.
+
+    Args:
+        guidance_scale: classifier-free guidance of the edit, 1 = none. The inversion has none.
+        seed: of the map's noises; all else is deterministic.
+    """
+
+    guidance_scale: float
 
     def evaluations(self, mask: bool) -> int:
         """Network evaluations for one picture; `mask`: it is inferred, not given.

@@ -198,6 +198,26 @@ def test_wrong_arguments_are_named(changes, message):
         diffedit_editor(tiny_text_model(), **FAST)(photo(16, 16), **{"target": "a mug", **changes})
 
 
+WRONG_STEPS = [
+    ("infer_mask", {"n": 0}, "n_maps 0: expected 1 or more"),
+    ("infer_mask", {"strength": 1.5}, "strength 1.5: expected more than 0 and at most 1"),
+    ("infer_mask", {"threshold": 1.0}, "threshold 1: expected more than 0 and less than 1"),
+    ("infer_mask", {"clamp": -1.0}, "clamp -1: expected more than 0"),
+    ("invert", {"ratio": 1.2}, "encode_ratio 1.2: expected more than 0 and at most 1"),
+    ("invert", {"ratio": 0.1, "steps": 4}, "encode_ratio 0.1 of 4 steps: is no step"),
+    ("invert", {"steps": 0}, "steps 0: expected 1 or more"),
+    ("invert", {"refine": -1}, "refine -1: expected 0 or more"),
+]
+
+
+@pytest.mark.parametrize("step, arguments, message", WRONG_STEPS)
+def test_a_step_alone_refuses_what_the_whole_does(step, arguments, message):
+    model, prompts = analytic_model(), ([""], ["left 1.5"]) if step == "infer_mask" else ()
+    with pytest.raises(UserError, match=f"^{message}"):
+        getattr(DiffEdit(model, diffedit_settings()), step)(pictures(), *prompts, **arguments)
+    assert not model.unet.rows
+
+
 def test_an_exemplar_model_is_refused():
     with pytest.raises(UserError, match="9 input channels"):
         diffedit_editor(tiny_model())
