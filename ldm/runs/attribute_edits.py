@@ -68,7 +68,7 @@ def mask_figures(found: InferredMask, mask: Tensor) -> Figures:
     return {
         "iou": iou(found.latent, cells),
         "pixel iou": iou(found.mask, mask),
-        "no mask": ~found.latent.flatten(1).any(1),
+        "no mask": ~found.mask.flatten(1).any(1),
     }
 
 

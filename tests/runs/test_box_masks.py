@@ -6,6 +6,7 @@ import torch
 from ldm.data.toyworld_cross import CrossExemplars, collate
 from ldm.editors.mask_inference import InferredMask
 from ldm.runs import box_masks
+from ldm.runs.attribute_edits import mask_figures
 from ldm.runs.box_masks import compare_masks, in_cells, infer_masks, summary, table
 from ldm.runs.settings import diffedit_settings, exemplar_editor
 from tests.tiny import shipped_judge, tiny_model
@@ -29,6 +30,13 @@ def test_a_cell_is_in_where_half_of_it_is_covered():
     found = in_cells(torch.zeros(1, 1, 2, 2), mask)
     assert found.latent.tolist() == [[[[1, 0], [0, 0]]]]
     assert torch.equal(found.mask, mask)
+
+
+def test_a_mask_that_covers_half_of_no_cell_is_not_empty():
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[0, ..., 3:5] = 1  # a quarter of each cell
+    figures = mask_figures(in_cells(torch.zeros(2, 1, 2, 2), mask), mask)
+    assert figures["no mask"].tolist() == [False, True]
 
 
 def test_a_batch_is_inferred_as_one_scene_is():
