@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from ldm.utils.cli import (
+    MASK_INFERENCE,
     Parser,
     add_compositing_flags,
     add_mask_inference_flags,
@@ -20,7 +21,6 @@ from ldm.utils.cli import (
 )
 
 IGNORED = ("n_imgs", "n_rows", "C", "f")
-OF_THE_MASK = ("n_maps", "strength", "threshold", "clamp")
 RECORDED = "image_path mask_path box reference_path config ckpt edit invert_mask fixed_code H W".split()
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     note_unused(f"--{name}" for name in IGNORED if name in given)
     settings = edit_settings(args.edit, **{k: v for k, v in given.items() if k in EditSettings.__dataclass_fields__})
     image, exemplar = open_image(args.image_path), open_image(args.reference_path)
-    of_the_mask = {name: given[name] for name in OF_THE_MASK if name in given}
+    of_the_mask = {name: given[name] for name in MASK_INFERENCE if name in given}
     inference, found = diffedit_settings(**of_the_mask), None
     if "box" in given:
         if "invert_mask" in given:
@@ -108,7 +108,7 @@ def main() -> None:
           f"precision {precision}, {device}")  # fmt: skip
     record = run_record(given, RECORDED, precision, device)
     if "box" in given:
-        record |= {name: getattr(inference, name) for name in OF_THE_MASK}
+        record |= {name: getattr(inference, name) for name in MASK_INFERENCE}
         with tqdm(total=2 * inference.n_maps, desc="mask", unit="evaluation", disable=None) as bar:
             try:
                 found = editor.infer_mask(image, mask_box(mask), exemplar, inference, callback=bar.update)

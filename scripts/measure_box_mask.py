@@ -5,12 +5,9 @@ that `scripts/inference.py --box` finds is compared with the renderer's own mask
 with edits that have the whole box as their mask, by a judge trained on the renderer alone.
 """
 
-from pathlib import Path
-
-from ldm.utils.cli import Parser, add_mask_inference_flags, positive, run
+from ldm.utils.cli import MASK_INFERENCE, Parser, add_mask_inference_flags, add_measuring_flags, run
 
 EXAMPLES, COLUMNS, SIDE = 24, 2, 128  # of the grid
-OF_THE_MASK = ("n_maps", "strength", "threshold", "clamp")
 
 
 def main() -> None:
@@ -18,37 +15,26 @@ def main() -> None:
         "Measure masks found in a box on fresh ToyWorld scenes. What is not given is as in configs/edit/default.yaml "
         "and configs/diffedit/default.yaml."
     )
-    parser.add_argument("--model", default="toyworld", help="a config file, or a name in configs/")
-    parser.add_argument("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
-    parser.add_argument("--judge", default="toyworld_judge", help="the judge's config")
-    parser.add_argument("--count", type=positive, default=200, help="number of edits")
-    parser.add_argument("--seed", type=int, default=1000, help="of the scenes: no training set holds any of them")
-    parser.add_argument("--batch", type=positive, default=25, help="edits made at once; does not change them")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/measure_box_mask"), help="folder of report and pictures"
-    )
+    add_measuring_flags(parser, model="toyworld", count=200, batch=25, out="outputs/measure_box_mask")
     add_mask_inference_flags(parser.add_argument_group("mask"))
     args = parser.parse_args()
 
-    import json
     from dataclasses import asdict
 
-    import torch
     from tqdm import tqdm
 
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_cross import CrossExemplars, collate
     from ldm.runs.box_masks import compare_masks, summary, table
-    from ldm.runs.cross_edits import example_grid
+    from ldm.runs.cross_edits import example_grid, join
     from ldm.runs.outputs import check_writable, save_png
     from ldm.runs.settings import diffedit_settings, exemplar_editor
     from ldm.utils.device import choose_device
-    from ldm.utils.files import replacing
+    from ldm.utils.files import write_json
 
-    changes = {name: getattr(args, name) for name in OF_THE_MASK if getattr(args, name) is not None}
+    changes = {name: getattr(args, name) for name in MASK_INFERENCE if getattr(args, name) is not None}
     inference = diffedit_settings(**changes)
-    used = {name: getattr(inference, name) for name in (*OF_THE_MASK, "seed")}
+    used = {name: getattr(inference, name) for name in (*MASK_INFERENCE, "seed")}
     check_writable(args.out)
     device = choose_device(args.device)
     judge = load(args.judge, root="judge")
@@ -74,15 +60,14 @@ def main() -> None:
         "scenes": {"count": args.count, "seed": args.seed},
         "settings": asdict(editor.settings),
         "mask": used,
-        **summary({name: torch.cat([part[name] for part in parts]) for name in parts[0]}),
+        **summary(join(parts)),
         "chance": {head: 1 / layer.out_features for head, layer in judge.heads.items()},
         "device": str(device),
     }
     print(table(report))
     grid = example_grid(examples, COLUMNS, max(SIDE // data.size, 1))
     save_png(grid, args.out / "examples.png", report)
-    with replacing(args.out / "report.json") as partial:
-        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out / "report.json", report)
     print(
         f"{args.out}/report.json, {args.out}/examples.png (scene, map, mask, exemplar, edit with it, edit with the box)"
     )

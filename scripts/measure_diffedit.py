@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldm.utils.cli import Parser, positive, run
+from ldm.utils.cli import MASK_INFERENCE, Parser, add_mask_inference_flags, add_measuring_flags, positive, run
 
 if TYPE_CHECKING:
     from ldm.data.toyworld_attribute import AttributeEdits
@@ -27,12 +27,8 @@ REAL = 4  # real things that an edit is compared with in the study
 
 def main() -> None:
     parser = Parser("Measure DiffEdit on fresh ToyWorld scenes. What is not given is as in configs/diffedit.")
-    parser.add_argument("--model", default="toyworld_text", help="a config file, or a name in configs/")
-    parser.add_argument("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
-    parser.add_argument("--judge", default="toyworld_judge", help="the judge's config")
+    add_measuring_flags(parser, model="toyworld_text", count=200, batch=25, out="outputs/measure_diffedit")
     parser.add_argument("--changes", nargs="+", choices=("colour", "class"), default=["colour", "class"])
-    parser.add_argument("--count", type=positive, default=200, help="number of edits of each change")
-    parser.add_argument("--seed", type=int, default=1000, help="of the scenes: no training set holds any of them")
     parser.add_argument("--size", type=positive, help="side of the scenes (default: the model's)")
     parser.add_argument("--settings", default="default", help="a name in configs/diffedit, or a YAML file of your own")
     parser.add_argument(
@@ -41,20 +37,11 @@ def main() -> None:
     parser.add_argument("--steps", type=positive, help="of the DDIM grid")
     parser.add_argument("--guidance_scale", type=float, help="1 for no guidance")
     parser.add_argument("--encode_ratio", type=float, help="share of the grid that a scene is encoded by")
-    parser.add_argument("--strength", type=float, help="noise level of the maps")
-    parser.add_argument("--threshold", type=float, help="of the maps")
-    parser.add_argument("--clamp", type=float, help="values of a map are cut at so many times its mean")
-    parser.add_argument("--n_maps", type=positive, help="noises over which a map is averaged")
     parser.add_argument("--study", type=positive, metavar="N", help="also the trade-off study, with N of the edits")
     parser.add_argument("--plot", type=Path, help="picture of the study (default: study.png in --out)")
-    parser.add_argument("--batch", type=positive, default=25, help="edits made at once; does not change them")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/measure_diffedit"), help="folder of report and pictures"
-    )
+    add_mask_inference_flags(parser.add_argument_group("mask"))
     args = parser.parse_args()
 
-    import json
     from dataclasses import asdict
 
     from ldm.checkpoints.load import load
@@ -67,10 +54,12 @@ def main() -> None:
     from ldm.runs.tradeoff_plot import table as study_table
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
-    from ldm.utils.files import replacing
+    from ldm.utils.files import write_json
 
-    names = ("steps", "guidance_scale", "encode_ratio", "strength", "threshold", "clamp", "n_maps")
+    names = ("steps", "guidance_scale", "encode_ratio", *MASK_INFERENCE)
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.study and min(args.study, args.count) < 2:
+        raise UserError(f"--study {args.study}: expected 2 or more of the edits, a covariance needs them")
     plot = args.plot or args.out / "study.png"
     for folder in (args.out, plot.parent):
         check_writable(folder)
@@ -110,8 +99,7 @@ def main() -> None:
             studies[change] = study(scenes, editor, judge, args.source, min(args.study, args.count))
             report["study"][change] = studies[change].report()
             print(f"\n{change} edits, trade-off\n{study_table(studies[change])}")
-        with replacing(args.out / "report.json") as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(args.out / "report.json", report)
     if studies:
         draw(studies, plot)
     grids = ", ".join(f"{args.out}/{change}.png" for change in args.changes)
@@ -145,10 +133,10 @@ class Scenes:
 
 def measure(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str) -> tuple[dict[str, Any], list["Example"]]:
     """The part of the report about one change, and the first edits."""
-    import torch
     from tqdm import tqdm
 
     from ldm.runs.attribute_edits import edit_and_judge, references, summary
+    from ldm.runs.cross_edits import join
 
     count, parts, examples, began = len(scenes.data), [], [], time.perf_counter()
     with tqdm(total=count, unit=" edits", desc=scenes.data.change, disable=None) as bar:
@@ -159,8 +147,7 @@ def measure(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str) -> 
             bar.update(len(edits))
     seconds = time.perf_counter() - began
     drawn = [references(editor, judge, things) for things in scenes.real_things(count, 1, scenes.data.seed)]
-    values = {name: torch.cat([part[name] for part in run]) for run in (parts, drawn) for name in run[0]}
-    return {**summary(values), "edits per second": count / seconds}, examples
+    return {**summary(join(parts) | join(drawn)), "edits per second": count / seconds}, examples
 
 
 def study(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str, count: int) -> "Study":
@@ -168,7 +155,8 @@ def study(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str, count
     import torch
     from tqdm import tqdm
 
-    from ldm.runs.tradeoff import METHODS, edit_all_ways, join, summarise, unchanged
+    from ldm.runs.cross_edits import join
+    from ldm.runs.tradeoff import METHODS, edit_all_ways, summarise, unchanged
 
     change, seed, ways = scenes.data.change, scenes.data.seed, len(METHODS) * len(RATIOS)
     kept, parts, done = [], defaultdict(list), 0

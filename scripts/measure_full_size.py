@@ -4,7 +4,6 @@ python scripts/measure_full_size.py scripts/diffedit.py --config sd_v1 --ckpt mo
 """
 
 import argparse
-import json
 import runpy
 import statistics
 import sys
@@ -49,10 +48,9 @@ def main() -> None:
     report = {"script": str(args.script), "flags": args.flags, "command seconds": seconds, **report}
     print(table(report))
 
-    from ldm.utils.files import replacing
+    from ldm.utils.files import write_json
 
-    with replacing(args.report) as partial:
-        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.report, report)
     print(args.report)
 
 

@@ -4,10 +4,7 @@ One thing is cut out of each scene, with its box as the mask; the exemplar is a 
 another scene. A judge trained on the renderer alone says whether the edit shows its class, colour and pattern.
 """
 
-from pathlib import Path
-
-from ldm.utils.cli import Parser, run
-from ldm.utils.errors import UserError
+from ldm.utils.cli import Parser, add_measuring_flags, run
 
 EXAMPLES, COLUMNS, SCALE = 24, 4, 4  # of the grid
 
@@ -16,39 +13,25 @@ def main() -> None:
     parser = Parser(
         "Measure editing by example on fresh ToyWorld scenes. What is not given is as in configs/edit/default.yaml."
     )
-    parser.add_argument("--model", default="toyworld", help="a config file, or a name in configs/")
-    parser.add_argument("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
-    parser.add_argument("--judge", default="toyworld_judge", help="the judge's config")
-    parser.add_argument("--count", type=int, default=500, help="number of edits")
-    parser.add_argument("--seed", type=int, default=1000, help="of the scenes: no training set holds any of them")
+    add_measuring_flags(parser, model="toyworld", count=500, batch=50, out="outputs/measure_toyworld")
     parser.add_argument("--sampler", help="ddim, ddpm, dpm_solver or plms")
     parser.add_argument("--steps", type=int, help="sampling steps")
     parser.add_argument("--guidance_scale", type=float, help="1 for no guidance")
-    parser.add_argument("--batch", type=int, default=50, help="edits made at once; does not change them")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/measure_toyworld"), help="folder of report and pictures"
-    )
     args = parser.parse_args()
-    for name in ("count", "batch"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: expected a positive number")
 
-    import json
     import time
     from dataclasses import asdict
 
-    import torch
     from tqdm import tqdm
 
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_cross import CrossExemplars, collate
     from ldm.evaluation.metrics import mean, pooled_psnr
-    from ldm.runs.cross_edits import edit_and_judge, example_grid, references
+    from ldm.runs.cross_edits import edit_and_judge, example_grid, join, references
     from ldm.runs.outputs import check_writable, save_png
     from ldm.runs.settings import exemplar_editor
     from ldm.utils.device import choose_device
-    from ldm.utils.files import replacing
+    from ldm.utils.files import write_json
     from ldm.utils.image import to_pil
 
     check_writable(args.out)
@@ -78,7 +61,7 @@ def main() -> None:
             examples = examples[:EXAMPLES]
             bar.update(len(indices))
 
-    values = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    values = join(parts)
     report = {
         "model": args.model,
         "weights": [str(file) for file in args.ckpt] if args.ckpt else "the model's own",
@@ -93,8 +76,7 @@ def main() -> None:
     }
     print(table(report))
     save_png(example_grid(examples, COLUMNS, SCALE), args.out / "examples.png", report)
-    with replacing(args.out / "report.json") as partial:
-        partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out / "report.json", report)
     print(f"{args.out}/report.json, {args.out}/examples.png (scene, mask, exemplar, edit)")
 
 

@@ -90,6 +90,11 @@ def judged(name: str, judge: Judge, images: Tensor, boxes: Tensor, batch: Mappin
     return {f"{name}/{head}": answers for head, answers in right.items()}
 
 
+def join(parts: Sequence[Figures]) -> Figures:
+    """The figures of batches, one after the other."""
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def round_trip(editor: Editor, images: Tensor) -> Tensor:
     """Through the autoencoder, by the posterior's mean, and back, on the CPU."""
     autoencoder = editor.model.autoencoder

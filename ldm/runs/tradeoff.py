@@ -97,11 +97,6 @@ def _figures(judge: Judge, pictures: Tensor, batch: Mapping[str, Any]) -> Figure
     }
 
 
-def join(parts: Sequence[Figures]) -> Figures:
-    """The figures of batches, one after the other."""
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
 def lower(inversion: Inversion, steps: int) -> Inversion:
     """The lowest steps of an inversion: what an inversion with a smaller encode ratio would have been."""
     return replace(inversion, timesteps=inversion.timesteps[-steps:])

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from ldm.utils.errors import UserError
 
+MASK_INFERENCE = ("n_maps", "strength", "threshold", "clamp")
+"""The flags of `add_mask_inference_flags`."""
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults that say something."""
@@ -92,6 +95,19 @@ def add_mask_inference_flags(group: argparse._ArgumentGroup) -> None:
     add("--strength", type=float, help="noise level of the map, in (0, 1]")
     add("--threshold", type=float, help="of the map, scaled to [0, 1]: what is above it is edited; in (0, 1)")
     add("--clamp", type=float, help="the map is cut at so many times its mean")
+
+
+def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out: str) -> None:
+    """What every measurement of edits on fresh ToyWorld scenes takes; the arguments are defaults."""
+    add = parser.add_argument
+    add("--model", default=model, help="a config file, or a name in configs/")
+    add("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
+    add("--judge", default="toyworld_judge", help="the judge's config")
+    add("--count", type=positive, default=count, help="number of edits, of each kind")
+    add("--seed", type=int, default=1000, help="of the scenes: no training set holds any of them")
+    add("--batch", type=positive, default=batch, help="edits made at once; does not change them")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--out", type=Path, default=Path(out), help="folder of report and pictures")
 
 
 def sort_overrides(files: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:

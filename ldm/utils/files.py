@@ -1,10 +1,12 @@
-"""Files that appear under their name only when they are complete, and tables."""
+"""Files that appear under their name only when they are complete, JSON and tables."""
 
 import csv
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ldm.utils.errors import UserError
 
@@ -29,6 +31,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # as a rule it is gone by now
             temporary.unlink()
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all; its folder is there.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read_column(file: str | Path, column: str) -> list[float]:

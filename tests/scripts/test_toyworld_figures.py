@@ -99,7 +99,7 @@ def test_a_study_makes_its_files_and_goes_on(call, tmp_path):
 @pytest.mark.parametrize(
     "script, flags, message",
     [
-        ("measure_toyworld.py", ["--count", 0], "--count 0: expected"),
+        ("measure_toyworld.py", ["--count", 0], "--count: expected 1 or more, got 0"),
         ("measure_toyworld.py", ["--sampler", "euler"], "sampler 'euler': expected one of ddim, "),
         ("measure_toyworld.py", ["--out", __file__], "cannot be written to"),
         ("measure_toyworld.py", ["--judge", "toyworld_jugde"], "toyworld_jugde: no such file"),

@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from ldm.utils.errors import UserError
-from ldm.utils.files import read_column
+from ldm.utils.files import read_column, write_json
 
 
 def test_a_column_of_a_table(tmp_path):
@@ -12,3 +14,15 @@ def test_a_column_of_a_table(tmp_path):
         read_column(file, "val/loss")
     with pytest.raises(UserError, match="other.csv: No such file"):
         read_column(tmp_path / "other.csv", "step")
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "report.json"
+    write_json(file, {"é": [1, 2.5]})
+    assert json.loads(file.read_text(encoding="utf-8")) == {"é": [1, 2.5]}
+    with pytest.raises(TypeError):
+        write_json(file, {"a": object()})
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert json.loads(file.read_text(encoding="utf-8")) == {"é": [1, 2.5]}
+    with pytest.raises(UserError, match="cannot write .*report.json: No such file"):
+        write_json(tmp_path / "none" / "report.json", {})
