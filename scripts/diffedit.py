@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from ldm.utils.cli import (
+    MASK_INFERENCE,
     Parser,
     add_compositing_flags,
     add_mask_inference_flags,
@@ -16,7 +17,6 @@ from ldm.utils.cli import (
     run,
 )
 
-OF_THE_MASK = "source_prompt n_maps strength threshold clamp show_map".split()
 RECORDED = "image source_prompt negative_prompt mask_path invert_mask config ckpt edit".split()
 
 
@@ -37,8 +37,10 @@ def parse_args() -> argparse.Namespace:
 
     add = parser.add_argument_group("output", **only_if_given).add_argument
     add("--outdir", type=Path, default=Path("outputs/diffedit"),
-        help="gets the folders results, source, map, overlay and grid")  # fmt: skip
-    add("--show_map", action="store_true", help="print the map on the terminal too, as digits: its values in tenths")
+        help="gets the folders results, source and grid")  # fmt: skip
+    add("--show_map", action="store_true",
+        help="write the map and the mask over the scene, which each grid shows, as files: folders map and "
+        "overlay")  # fmt: skip
     add("--round_trip", action="store_true",
         help="measure the inversion: PSNR of what comes back from it against the autoencoder's reconstruction; costs "
         "another steps x encode_ratio evaluations of the network")  # fmt: skip
@@ -74,7 +76,6 @@ def main() -> None:
     from ldm.utils.errors import UserError
     from ldm.utils.image import open_image
     from ldm.utils.mask import open_mask
-    from ldm.utils.overlay import text_map
 
     settings = diffedit_settings(
         args.edit, **{k: v for k, v in given.items() if k in DiffEditSettings.__dataclass_fields__}
@@ -82,7 +83,8 @@ def main() -> None:
     image, mask = open_image(args.image), None
     if "mask_path" in given:
         mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule, resize=False)
-        note_unused((f"--{name}" for name in OF_THE_MASK if given.get(name)), "the mask is given")
+        of_the_mask = "source_prompt", *MASK_INFERENCE
+        note_unused((f"--{name}" for name in of_the_mask if given.get(name)), "the mask is given")
     elif "invert_mask" in given:
         raise UserError("--invert_mask: expected --mask_path with it")
     check_writable(args.outdir)
@@ -123,12 +125,11 @@ def main() -> None:
             figures = [{"round_trip_psnr": value} for value in round_trips(editor, result.inversions, progress)]
 
     for i, prompt in enumerate(prompts):
-        if "show_map" in given and result.maps:
-            print(text_map(result.maps[i]))
         share = result.masks[i].histogram()[255] / (image.width * image.height)
         told = f", round trip of the inversion {figures[i]['round_trip_psnr']:.1f} dB" if figures else ""
         print(f"{prompt}: mask {share:.1%} of the picture{told}")
-    for path in save_diffedit(result, image, prompts, args.outdir, args.image.stem, record, figures):
+    show_map = "show_map" in given
+    for path in save_diffedit(result, image, prompts, args.outdir, args.image.stem, record, figures, show_map):
         print(path)
 
 

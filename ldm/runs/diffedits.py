@@ -1,4 +1,4 @@
-"""A DiffEdit as files: `results/`, `source/` (image and mask), `map/`, `overlay/` and `grid/`, numbered on."""
+"""A DiffEdit as files: `results/`, `source/` (image and mask), `grid/`, and if wanted `map/` and `overlay/`."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -26,6 +26,7 @@ def save_diffedit(
     name: str,
     record: Mapping[str, Any],
     figures: Sequence[Mapping[str, Any]] | None = None,
+    show_map: bool = False,
 ) -> list[Path]:
     """Write an edit of `image` after each prompt; returns the paths, first of `results/<name>_0000.png` and on.
 
@@ -35,6 +36,7 @@ def save_diffedit(
         prompts: the targets.
         record: written into each picture beside its prompt and the settings.
         figures: what was measured of each edit, written into its pictures too.
+        show_map: write map and overlay as files too; the grid shows them in any case.
     """
     first, figures = _next_id(folder, name), figures or [{}] * len(prompts)
     record = {**record, **asdict(result.settings)}
@@ -53,9 +55,10 @@ def save_diffedit(
         save("results", edited, stem, own)
         save("source", image, f"{stem}_image", own)
         save("source", mask, f"{stem}_mask", own)
-        if heat is not None:
-            save("map", heat, stem, own)
-        save("overlay", tinted, stem, own)
+        if show_map:
+            save("overlay", tinted, stem, own)
+            if heat is not None:
+                save("map", heat, stem, own)
         maps = [] if heat is None else [("map", heat)]
         label = textwrap.shorten(prompt, LABEL, placeholder="...") or prompt[:LABEL]
         rows.append(labelled_row([("image", image), *maps, ("mask", mask), ("overlay", tinted), (label, edited)]))

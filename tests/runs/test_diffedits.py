@@ -5,9 +5,9 @@ from PIL import Image
 
 from ldm.evaluation.metrics import psnr
 from ldm.runs.diffedits import round_trips, save_diffedit, save_maps
-from ldm.runs.outputs import read_settings
+from ldm.runs.outputs import labelled_row, read_settings
 from ldm.runs.settings import diffedit_editor
-from ldm.utils.overlay import heat_map
+from ldm.utils.overlay import heat_map, overlay
 from tests.tiny import tiny_text_model
 from tests.utils.pictures import mask, photo
 
@@ -31,7 +31,7 @@ def opened(path):
 
 def test_every_picture_is_a_file_with_its_own_prompt_and_figures(result, tmp_path):
     figures = [{"round_trip_psnr": 1.5}, {"round_trip_psnr": 2.5}]
-    paths = save_diffedit(result, photo(), PROMPTS, tmp_path, "a b", {"version": "1"}, figures)
+    paths = save_diffedit(result, photo(), PROMPTS, tmp_path, "a b", {"version": "1"}, figures, show_map=True)
     assert sorted(paths) == sorted(tmp_path.rglob("*.png")) and len(paths) == 2 * 5 + 1
     assert paths[:2] == [tmp_path / "results" / f"a b_000{i}.png" for i in range(2)]
     for i, prompt in enumerate(PROMPTS):
@@ -41,6 +41,16 @@ def test_every_picture_is_a_file_with_its_own_prompt_and_figures(result, tmp_pat
         assert np.array_equal(opened(tmp_path / "map" / f"{name}.png"), np.asarray(heat_map(result.maps[i])))
         settings = read_settings(tmp_path / "results" / f"{name}.png")
         assert {"version": "1", "prompt": prompt, "steps": 3, **figures[i]}.items() <= settings.items()
+
+
+def test_map_and_overlay_are_in_every_grid_and_files_only_if_wanted(result, tmp_path):
+    *paths, grid = save_diffedit(result, photo(), PROMPTS, tmp_path, "scene", {})
+    assert {path.parent.name for path in paths} == {"results", "source"}
+    rows = []
+    for values, hole, prompt, edited in zip(result.maps, result.masks, PROMPTS, result.images, strict=True):
+        shown = {"image": photo(), "map": heat_map(values), "mask": hole, "overlay": overlay(photo(), hole)}
+        rows.append(np.asarray(labelled_row([*shown.items(), (prompt, edited)])))
+    assert np.array_equal(opened(grid), np.concatenate(rows))
 
 
 def test_a_long_prompt_does_not_widen_the_grid(editor, tmp_path):

@@ -30,7 +30,7 @@ def check_background(result: np.ndarray, scene: np.ndarray, hole: Image.Image, f
 
 
 def test_what_is_written_and_said(diffedit, tmp_path):
-    code, out, err = diffedit(precision="full")
+    code, out, err = diffedit("--show_map", precision="full")
     assert (code, err) == (0, "")
     names = {"results/scene_0000.png", "map/scene_0000.png", "overlay/scene_0000.png", "grid/grid-scene_0000.png"}
     names |= {f"source/scene_0000_{kind}.png" for kind in ("image", "mask")}
@@ -56,7 +56,7 @@ def test_what_is_written_and_said(diffedit, tmp_path):
 def test_the_picture_says_how_it_was_made_and_that_makes_it_again(diffedit, tmp_path, files, text_model_files):
     flags = {"seed": 5, "encode_ratio": 0.6, "n_maps": 3, "strength": 0.4, "threshold": 0.3, "clamp": 2.0, "refine": 1}
     flags |= {"scale": 3.0, "crop": "auto", "feather": 2, "composite": "feather", "negative_prompt": "a mug"}
-    assert diffedit("--prompt", "a mug and a ball", **flags)[0] == 0
+    assert diffedit("--prompt", "a mug and a ball", "--show_map", **flags)[0] == 0
     settings = read_settings(tmp_path / "out/results/scene_0001.png")
     flags["guidance_scale"] = flags.pop("scale")
     expected = {**flags, "prompt": "a mug and a ball", "source_prompt": "a red ball", "steps": 5, "device": "cpu"}
@@ -77,10 +77,10 @@ def test_the_picture_says_how_it_was_made_and_that_makes_it_again(diffedit, tmp_
 
 def test_several_prompts_are_single_runs(diffedit, tmp_path):
     prompts = ["a blue ball", "a mug"]
-    code, out, _ = diffedit("--prompt", "a mug")
+    code, out, _ = diffedit("--prompt", "a mug", "--show_map")
     assert code == 0 and "a blue ball: mask" in out and "a mug: mask" in out
     for i, prompt in enumerate(prompts):
-        assert diffedit(prompt=prompt, outdir=tmp_path / str(i))[0] == 0
+        assert diffedit("--show_map", prompt=prompt, outdir=tmp_path / str(i))[0] == 0
         for kind, end in (("results", ""), ("map", ""), ("source", "_mask")):
             together = pixels(tmp_path / "out" / kind / f"scene_000{i}{end}.png")
             alone = pixels(tmp_path / str(i) / kind / f"scene_0000{end}.png")
@@ -102,9 +102,9 @@ def test_a_given_mask(diffedit, tmp_path, files):
         "--show_map", mask_path=files / "mask.png", n_maps=None, source_prompt=None, threshold=0.4, encode_ratio=0.4
     )
     assert code == 0
-    assert err == "note: --threshold, --show_map: the mask is given, without effect\n"
+    assert err == "note: --threshold: the mask is given, without effect\n"
     assert "6 evaluations a picture" in out and "mask 25.0% of the picture" in out
-    assert not (tmp_path / "out/map").exists()
+    assert (tmp_path / "out/overlay").exists() and not (tmp_path / "out/map").exists()
     result = pixels(tmp_path / "out/results/scene_0000.png")
     check_background(result, np.asarray(photo(*SIZE)).astype(int), mask(*SIZE), feather=4)
     code, _, _ = diffedit(
@@ -114,10 +114,11 @@ def test_a_given_mask(diffedit, tmp_path, files):
     assert not changed[np.asarray(mask(*SIZE)) == 255].any() and changed[np.asarray(mask(*SIZE)) == 0].mean() > 0.9
 
 
-def test_the_map_in_the_terminal(diffedit):
-    lines = diffedit("--show_map", threshold=0.5)[1].splitlines()
-    cells = [line for line in lines if re.fullmatch(r"[.1-9]{60}", line)]
-    assert len(cells) == 20 and "9" in "".join(cells)
+def test_map_and_overlay_are_files_only_if_asked_for(diffedit, tmp_path):
+    assert diffedit()[0] == diffedit("--show_map", outdir=tmp_path / "shown")[0] == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results", "source", "grid"}
+    grids = [pixels(tmp_path / folder / "grid/grid-scene_0000.png") for folder in ("out", "shown")]
+    assert np.array_equal(*grids)
 
 
 def test_the_round_trip_is_measured_and_counted(diffedit, tmp_path):

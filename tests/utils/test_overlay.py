@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ldm.utils.overlay import heat_map, overlay, text_map, tint
+from ldm.utils.overlay import heat_map, overlay, tint
 from tests.utils.pictures import mask, photo
 
 
@@ -29,11 +29,3 @@ def test_a_heat_map_goes_from_black_over_red_and_yellow_to_white():
     assert picture[0].tolist() == [[0, 0, 0], [255, 0, 0], [255, 255, 0], [255, 255, 255]]
     brightness = np.asarray(heat_map(torch.linspace(0, 1, 101)[None])).sum(-1, dtype=int)[0]
     assert (np.diff(brightness) > 0).all()
-
-
-def test_a_map_in_words():
-    values = torch.tensor([0.04, 0.15, 0.5, 1.0]).expand(2, 4)
-    assert text_map(values) == ".159"
-    assert text_map(values, columns=2) == ".7"
-    assert text_map(torch.full((300, 200), 0.25)) == "\n".join(["2" * 64] * 48)
-    assert text_map(torch.ones(1, 1)) == "9"
