@@ -1,4 +1,4 @@
-"""scripts/inference.py and scripts/diffedit.py with tiny models, for their tests."""
+"""Scripts that edit and sample with tiny models, for their tests."""
 
 import runpy
 import sys

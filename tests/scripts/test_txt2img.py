@@ -8,33 +8,23 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ldm.checkpoints.io import save_tensors
 from ldm.runs.outputs import read_settings
 from ldm.runs.samples import GAP
 from tests.checkpoints import official
-from tests.tiny import CONFIG, TEXT_CONFIG, tiny_model, tiny_text_model
+from tests.scripts.outputs import pixels, written
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "txt2img.py"
 
 
-@pytest.fixture(scope="module")
-def model_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    for name, config, model in (("text", TEXT_CONFIG, tiny_text_model()), ("nine", CONFIG, tiny_model())):
-        OmegaConf.save({"model": config}, folder / f"{name}.yaml")
-        save_tensors(folder / f"{name}.safetensors", model.state_dict())
-    return folder
-
-
 @pytest.fixture
-def txt2img(tmp_path, model_files, run_script):
+def txt2img(tmp_path, text_model_files, run_script):
     """Run the script in this process; returns its exit code, stdout and stderr. Flags given override these."""
 
     def run(*flags: object, model="text", **changes: object) -> tuple[int, str, str]:
         defaults = {
             "outdir": tmp_path / "out",
-            "config": model_files / f"{model}.yaml",
-            "ckpt": model_files / f"{model}.safetensors",
+            "config": text_model_files / f"{model}.yaml",
+            "ckpt": text_model_files / f"{model}.safetensors",
             "ddim_steps": 2,
             "n_samples": 1,
             "H": 16,
@@ -49,15 +39,6 @@ def txt2img(tmp_path, model_files, run_script):
         return done.returncode, done.stdout, done.stderr
 
     return run
-
-
-def written(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture).astype(int)
 
 
 def sample(folder: Path, number: int) -> np.ndarray:
@@ -128,7 +109,7 @@ def test_a_fixed_code_is_the_start_of_every_batch(txt2img, tmp_path):
     assert (sample(tmp_path / "noisy", 0) != sample(tmp_path / "noisy", 1)).any()  # the noise of the steps is its own
 
 
-def test_the_picture_says_how_it_was_made_and_that_makes_it_again(txt2img, tmp_path, model_files):
+def test_the_picture_says_how_it_was_made_and_that_makes_it_again(txt2img, tmp_path, text_model_files):
     flags = {"negative_prompt": "a blue mug", "sampler": "ddim", "ddim_eta": 1.0, "scale": 3, "H": 21, "W": 19}
     txt2img(n_samples=2, **flags)
     settings = read_settings(tmp_path / "out/samples/00001.png")
@@ -144,8 +125,8 @@ def test_the_picture_says_how_it_was_made_and_that_makes_it_again(txt2img, tmp_p
         "eta": 1.0,
         "guidance_scale": 3.0,
         "rounding": "round",
-        "config": str(model_files / "text.yaml"),
-        "ckpt": [str(model_files / "text.safetensors")],
+        "config": str(text_model_files / "text.yaml"),
+        "ckpt": [str(text_model_files / "text.safetensors")],
         "precision": "full",
         "device": "cpu",
     }
