@@ -56,6 +56,7 @@ def test_the_figures_of_three_scenes(run_script, model, tmp_path):
     "flags, message",
     [
         (["--count", 0], "--count"),
+        (["--study", 1], "--study 1: expected 2 or more"),
         (["--encode_ratio", 1.5], "encode_ratio 1.5: expected"),
         (["--threshold", 1], "threshold 1: expected"),
         (["--size", 60], "--size 60: expected a multiple of 8"),
