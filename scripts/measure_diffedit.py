@@ -60,8 +60,6 @@ def main() -> None:
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.study and min(args.study, args.count) < 2:
         raise UserError(f"--study {args.study}: expected 2 or more of the edits, a covariance needs them")
-    if args.study and min(args.study, args.count) < 2:
-        raise UserError(f"--study {args.study}: expected 2 or more of the edits, a covariance needs them")
     plot = args.plot or args.out / "study.png"
     for folder in (args.out, plot.parent):
         check_writable(folder)
