@@ -26,8 +26,8 @@ edit: .venv/installed
 	@echo "The edited picture is in $(EDITED)/results, with its inputs in $(EDITED)/source and side by side in $(EDITED)/grid."
 
 diffedit: .venv/installed
-	$(BIN)/python scripts/diffedit.py --image $(EXAMPLE)/ball.png --source_prompt "a red ball" --prompt "a blue ball" --outdir $(DIFFEDITED)
-	$(BIN)/python scripts/diffedit.py --image $(EXAMPLE)/mug.png --source_prompt "a mug" --prompt "a star" --outdir $(DIFFEDITED)
+	$(BIN)/python scripts/diffedit.py --image $(EXAMPLE)/ball.png --source_prompt "a red ball" --prompt "a blue ball" --show_map --outdir $(DIFFEDITED)
+	$(BIN)/python scripts/diffedit.py --image $(EXAMPLE)/mug.png --source_prompt "a mug" --prompt "a star" --show_map --outdir $(DIFFEDITED)
 	@echo "The edited pictures are in $(DIFFEDITED)/results, side by side with what they were made from in $(DIFFEDITED)/grid."
 
 test: lint

@@ -73,9 +73,8 @@ def main() -> None:
         train(stage, *changes)
 
     train_on_cache("text", f"source.params.length={scenes}", epochs=4)
-    text = (folder("text") / "weights.safetensors").resolve()
     roots = f"source.params.root={args.data}", f"data.params.validation.params.root={args.data}"
-    train_on_cache("exemplar", f"pretrained_model={text}", *roots, epochs=3)
+    train_on_cache("exemplar", *roots, epochs=3)
 
     for stage, script in (("exemplar", "measure_toyworld"), ("text", "measure_diffedit")):
         models = "--model", folder(stage) / "config.yaml", "--judge", folder("judge") / "config.yaml"

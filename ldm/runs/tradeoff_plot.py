@@ -37,9 +37,8 @@ def draw(studies: Mapping[str, Study], file: Path) -> None:
             right.plot(kept, [100 * point.right[0] for point in points], marker="o", label=method)
             for ratio, point in zip(study.ratios, points, strict=True):
                 beside = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": 7}
-                distance.annotate(f"{ratio:g}", (point.background, point.target), **beside)
-        distance.axhline(study.floor, color="0.6", linestyle="--", label="real things")
-        distance.set(title=f"{change} edits, {study.count} scenes", yscale="log")
+                right.annotate(f"{ratio:g}", (point.background, 100 * point.right[0]), **beside)
+        distance.set_title(f"{change} edits, {study.count} scenes; numbers: encode ratio")
         distance.set_ylabel("distance to the target: Fréchet, the judge's features")
         right.set_ylabel(f"the judge sees the new {change}, %")
         for panel in (distance, right):
