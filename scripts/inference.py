@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     for name in IGNORED:
         add(f"--{name}", type=int, help=argparse.SUPPRESS)
 
-    told = "How --box finds a mask. What is not given here is as in configs/diffedit/default.yaml."
+    told = "How --box finds a mask. What is not given here is as in configs/diffedit/box.yaml and default.yaml."
     add_mask_inference_flags(parser.add_argument_group("mask", told, **only_if_given))
     return parser.parse_args()
 
@@ -87,7 +87,7 @@ def main() -> None:
     settings = edit_settings(args.edit, **{k: v for k, v in given.items() if k in EditSettings.__dataclass_fields__})
     image, exemplar = open_image(args.image_path), open_image(args.reference_path)
     of_the_mask = {name: given[name] for name in MASK_INFERENCE if name in given}
-    inference, found = diffedit_settings(**of_the_mask), None
+    inference, found = diffedit_settings("box", **of_the_mask), None
     if "box" in given:
         if "invert_mask" in given:
             raise UserError("--invert_mask: expected --mask_path with it")

@@ -13,7 +13,7 @@ EXAMPLES, COLUMNS, SIDE = 24, 2, 128  # of the grid
 def main() -> None:
     parser = Parser(
         "Measure masks found in a box on fresh ToyWorld scenes. What is not given is as in configs/edit/default.yaml "
-        "and configs/diffedit/default.yaml."
+        "and configs/diffedit/box.yaml."
     )
     add_measuring_flags(parser, model="toyworld", count=200, batch=25, out="outputs/measure_box_mask")
     add_mask_inference_flags(parser.add_argument_group("mask"))
@@ -33,7 +33,7 @@ def main() -> None:
     from ldm.utils.files import write_json
 
     changes = {name: getattr(args, name) for name in MASK_INFERENCE if getattr(args, name) is not None}
-    inference = diffedit_settings(**changes)
+    inference = diffedit_settings("box", **changes)
     used = {name: getattr(inference, name) for name in (*MASK_INFERENCE, "seed")}
     check_writable(args.out)
     device = choose_device(args.device)

@@ -31,7 +31,7 @@ def test_a_box_finds_the_mask_in_it(in_a_box, tmp_path):
     assert not pixels(tmp_path / "out/source/scene_3_map.png")[~box].any()
     changed = (pixels(tmp_path / "out/results/scene_3.png") != np.asarray(photo(60, 40))).any(-1)
     assert changed[found].mean() > 0.9
-    expected = {"box": [15, 10, 45, 30], "n_maps": 2, "strength": 0.5, "threshold": 0.5, "clamp": 3.0}
+    expected = {"box": [15, 10, 45, 30], "n_maps": 2, "strength": 0.5, "threshold": 0.2, "clamp": 3.0}
     assert expected.items() <= read_settings(tmp_path / "out/results/scene_3.png").items()
 
 
