@@ -26,7 +26,7 @@ def main() -> None:
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_cross import CrossExemplars, collate
     from ldm.runs.box_masks import compare_masks, summary, table
-    from ldm.runs.cross_edits import example_grid, join
+    from ldm.runs.judging import example_grid, join
     from ldm.runs.outputs import check_writable, save_png
     from ldm.runs.settings import diffedit_settings, exemplar_editor
     from ldm.utils.device import choose_device

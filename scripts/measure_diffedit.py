@@ -47,7 +47,7 @@ def main() -> None:
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_attribute import AttributeEdits
     from ldm.runs.attribute_edits import table
-    from ldm.runs.cross_edits import example_grid
+    from ldm.runs.judging import example_grid
     from ldm.runs.outputs import check_writable, save_png
     from ldm.runs.settings import diffedit_editor
     from ldm.runs.tradeoff_plot import draw
@@ -136,7 +136,7 @@ def measure(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str) -> 
     from tqdm import tqdm
 
     from ldm.runs.attribute_edits import edit_and_judge, references, summary
-    from ldm.runs.cross_edits import join
+    from ldm.runs.judging import join
 
     count, parts, examples, began = len(scenes.data), [], [], time.perf_counter()
     with tqdm(total=count, unit=" edits", desc=scenes.data.change, disable=None) as bar:
@@ -155,7 +155,7 @@ def study(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str, count
     import torch
     from tqdm import tqdm
 
-    from ldm.runs.cross_edits import join
+    from ldm.runs.judging import join
     from ldm.runs.tradeoff import METHODS, edit_all_ways, summarise, unchanged
 
     change, seed, ways = scenes.data.change, scenes.data.seed, len(METHODS) * len(RATIOS)

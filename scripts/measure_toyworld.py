@@ -27,7 +27,8 @@ def main() -> None:
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_cross import CrossExemplars, collate
     from ldm.evaluation.metrics import mean, pooled_psnr
-    from ldm.runs.cross_edits import edit_and_judge, example_grid, join, references
+    from ldm.runs.cross_edits import edit_and_judge, references
+    from ldm.runs.judging import example_grid, join
     from ldm.runs.outputs import check_writable, save_png
     from ldm.runs.settings import exemplar_editor
     from ldm.utils.device import choose_device
@@ -82,7 +83,7 @@ def main() -> None:
 
 def table(report: dict) -> str:
     """The report for people."""
-    from ldm.runs.cross_edits import judged_table
+    from ldm.runs.judging import judged_table
 
     figures = report["figures"]
     rows = {"edit": "edits", "real": "things as drawn", "round trip": "after one round trip"}

@@ -17,7 +17,7 @@ from ldm.editors.diffedit import DiffEdit
 from ldm.editors.mask_inference import InferredMask
 from ldm.evaluation.judge import Judge
 from ldm.evaluation.metrics import iou, mean, pooled_psnr, psnr
-from ldm.runs.cross_edits import Figures, finish, judged, judged_table, round_trip
+from ldm.runs.judging import Figures, finish, judged, judged_table, round_trip
 from ldm.utils.image import to_pil, to_tensor
 
 ROWS = {

@@ -18,7 +18,8 @@ from ldm.editors.settings import MaskInference
 from ldm.evaluation.judge import Judge
 from ldm.evaluation.metrics import mean, pooled_psnr, psnr
 from ldm.runs.attribute_edits import mask_figures
-from ldm.runs.cross_edits import Figures, edit_and_judge, encoder_input, judged_table
+from ldm.runs.cross_edits import edit_and_judge, encoder_input
+from ldm.runs.judging import Figures, judged_table
 from ldm.utils.image import to_pil, to_tensor
 from ldm.utils.mask import mask_box, mask_picture
 from ldm.utils.overlay import heat_map

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.evaluation.judge import Judge
-from ldm.runs.cross_edits import HEADS, edit_and_judge
+from ldm.runs.cross_edits import edit_and_judge
+from ldm.runs.judging import HEADS
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 from ldm.utils.image import to_tensor

@@ -16,7 +16,7 @@ from ldm.evaluation.frechet import fit, frechet
 from ldm.evaluation.judge import Judge
 from ldm.evaluation.metrics import mean, pooled_psnr, psnr
 from ldm.runs.attribute_edits import infer_masks
-from ldm.runs.cross_edits import Figures
+from ldm.runs.judging import Figures
 from ldm.utils.random import NoiseSource
 
 # name -> (the picture is encoded by inversion, the edit is inside a mask)

@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ldm.data.toyworld_cross import CrossExemplars, collate
 from ldm.evaluation.metrics import psnr
-from ldm.runs.cross_edits import HEADS, edit_and_judge, example_grid, judged_table, references
+from ldm.runs.cross_edits import edit_and_judge, references
+from ldm.runs.judging import HEADS
 from ldm.runs.settings import exemplar_editor
 from ldm.utils.image import to_pil, to_tensor
 from tests.tiny import shipped_judge, tiny_model
-from tests.utils.pictures import photo
 
 
 def editor(**changes):
@@ -88,29 +87,3 @@ def test_references_judge_the_exemplars_own_scenes():
     again = autoencoder.decode(autoencoder.encode(batch["image"]).mode()).clamp(-1, 1)
     expected = psnr(again, batch["image"], where=1 - batch["mask"])
     torch.testing.assert_close(figures["background round trip"], expected)
-
-
-def test_the_grid_of_examples_shows_every_picture():
-    pictures = [photo(8, 8, seed=seed) for seed in range(10)]
-    sheet = np.asarray(example_grid([pictures[:2], pictures[2:4], pictures[4:6]], columns=2, scale=3))
-    assert sheet.shape == (2 * 24 + 8, 2 * 48 + 16, 3)
-    for (x, y), picture in zip([(0, 0), (24, 0), (64, 0), (88, 0), (0, 32), (24, 32)], pictures, strict=False):
-        assert np.array_equal(sheet[y : y + 24, x : x + 24], picture.resize((24, 24), Image.Resampling.BICUBIC))
-
-
-def test_words_stand_below_the_examples():
-    picture = photo(64, 64)
-    plain = np.asarray(example_grid([[picture], [picture]], columns=1, scale=1))
-    worded = np.asarray(example_grid([[picture], [picture]], columns=1, scale=1, words=["a ball", "a mug"]))
-    line = (worded.shape[0] - plain.shape[0]) // 2
-    assert np.array_equal(worded[:64], plain[:64]) and np.array_equal(worded[72 + line : 136 + line], plain[72:])
-    first, second = worded[64 : 64 + line], worded[136 + line :]
-    assert first.min() < 128 and second.min() < 128 and not np.array_equal(first, second)
-
-
-def test_a_table_of_answers():
-    figures = {f"edit/{head}": (0.5, 0.01) for head in (*HEADS, "all")}
-    head, row, chance = judged_table(figures, {"edit": "edits"}, [0.1, 0.125, 0.25]).splitlines()
-    assert head.split()[-4:] == ["class", "colour", "pattern", "all"]
-    assert row == "edits" + 19 * " " + 4 * "    50.0 ± 1.0"
-    assert chance.split() == ["chance", "10.0", "12.5", "25.0", "0.3"]

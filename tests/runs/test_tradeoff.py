@@ -6,7 +6,7 @@ import torch
 from ldm.data.toyworld_attribute import AttributeEdits
 from ldm.data.toyworld_cross import collate
 from ldm.editors.diffedit import DiffEdit
-from ldm.runs.cross_edits import join
+from ldm.runs.judging import join
 from ldm.runs.settings import diffedit_editor
 from ldm.runs.tradeoff import METHODS, Point, Study, edit_all_ways, lower, outside, summarise, unchanged
 from ldm.runs.tradeoff_plot import draw, table
