@@ -101,7 +101,7 @@ class DiffEdit(Editor[DiffEditSettings]):
 
         Raises:
             UserError: an empty target, an empty or ill-fitting mask, or a wrong setting.
-            EmptyMask: nothing is found to edit.
+            EmptyMask: nothing is found to edit, for one of the targets; then none is edited.
         """
         settings = replace(self.settings, **changes)
         targets = [target] if isinstance(target, str) else list(target)
