@@ -16,7 +16,7 @@ from ldm.evaluation.frechet import fit, frechet
 from ldm.evaluation.judge import Judge
 from ldm.evaluation.metrics import mean, pooled_psnr, psnr
 from ldm.runs.attribute_edits import infer_masks
-from ldm.runs.judging import Figures
+from ldm.runs.judging import Figures, round_trip
 from ldm.utils.random import NoiseSource
 
 # name -> (the picture is encoded by inversion, the edit is inside a mask)
@@ -85,7 +85,7 @@ def edit_all_ways(
 @torch.no_grad()
 def unchanged(editor: DiffEdit, judge: Judge, batch: Mapping[str, Any]) -> Figures:
     """The figures of the scenes themselves after the autoencoder: the nearest that an edit can stay."""
-    return _figures(judge, editor.decode(editor.encode(batch["image"])).clamp(-1, 1), batch)
+    return _figures(judge, round_trip(editor, batch["image"]), batch)
 
 
 def _figures(judge: Judge, pictures: Tensor, batch: Mapping[str, Any]) -> Figures:

@@ -90,6 +90,7 @@ def test_the_right_picture_without_a_mask_is_a_failed_edit(monkeypatch):
     _, figures = edit_and_judge(editor, shipped_judge(), batch, "caption")
     assert figures["edit/colour"].tolist() == [False, True, True, True]
     assert figures["background"].isnan().tolist() == [True, False, False, False]
+    monkeypatch.undo()
     found = summary(figures | references(editor_without_stand_ins(), shipped_judge(), batch))
     assert found["no mask"] == {"caption": 1, "empty": 1}
     assert found["figures"]["edit/colour"][0] == pytest.approx(3 / 4)
