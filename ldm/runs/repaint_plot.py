@@ -1,0 +1,32 @@
+"""The times that RePaint visits as a picture: down to a clean image, and up again to harmonise."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from ldm.utils.files import replacing
+
+
+def plot_schedule(times: Sequence[int], path: str | Path, title: str) -> None:
+    """Write a PNG, its folder is there: time against network calls.
+
+    Each fall is one call of the network; a rise adds noise, which costs none, and stands upright.
+
+    Args:
+        times: as `ldm.samplers.repaint.jump_schedule` gives them, the last -1 (a clean image).
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    calls, done = [0], 0
+    for before, after in pairwise(times):
+        done += after < before
+        calls.append(done)
+    figure = Figure(figsize=(9, 3.5), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(calls, times, linewidth=1 if len(times) < 1000 else 0.5)
+    axes.set(title=title, xlabel="network calls", ylabel="time (-1: clean)", xlim=(0, done))
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
