@@ -8,13 +8,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from ldm.nn.attention import AttentionBlock, SpatialTransformer
-from ldm.nn.embeddings import timestep_embedding
+from ldm.nn.embeddings import TimeEmbedding
 from ldm.nn.initialization import zero_init
-from ldm.nn.residual import Downsample, ResBlock, Upsample
-from ldm.utils.errors import UserError
+from ldm.nn.stages import StageMaker
 
 
 class UNet(nn.Module):
@@ -66,57 +63,39 @@ class UNet(nn.Module):
         self.out_channels = out_channels
         self.model_channels = model_channels
         self.context_dim = context_dim
+        self.num_classes = num_classes
         self.downsampling = 2 ** (len(channel_mult) - 1)
         emb_channels = 4 * model_channels
         widths = [int(mult * model_channels) for mult in channel_mult]
 
-        def residual(before: int, after: int, resample: str | None = None) -> nn.Module:
-            return ResBlock(before, after, emb_channels, dropout, use_scale_shift_norm, resample)
-
-        def attention(channels: int) -> nn.Module:
-            heads = num_heads if num_head_channels == -1 else channels // num_head_channels
-            if heads < 1 or channels % heads or num_head_channels not in (-1, channels // heads):
-                given = f"num_heads {num_heads}, num_head_channels {num_head_channels}"
-                raise UserError(f"UNet: {channels} channels do not divide into heads ({given})")
-            if context_dim is None:
-                return AttentionBlock(channels, heads, use_new_attention_order)
-            return SpatialTransformer(channels, heads, context_dim, transformer_depth)
-
-        def block(before: int, after: int, level: int) -> list[nn.Module]:
-            has_attention = 2**level in attention_resolutions
-            return [residual(before, after), attention(after)] if has_attention else [residual(before, after)]
-
-        def stage(*layers: nn.Module) -> Stage:
-            return Stage(*layers, use_checkpoint=use_checkpoint)
-
-        self.time_embed = nn.Sequential(
-            nn.Linear(model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels)
+        make = StageMaker(
+            emb_channels=emb_channels,
+            attention_resolutions=attention_resolutions,
+            num_heads=num_heads,
+            num_head_channels=num_head_channels,
+            context_dim=context_dim,
+            transformer_depth=transformer_depth,
+            use_scale_shift_norm=use_scale_shift_norm,
+            resblock_updown=resblock_updown,
+            use_new_attention_order=use_new_attention_order,
+            dropout=dropout,
+            use_checkpoint=use_checkpoint,
         )
+
+        self.time_embed = TimeEmbedding(model_channels)
         self.label_emb = None if num_classes is None else nn.Embedding(num_classes, emb_channels)
 
-        channels = widths[0]
-        self.input_blocks = nn.ModuleList([stage(nn.Conv2d(in_channels, channels, 3, padding=1))])
-        skips = [channels]
-        for level, width in enumerate(widths):
-            for _ in range(num_res_blocks):
-                self.input_blocks.append(stage(*block(channels, width, level)))
-                channels = width
-                skips.append(channels)
-            if level < len(widths) - 1:
-                down = residual(channels, channels, "down") if resblock_updown else Downsample(channels)
-                self.input_blocks.append(stage(down))
-                skips.append(channels)
-
-        self.middle_block = stage(residual(channels, channels), attention(channels), residual(channels, channels))
-
+        self.input_blocks, skips = make.way_down(in_channels, widths, num_res_blocks)
+        channels = skips[-1]
+        self.middle_block = make.middle(channels)
         self.output_blocks = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             for i in range(num_res_blocks + 1):
-                layers = block(channels + skips.pop(), width, level)
+                layers = make.block(channels + skips.pop(), width, level)
                 channels = width
                 if level and i == num_res_blocks:
-                    layers.append(residual(channels, channels, "up") if resblock_updown else Upsample(channels))
-                self.output_blocks.append(stage(*layers))
+                    layers.append(make.up(channels))
+                self.output_blocks.append(make.stage(*layers))
 
         self.out = nn.Sequential(
             nn.GroupNorm(32, channels), nn.SiLU(), zero_init(nn.Conv2d(channels, out_channels, 3, padding=1))
@@ -138,7 +117,7 @@ class UNet(nn.Module):
             if (value is None) != (wanted is None):
                 raise ValueError(f"UNet: {name} is {'missing' if value is None else 'given, but not used here'}")
         dtype = self.time_embed[0].weight.dtype
-        emb = self.time_embed(timestep_embedding(t, self.model_channels).to(dtype))  # (B, 4 model_channels)
+        emb = self.time_embed(t)  # (B, 4 model_channels)
         if y is not None:
             emb = emb + self.label_emb(y)
         context = None if context is None else context.to(dtype)
@@ -152,26 +131,3 @@ class UNet(nn.Module):
         for stage in self.output_blocks:
             h = stage(torch.cat([h, skips.pop()], dim=1), emb, context)
         return self.out(h).to(x.dtype)
-
-
-class Stage(nn.Sequential):
-    """Layers in a row, each handed the conditions that it takes."""
-
-    def __init__(self, *layers: nn.Module, use_checkpoint: bool = False):
-        super().__init__(*layers)
-        self.use_checkpoint = use_checkpoint
-
-    def forward(self, h: Tensor, emb: Tensor, context: Tensor | None) -> Tensor:
-        for layer in self:
-            match layer:
-                case ResBlock():
-                    inputs = (h, emb)
-                case SpatialTransformer():
-                    inputs = (h, context)
-                case _:
-                    inputs = (h,)
-            if self.use_checkpoint and torch.is_grad_enabled():
-                h = checkpoint(layer, *inputs, use_reentrant=False)
-            else:
-                h = layer(*inputs)
-        return h

@@ -136,3 +136,25 @@ class AttentionBlock(nn.Module):
             q, k, v = (part.flatten(2) for part in qkv.unflatten(2, (self.heads, 3, -1)).unbind(3))
         h = self.proj_out(attend(q, k, v, self.heads).transpose(1, 2))  # (B, C, H W)
         return x + h.unflatten(2, x.shape[2:])
+
+
+class AttentionPool(nn.Module):
+    """An image in one vector, by attention of its mean to itself: (B, channels, side, side) -> (B, out_channels).
+
+    As in ADM's classifier (2105.05233, section 4), which has it from CLIP (2103.00020, section 2.3): the mean of all
+    positions goes before them as a token of its own, every token is told its place, and what the mean gets is returned.
+    """
+
+    def __init__(self, side: int, channels: int, heads: int, out_channels: int):
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.randn(channels, side**2 + 1) / channels**0.5)
+        self.qkv_proj = nn.Conv1d(channels, 3 * channels, 1)
+        self.c_proj = nn.Conv1d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2)  # (B, C, side^2)
+        tokens = torch.cat([tokens.mean(2, keepdim=True), tokens], dim=2) + self.positional_embedding
+        q, k, v = self.qkv_proj(tokens).transpose(1, 2).chunk(3, dim=2)  # (B, 1 + side^2, C), heads one after another
+        pooled = attend(q[:, :1], k, v, self.heads)  # the other queries' answers are not used
+        return self.c_proj(pooled.transpose(1, 2)).flatten(1)

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
@@ -23,3 +23,14 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tens
     angles = t[:, None].float() * frequencies
     embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
     return F.pad(embedding, (0, dim % 2))
+
+
+class TimeEmbedding(nn.Sequential):
+    """(B,) timesteps -> (B, 4 channels) in the weights' precision: two layers over sinusoids of length `channels`."""
+
+    def __init__(self, channels: int):
+        super().__init__(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, 4 * channels))
+
+    def forward(self, t: Tensor) -> Tensor:
+        first = self[0]
+        return super().forward(timestep_embedding(t, first.in_features).to(first.weight.dtype))

@@ -16,6 +16,7 @@ from ldm.config import build, load_config
         ("unet_sd_v1", "sd_v1", "model.diffusion_model."),
         ("unet_adm_256", "guided_256", ""),
         ("unet_adm_256_class", "guided_256_class", ""),
+        ("classifier_adm_256", "guided_256_classifier", ""),
     ],
 )
 def test_network_has_the_official_tensors(config, manifest, root):

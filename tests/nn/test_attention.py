@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ldm.nn.attention import GEGLU, Attention, AttentionBlock, SpatialTransformer, attend, to_tokens
+from ldm.nn.attention import GEGLU, Attention, AttentionBlock, AttentionPool, SpatialTransformer, attend, to_tokens
 from tests.golden_weights import fill
 
 
@@ -66,6 +66,24 @@ def test_both_orders_of_q_k_v(new_order):
     attended = naive_attention(*(part.transpose(1, 2) for part in (q, k, v)), heads).transpose(1, 2)
     expected = x + block.proj_out(attended).reshape(x.shape)
     torch.testing.assert_close(block(x), expected, atol=1e-13, rtol=0)
+
+
+def test_the_pool_is_what_the_mean_attends_to():
+    channels, heads, d, side = 64, 4, 16, 3
+    pool = fill(AttentionPool(side, channels, heads, out_channels=5)).double()
+    x = noise(2, channels, side, side)
+    expected = torch.empty(2, 5, dtype=torch.float64)
+    for b in range(2):
+        places = [x[b].mean((1, 2)), *(x[b, :, i, j] for i in range(side) for j in range(side))]
+        tokens = torch.stack(places) + pool.positional_embedding.T
+        rows = tokens @ pool.qkv_proj.weight[:, :, 0].T + pool.qkv_proj.bias  # q of all heads, then k, then v
+        answer = torch.empty(channels, dtype=torch.float64)
+        for h in range(heads):
+            q, k, v = (rows[:, start + h * d : start + (h + 1) * d] for start in (0, channels, 2 * channels))
+            weights = torch.exp(k @ q[0] / math.sqrt(d))
+            answer[h * d : (h + 1) * d] = (weights[:, None] * v).sum(0) / weights.sum()
+        expected[b] = pool.c_proj.weight[:, :, 0] @ answer + pool.c_proj.bias
+    torch.testing.assert_close(pool(x), expected, atol=1e-13, rtol=0)
 
 
 def test_geglu_gates_with_the_exact_gelu():
