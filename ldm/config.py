@@ -41,6 +41,9 @@ def find_config(name: str | Path) -> Path:
 def load_config(*names: str | Path, overrides: Iterable[str] = ()) -> DictConfig:
     """Load YAML files, later ones over earlier ones, then `key=value` overrides with dotted keys.
 
+    In the keys of overrides `.params` may be left out: `data.batch_size` is `data.params.batch_size`. A node that is
+    built has no other keys than `target` and `params`, so every other name in it can only be that of a parameter.
+
     Raises:
         UserError: a file is missing or no YAML mapping, or an override is no `key=value` or names an unknown key (with
             the nearest one). Any parameter of a target may be given, listed or not, and any key of `trainer`.
@@ -49,9 +52,11 @@ def load_config(*names: str | Path, overrides: Iterable[str] = ()) -> DictConfig
     for override in overrides:
         if "=" not in override:
             raise UserError(f"override {override!r}: expected key=value, e.g. trainer.max_steps=1000")
-        _check_key(OmegaConf.to_container(config), override)
+        key, _, value = override.partition("=")
+        key = _in_full(key, container := OmegaConf.to_container(config))
+        _check_key(container, key, override)
         try:
-            config = _merge(config, OmegaConf.from_dotlist([override]))
+            config = _merge(config, OmegaConf.from_dotlist([f"{key}={value}"]))
         except Exception as error:  # PyYAML's and OmegaConf's errors share no base
             raise UserError(f"override {override!r}: {' '.join(str(error).split())}") from error
     return config
@@ -70,8 +75,17 @@ def _merge(config: DictConfig, over: DictConfig) -> DictConfig:
     return OmegaConf.create(merge(OmegaConf.to_container(config), OmegaConf.to_container(over)))
 
 
-def _check_key(config: dict, override: str) -> None:
-    key = override.partition("=")[0]
+def _in_full(key: str, node: dict) -> str:
+    """A dotted key with the `params` that were left out of it."""
+    parts = []
+    for part in key.split("."):
+        for name in ("params", part) if "target" in node and part not in ("target", "params") else (part,):
+            parts.append(name)
+            node = value if isinstance(value := node.get(name), dict) else {}
+    return ".".join(parts)
+
+
+def _check_key(config: dict, key: str, override: str) -> None:
     *parents, leaf = key.split(".")
     owner, node = {}, config
     for depth, part in enumerate(parents, start=1):
@@ -86,7 +100,11 @@ def _check_key(config: dict, override: str) -> None:
     if parents and parents[-1] == "params" and "target" in owner:
         known += [".".join([*parents, name]) for name in inspect.signature(locate(owner["target"])).parameters]
     if key not in known:
-        raise UserError(f"override {override!r}: unknown key; {nearest(key, known)}")
+        given = override.partition("=")[0]
+        choices = (
+            known if given == key else [name.replace(".params", "") for name in known]
+        )  # as short as what is given
+        raise UserError(f"override {override!r}: unknown key; {nearest(given, choices)}")
 
 
 def _keys(node: dict, prefix: str = "") -> Iterator[str]:

@@ -87,6 +87,40 @@ def test_parameters_that_no_file_lists_may_be_given(file):
     assert (config.trainer.fast_dev_run, config.data.params.batch_size) == (True, 4)
 
 
+def test_params_may_be_left_out_of_a_key(file):
+    text = CONFIG + "deep: {target: ldm.models.clip_image.Mapper, params: {width: {target: a.B, params: {target: 1}}}}"
+    overrides = {
+        "schedule.T=7": "schedule.params.T",
+        "model.layers=2": "model.params.layers",
+        "deep.layers=5": "deep.params.layers",
+        "deep.width.params.target=3": "deep.params.width.params.target",  # a parameter of that name
+        "deep.width.target=a.C": "deep.params.width.target",
+        "data.params.batch_size=4": "data.params.batch_size",
+    }
+    config = load_config(file("a.yaml", text), overrides=overrides)
+    assert config == load_config(
+        file("a.yaml", text), overrides=[f"{key}={o.partition('=')[2]}" for o, key in overrides.items()]
+    )
+    assert (config.schedule.params, config.deep.params.layers, config.model.params.layers) == ({"T": 7}, 5, 2)
+    assert config.deep.params.width == {"target": "a.C"}
+    assert load_config("train/toyworld_judge", overrides=["training.optimisation.learning_rate=1"]) == load_config(
+        "train/toyworld_judge", overrides=["training.params.optimisation.params.learning_rate=1"]
+    )
+
+
+@pytest.mark.parametrize(
+    "key, hint",
+    [
+        ("model.layrs", "unknown key; did you mean model.layers?"),
+        ("schedule.tagret", "unknown key; did you mean schedule.target?"),
+        ("training.judge.width", "training.params.judge is ${model}; did you mean model.width?"),
+        ("data.batch_size", "unknown key; did you mean data.params.batch_size?"),  # nothing is built of that node
+    ],
+)
+def test_an_unknown_short_key_and_the_nearest_one_are_named(file, key, hint):
+    test_an_unknown_key_and_the_nearest_one_are_named(file, key, hint)
+
+
 @pytest.mark.parametrize(
     "params, message",
     [
