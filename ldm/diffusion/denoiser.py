@@ -6,19 +6,23 @@ import torch
 from torch import Tensor
 
 from ldm.diffusion.losses import check_prediction
-from ldm.diffusion.process import eps_from_v
+from ldm.diffusion.process import eps_from_v, eps_from_x0, model_x0
 from ldm.diffusion.schedule import Schedule
+from ldm.diffusion.variance import split
 
 
 class Denoiser:
-    """Adapts a network once, at the edge: extra input channels, its kind of prediction, its precision.
+    """Adapts a network once, at the edge: extra input channels, its kind of prediction, its precision, its variance.
 
     Args:
-        network: `(x (B, C, H, W), t (B,) int64, context) -> (B, c, H, W)`.
+        network: `(x (B, C, H, W), t (B,) int64, context) -> (B, c or 2c, H, W)`.
         schedule: the one the network was trained with.
         prediction: what the network predicts, `eps` or `v`.
         concat: (B, C - c, H, W) put behind x along the channels, for models that edit inside a mask; repeated for a
             batch that guidance has doubled.
+        clip_x0: change the noise so that the clean sample it stands for is in [-1, 1]: for models of pictures.
+        keep_variance: hand on what the network says of its variance, c more channels behind the noise; only the
+            samplers `ddpm` and `repaint` ask for it.
     """
 
     def __init__(
@@ -27,19 +31,31 @@ class Denoiser:
         schedule: Schedule,
         prediction: str = "eps",
         concat: Tensor | None = None,
+        clip_x0: bool = False,
+        keep_variance: bool = False,
     ):
         self.network = network
         self.schedule = schedule
         self.prediction = check_prediction(prediction)
         self.concat = concat
+        self.clip_x0, self.keep_variance = clip_x0, keep_variance
         self._repeated: dict[int, Tensor] = {}
         self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def __call__(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """The noise in x (B, c, H, W) at timesteps t (B,), in x's dtype whatever precision the network runs in."""
         channels = x if self.concat is None else torch.cat([x, self._concat_for(len(x))], dim=1)
-        output = self.network(channels, t, context).to(x.dtype)
-        return output if self.prediction == "eps" else eps_from_v(x, output, self._alpha_cumprod_at(t, x))
+        output, said = split(self.network(channels, t, context).to(x.dtype), x.shape[1])
+        eps = self._eps(x, output, t)
+        return torch.cat([eps, said], dim=1) if self.keep_variance and said is not None else eps
+
+    def _eps(self, x: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        if self.prediction == "eps" and not self.clip_x0:
+            return output
+        alpha_cumprod = self._alpha_cumprod_at(t, x)
+        if not self.clip_x0:
+            return eps_from_v(x, output, alpha_cumprod)
+        return eps_from_x0(x, model_x0(self.prediction, x, output, alpha_cumprod).clamp(-1, 1), alpha_cumprod)
 
     def _concat_for(self, rows: int) -> Tensor:
         """`concat` repeated to that many rows, made once and not at every step."""

@@ -32,7 +32,14 @@ def x0_from_v(x: Tensor, v: Tensor, alpha_cumprod: float | Tensor) -> Tensor:
     return alpha_cumprod**0.5 * x - (1 - alpha_cumprod) ** 0.5 * v
 
 
-def posterior(x0: Tensor, x: Tensor, alpha_cumprod: float, alpha_cumprod_prev: float) -> tuple[Tensor, float]:
+def model_x0(prediction: str, x: Tensor, output: Tensor, alpha_cumprod: float | Tensor) -> Tensor:
+    """The clean sample that a network's output, `eps` or `v`, stands for."""
+    return (x0_from_eps if prediction == "eps" else x0_from_v)(x, output, alpha_cumprod)
+
+
+def posterior(
+    x0: Tensor, x: Tensor, alpha_cumprod: float | Tensor, alpha_cumprod_prev: float | Tensor
+) -> tuple[Tensor, float | Tensor]:
     """Mean (like x) and variance of `q(x_prev | x_t, x0)` (2006.11239, equations 6 and 7).
 
     "prev" may be any less noisy level, not only t - 1; at `alpha_cumprod_prev = 1` the mean is x0 and the variance 0.

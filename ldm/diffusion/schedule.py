@@ -1,6 +1,7 @@
 """Noise schedules over discrete time, and the timesteps at which samplers visit them."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,6 +37,28 @@ class Schedule:
         """(T,) float64, the share of the data's variance that is left at each t."""
         return (1 - self.betas).cumprod(0)
 
+    @cached_property
+    def alphas_cumprod_prev(self) -> Tensor:
+        """(T,) float64, alphas_cumprod one step before; 1, clean data, before the first."""
+        return torch.cat([self.alphas_cumprod.new_ones(1), self.alphas_cumprod[:-1]])
+
+    @cached_property
+    def posterior_variance(self) -> Tensor:
+        """(T,) float64, the variance of `q(x_{t-1} | x_t, x_0)` (Ho et al., 2006.11239, equation 7), 0 at t = 0."""
+        return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
+
+    def respaced(self, timesteps: Tensor | Iterable[int]) -> "Schedule":
+        """The schedule that visits these timesteps alone (Nichol and Dhariwal, 2102.09672, section 4).
+
+        Its step k has this schedule's noise at the k-th of them, counted upwards.
+
+        Args:
+            timesteps: of this schedule, distinct, in any order.
+        """
+        alphas_cumprod = self.alphas_cumprod[sorted(int(t) for t in timesteps)]
+        before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
+        return Schedule(1 - alphas_cumprod / before)
+
     @classmethod
     def scaled_linear(cls, T: int = 1000, start: float = 0.00085, end: float = 0.012) -> "Schedule":
         """Linear in sqrt(beta): latent diffusion, where its code calls it `linear` (Rombach et al., 2112.10752)."""
@@ -67,7 +90,25 @@ def sampling_timesteps(S: int, T: int = 1000) -> Tensor:
     Raises:
         UserError: S is not a whole number from 1 to T.
     """
-    if not isinstance(S, int) or isinstance(S, bool) or not 1 <= S <= T:
-        raise UserError(f"steps {S!r}: expected a whole number from 1 to {T}")
+    check_steps(S, T)
     offset = 1 if S < T else 0
     return torch.tensor([T * i // S + offset for i in reversed(range(S))], dtype=torch.int64, device="cpu")
+
+
+def strided_timesteps(S: int, T: int = 1000) -> Tensor:
+    """guided-diffusion's and RePaint's grid: S timesteps from T - 1 to 0 at even distances, rounded; (S,) int64.
+
+    One step alone is at T - 1, where sampling starts (the original: at 0).
+
+    Raises:
+        UserError: S is not a whole number from 1 to T.
+    """
+    check_steps(S, T)
+    stride = (T - 1) / max(S - 1, 1)
+    steps = [T - 1] if S == 1 else [round(stride * i) for i in reversed(range(S))]
+    return torch.tensor(steps, dtype=torch.int64, device="cpu")
+
+
+def check_steps(S: int, T: int) -> None:
+    if not isinstance(S, int) or isinstance(S, bool) or not 1 <= S <= T:
+        raise UserError(f"steps {S!r}: expected a whole number from 1 to {T}")

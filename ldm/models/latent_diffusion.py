@@ -54,13 +54,18 @@ class LatentDiffusion(nn.Module):
         return self.unet.out[-1].weight.device
 
     @property
+    def downsampling(self) -> int:
+        """Pixels to the side of a latent cell."""
+        return self.autoencoder.downsampling
+
+    @property
     def multiple(self) -> int:
         """Image sides must be a multiple of this many pixels: each UNet level below the first halves the latent."""
-        return self.autoencoder.downsampling * self.unet.downsampling
+        return self.downsampling * self.unet.downsampling
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latent of an image of that size in pixels."""
-        f = self.autoencoder.downsampling
+        f = self.downsampling
         return self.autoencoder.latent_channels, height // f, width // f
 
     def encode(self, image: Tensor, noise: Tensor | None) -> Tensor:

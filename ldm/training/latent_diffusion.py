@@ -8,22 +8,22 @@ from torch import Tensor, nn
 
 from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.guidance import classifier_free_guidance
-from ldm.diffusion.losses import diffusion_target, min_snr_weight
+from ldm.diffusion.losses import diffusion_target
 from ldm.diffusion.process import q_sample
 from ldm.diffusion.schedule import sampling_timesteps
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.tokenizer import Tokenizer
 from ldm.nn.attention import AttentionBlock, SpatialTransformer
 from ldm.samplers.ddim import ddim
-from ldm.training.base import Optimisation, Training
+from ldm.training.base import Optimisation
+from ldm.training.diffusion import DiffusionTraining, batch_length
 from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource, key_seed
 
-BINS = 10  # of timesteps, in which validation losses are told apart: their sizes differ by orders of magnitude
 TRAIN = ("all", "attention")
 
 
-class LatentDiffusionTraining(Training):
+class LatentDiffusionTraining(DiffusionTraining):
     """Mean squared error on what the network predicts, eps or v, at a random timestep. Without a condition.
 
     Batches hold "image" (B, 3, H, W) in [-1, 1].
@@ -48,20 +48,15 @@ class LatentDiffusionTraining(Training):
         panel_steps: int = 20,
         panel_guidance: float = 5.0,
     ):
-        super().__init__(optimisation)
+        super().__init__(model, optimisation, min_snr_gamma, uncond_probability)
         if train not in TRAIN:
             raise UserError(f"train {train!r}: expected one of {', '.join(TRAIN)}")
-        self.model = model
-        self.min_snr_gamma, self.uncond_probability = min_snr_gamma, uncond_probability
         self.panel_steps, self.panel_guidance = panel_steps, panel_guidance
         model.autoencoder.requires_grad_(False)
         if model.conditioner is not None:
             model.conditioner.encoder.requires_grad_(False)
         if train == "attention":
             keep_attention(model.unet)
-
-    def weights(self) -> dict[str, Tensor]:
-        return self.model.state_dict()
 
     def latents(self, batch: dict, noise: Tensor) -> tuple[Tensor, Tensor | None]:
         """The clean latent (B, c, h, w), and the UNet's further input channels if it has any.
@@ -81,13 +76,6 @@ class LatentDiffusionTraining(Training):
         """
         return {"z": self.latents(batch, noise)[0]}
 
-    def check_size(self, image: Tensor) -> None:
-        if image.shape[-2:] != (side := self.model.image_size,) * 2:
-            found = "x".join(map(str, image.shape[-2:]))
-            raise UserError(
-                f"the data's pictures are {found} pixels, model.params.image_size is {side}: set both alike"
-            )
-
     def context(self, batch: dict, drop: Tensor) -> Tensor | None:
         """The tokens that the UNet attends to, (B, L, C); without the condition where `drop` (B,) is true."""
         return None
@@ -104,43 +92,9 @@ class LatentDiffusionTraining(Training):
         target = diffusion_target(self.model.prediction, z, eps, alpha_cumprod)
         return (prediction - target).square().mean((1, 2, 3))
 
-    def alpha_cumprod(self, t: Tensor) -> Tensor:
-        """alphas_cumprod at t (B,) on the CPU: float32 on the device, whatever precision the networks have."""
-        return self.model.schedule.alphas_cumprod[t].float().to(self.device)
-
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         return self.model.latent_shape(self.model.image_size, self.model.image_size)
-
-    def training_step(self, batch: dict, batch_index: int) -> Tensor:
-        n = batch_length(batch)
-        noise = self.draws(batch_index, n)
-        t, drop = noise.randint(self.model.schedule.num_timesteps), noise.rand() < self.uncond_probability
-        loss = self.loss(batch, t, drop, noise)
-        if self.min_snr_gamma is not None:
-            loss = loss * min_snr_weight(self.alpha_cumprod(t), self.min_snr_gamma, self.model.prediction)
-        loss = loss.mean()
-        self.report(loss=loss)
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        self.sums = torch.zeros(2, BINS, device=self.device)  # of losses, and how many they are
-
-    def validation_step(self, batch: dict, batch_index: int) -> None:
-        """Losses of the conditional model without weighting; item k always meets the same noise, in bin k % BINS."""
-        n, T = batch_length(batch), self.model.schedule.num_timesteps
-        places, noise = self.places(batch_index, n, "validation"), self.draws(batch_index, n, "validation")
-        bins = places % BINS
-        t = ((bins + noise.rand()) * T / BINS).long()
-        loss = self.loss(batch, t, torch.zeros(n, dtype=torch.bool), noise)
-        counted = (places < len(self.trainer.datamodule.validation)).to(loss)
-        self.sums.index_add_(1, bins.to(loss.device), torch.stack([loss * counted, counted]))
-
-    def on_validation_epoch_end(self) -> None:
-        losses, counts = self.trainer.strategy.reduce(self.sums, reduce_op="sum").cpu()
-        self.log("val/loss", losses.sum() / counts.sum())
-        width = self.model.schedule.num_timesteps // BINS
-        self.log_dict({f"val/loss_t{width * k:03d}": losses[k] / counts[k] for k in range(BINS) if counts[k]})
 
     def sample(self, batch: dict) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] under the conditions of the first validation items; their noise is fixed."""
@@ -185,10 +139,6 @@ class TextTraining(LatentDiffusionTraining):
 
     def pictures(self, batch: dict) -> dict[str, Tensor]:
         return {} if "z" in batch else {"image": batch["image"], **super().pictures(batch)}
-
-
-def batch_length(batch: dict) -> int:
-    return len(next(iter(batch.values())))
 
 
 def keep_attention(unet: nn.Module) -> None:

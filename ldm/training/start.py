@@ -36,7 +36,7 @@ def start(config: DictConfig, last: Path | None = None) -> pl.LightningModule:
         if clip is not None:
             raise UserError(f"clip {clip}: of use with pretrained_model only")
         training = drawn(config)
-        if hasattr(training, "model") and not frozen:
+        if not frozen and not all(p.requires_grad for p in training.parameters()):
             raise UserError(
                 "this training needs weights to start from: --pretrained_model FILE, or `frozen` in the config"
             )

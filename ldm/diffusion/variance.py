@@ -1,0 +1,55 @@
+"""The variance of reverse steps: fixed at one of its bounds, or learned between them (2102.09672, section 3.1)."""
+
+import torch
+from torch import Tensor
+
+from ldm.diffusion.schedule import Schedule
+from ldm.utils.errors import UserError
+
+VARIANCES = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None}
+"""Where between its bounds, in the logarithm, the variance lies; None: the network says it."""
+
+
+def check_variance(variance: str) -> str:
+    if variance not in VARIANCES:
+        raise UserError(f"variance {variance!r}: expected one of {', '.join(VARIANCES)}")
+    return variance
+
+
+def variance_bounds(schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """The least and the largest variance of the reverse step at each t, (T,) float64 each: the posterior's, and beta.
+
+    At t = 0 the posterior's is 0; that of t = 1 stands there, so that logarithms exist (beta, if there is no t = 1).
+    """
+    small = schedule.posterior_variance.clone()
+    small[0] = small[1] if len(small) > 1 else schedule.betas[0]
+    return small, schedule.betas
+
+
+def split(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
+    """A network's output (B, c or 2c, ...): its prediction (B, c, ...), and what it says of its variance, if any."""
+    return output[:, :channels], output[:, channels:] if output.shape[1] == 2 * channels else None
+
+
+def variance_fraction(variance: str, said: Tensor | None) -> float | Tensor:
+    """How far, in the logarithm, the variance is on the way from its lower to its upper bound (equation 15).
+
+    Args:
+        said: the network's channels behind its prediction, about [-1, 1].
+    """
+    fixed = VARIANCES[check_variance(variance)]
+    if fixed is not None:
+        return fixed
+    if said is None:
+        raise ValueError("the variance learned_range needs a network that predicts it")
+    return (said + 1) / 2
+
+
+def reverse_sigma(fraction: float | Tensor, small: float, large: float) -> float | Tensor:
+    """The standard deviation of a reverse step between the bounds `small` and `large` of its variance."""
+    return small ** ((1 - fraction) / 2) * large ** (fraction / 2)
+
+
+def reverse_log_variance(fraction: float | Tensor, small: Tensor, large: Tensor) -> Tensor:
+    """The logarithm of the same, for bounds that broadcast against the fraction."""
+    return torch.lerp(small.log(), large.log(), torch.as_tensor(fraction, dtype=small.dtype, device=small.device))

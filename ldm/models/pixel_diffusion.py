@@ -1,0 +1,72 @@
+"""A diffusion model of pictures themselves (Ho et al., 2006.11239; ADM: Dhariwal and Nichol, 2105.05233)."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ldm.models.unet import UNet
+from ldm.utils.errors import UserError
+
+if TYPE_CHECKING:  # the mathematics is an argument: networks do not depend on it
+    from ldm.diffusion.schedule import Schedule
+
+
+class PixelDiffusion(nn.Module):
+    """A UNet and the constants that belong to its weights; to editors a latent diffusion model without an autoencoder.
+
+    Args:
+        unet: of 3 channels in; 3 out, or 6 with `learned_range`. It may know classes.
+        schedule: the noise schedule that it was trained with.
+        image_size: the side, in pixels, that it was trained at.
+        prediction: what the UNet predicts, `eps` or `v`.
+        variance: of its reverse steps, see `ldm.diffusion.variance`.
+
+    Raises:
+        UserError: the UNet's channels do not fit.
+    """
+
+    conditioner = None
+    downsampling = 1  # "latents" are pictures
+
+    def __init__(
+        self,
+        unet: UNet,
+        schedule: "Schedule",
+        image_size: int,
+        prediction: str = "eps",
+        variance: str = "learned_range",
+    ):
+        super().__init__()
+        expected = unet.in_channels * (2 if variance == "learned_range" else 1)
+        if unet.out_channels != expected:
+            raise UserError(f"the UNet has {unet.out_channels} channels out, expected {expected} with {variance}")
+        self.unet = unet
+        self.schedule = schedule
+        self.image_size = image_size
+        self.prediction = prediction
+        self.variance = variance
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.out[-1].weight.device
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.unet.num_classes
+
+    @property
+    def multiple(self) -> int:
+        """Image sides must be a multiple of this many pixels: each UNet level below the first halves them."""
+        return self.unet.downsampling
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(channels, height, width) of what is diffused, for an image of that size in pixels: the image's own."""
+        return self.unet.in_channels, height, width
+
+    def encode(self, image: Tensor, noise: Tensor | None) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] are what is diffused."""
+        return image
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z

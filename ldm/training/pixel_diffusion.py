@@ -1,0 +1,78 @@
+"""Training of diffusion models of pictures, as improved DDPMs (Nichol and Dhariwal, 2102.09672)."""
+
+import torch
+from torch import Tensor
+
+from ldm.diffusion.denoiser import Denoiser
+from ldm.diffusion.losses import diffusion_target
+from ldm.diffusion.process import model_x0, q_sample
+from ldm.diffusion.schedule import strided_timesteps
+from ldm.diffusion.variance import split, variance_fraction
+from ldm.diffusion.vlb import bound_term
+from ldm.models.pixel_diffusion import PixelDiffusion
+from ldm.samplers.ddpm import ddpm
+from ldm.training.base import Optimisation
+from ldm.training.diffusion import DiffusionTraining, batch_length
+from ldm.utils.random import NoiseSource, key_seed
+
+BOUND = 1e-3  # weight of the sum of the bound's terms in the hybrid loss (section 3.1)
+
+
+class PixelDiffusionTraining(DiffusionTraining):
+    """Mean squared error on eps or v; a learned variance is trained by the variational bound beside it.
+
+    That is the hybrid loss: the bound's term does not move the prediction, and min-SNR does not weigh it. Batches hold
+    "image" (B, 3, H, W) in [-1, 1].
+
+    Args:
+        model: without classes.
+        min_snr_gamma: see `DiffusionTraining`.
+        panel_steps: DDPM steps of the pictures on the panel.
+    """
+
+    def __init__(
+        self,
+        model: PixelDiffusion,
+        optimisation: Optimisation,
+        min_snr_gamma: float | None = None,
+        panel_steps: int = 50,
+    ):
+        super().__init__(model, optimisation, min_snr_gamma)
+        self.panel_steps = panel_steps
+
+    def loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
+        return self.losses(batch, t, noise)[0]
+
+    def weighted_loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
+        simple, bound = self.losses(batch, t, noise)
+        loss = simple * self.weight(t)
+        return loss if bound is None else loss + BOUND * self.model.schedule.num_timesteps * bound
+
+    def losses(self, batch: dict, t: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
+        """(B,) squared errors; and terms of the variational bound in bits per dimension, if the variance is learned."""
+        model, x0 = self.model, batch["image"]
+        self.check_size(x0)
+        eps = noise.randn(*x0.shape[1:]).to(x0)
+        alpha_cumprod = self.alpha_cumprod(t).view(-1, 1, 1, 1)
+        x = q_sample(x0, eps, alpha_cumprod)
+        prediction, said = split(model.unet(x, t.to(self.device)).float(), x.shape[1])
+        target = diffusion_target(model.prediction, x0, eps, alpha_cumprod)
+        simple = (prediction - target).square().mean((1, 2, 3))
+        if said is None:
+            return simple, None
+        x0_predicted = model_x0(model.prediction, x, prediction.detach(), alpha_cumprod)
+        fraction = variance_fraction(model.variance, said)
+        return simple, bound_term(x0, x, x0_predicted, fraction, t, model.schedule)
+
+    @torch.no_grad()
+    def sample(self, n: int) -> Tensor:
+        """n pictures (n, 3, H, W) in [-1, 1]; their noise is fixed."""
+        model, noise = self.model, NoiseSource(key_seed(self.seed, "panel", item) for item in range(n))
+        start = noise.randn(*model.latent_shape(model.image_size, model.image_size)).to(self.device)
+        denoise = Denoiser(model.unet, model.schedule, model.prediction, clip_x0=True, keep_variance=True)
+        timesteps = strided_timesteps(self.panel_steps, model.schedule.num_timesteps)
+        x = ddpm(denoise, start, model.schedule, timesteps, variance=model.variance, noise=noise.randn)
+        return x.clamp(-1, 1)
+
+    def pictures(self, batch: dict) -> dict[str, Tensor]:
+        return {"sample": self.sample(batch_length(batch))}
