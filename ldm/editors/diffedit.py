@@ -198,7 +198,7 @@ class DiffEdit(Editor[DiffEditSettings]):
             contexts[: len(source)],
             contexts[len(source) :],
             model.schedule,
-            model.autoencoder.downsampling,
+            model.downsampling,
             n=n,
             strength=strength,
             threshold=threshold,

@@ -37,7 +37,7 @@ class Editor(Generic[S]):
 
     def to_cells(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, 1, h, w): a latent cell is edited if any of its pixels is."""
-        return F.max_pool2d(mask, self.model.autoencoder.downsampling)
+        return F.max_pool2d(mask, self.model.downsampling)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Edit by example (Paint by Example, Yang et al., 2211.13227): repaint a masked region after an exemplar picture."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -11,8 +10,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ldm.diffusion.denoiser import Denoiser
-from ldm.diffusion.guidance import classifier_free_guidance
 from ldm.editors import compose
+from ldm.editors.conditions import told_exemplar
 from ldm.editors.editor import Editor
 from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_mask
 from ldm.editors.sampling import run_sampler
@@ -25,8 +24,6 @@ from ldm.utils.mask import Box, box_mask, fit_mask, mask_picture
 from ldm.utils.random import NoiseSource, key_seed
 
 Progress = Callable[[int, int, Tensor, Tensor], None]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -212,7 +209,7 @@ class ExemplarEditor(Editor[EditSettings]):
             model.conditioner(reference.to(like)),
             model.conditioner(query.to(like)),
             model.schedule,
-            model.autoencoder.downsampling,
+            model.downsampling,
             n=inference.n_maps,
             strength=inference.strength,
             threshold=inference.threshold,
@@ -244,23 +241,14 @@ class ExemplarEditor(Editor[EditSettings]):
             settings: sampler, steps, eta and guidance scale are read.
             start: draw the start from here instead; noise's own is drawn all the same.
         """
-        model, schedule, like = self.model, self.model.schedule, self.like
+        model = self.model
         shape = model.latent_shape(*image.shape[-2:])
         x = noise.randn(*shape)
         batch = len(x)
         if start is not None:
             x = start.randn(*shape).expand(batch, *shape)
-        image, mask = (v.to(like) for v in (image, mask))
-        concat = model.inpainting_channels(image, mask, noise.randn(*shape).to(like))
-        if bool((concat[:, -1] == 1).all()):
-            log.warning("the mask is too small for the model's latents to show it; `crop: auto` enlarges it")
-        denoise = classifier_free_guidance(
-            Denoiser(model.unet, schedule, model.prediction, concat),
-            cond=model.conditioner(pixels.to(like)).expand(batch, -1, -1),
-            uncond=model.conditioner.unconditional(batch),
-            scale=settings.guidance_scale,
-        )
-        return run_sampler(denoise, x.to(like.device), schedule, settings, noise, callback)
+        denoise = told_exemplar(model, image, mask, pixels, noise.randn(*shape), settings.guidance_scale)
+        return run_sampler(denoise, x.to(self.like.device), model.schedule, settings, noise, callback)
 
 
 def fit_exemplar(exemplar: Image.Image, size: int, fit: str) -> Image.Image:

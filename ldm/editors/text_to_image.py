@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm.diffusion.denoiser import Denoiser
-from ldm.diffusion.guidance import classifier_free_guidance
+from ldm.editors.conditions import told_prompts
 from ldm.editors.editor import Editor, check_text_model
 from ldm.editors.sampling import run_sampler
 from ldm.editors.settings import Sampling
@@ -130,11 +129,5 @@ class TextToImage(Editor[Sampling]):
         x = noise.randn(*shape)
         if start is not None:
             x = start.randn(*shape)
-        different = list(dict.fromkeys(prompts))  # the encoder reads each once
-        denoise = classifier_free_guidance(
-            Denoiser(model.unet, model.schedule, model.prediction),
-            cond=model.conditioner(different)[[different.index(prompt) for prompt in prompts]],
-            uncond=model.conditioner([negative]).expand(len(prompts), -1, -1),
-            scale=settings.guidance_scale,
-        )
+        denoise = told_prompts(model, prompts, negative, settings.guidance_scale)
         return run_sampler(denoise, x.to(self.like.device), model.schedule, settings, noise, callback)

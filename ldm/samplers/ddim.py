@@ -32,7 +32,7 @@ def ddim(
     steps, t_batch = time_grid(timesteps, schedule, x)
     for i, (t, t_prev, *step) in enumerate(zip(steps, [*steps[1:], 0], *ddim_table(schedule, steps, eta), strict=True)):
         eps = denoise(x, t_batch[i])
-        x, x0 = ddim_step(x, eps, *step, noise=noise)
+        x, x0 = ddim_step(x, eps, *step, draw(noise, x) if step[-1] > 0 else None)
         x = x if hook is None else hook(x, t_prev)
         if callback is not None:
             callback(i, t, x, x0)
@@ -78,23 +78,32 @@ def ddim_invert(
 def ddim_table(
     schedule: Schedule, timesteps: list[int], eta: float = 0.0
 ) -> tuple[list[float], list[float], list[float]]:
-    """alphas_cumprod at each of the descending timesteps, at the one after (last: t = 0), and sigma (equation 16)."""
-    if not 0 <= eta <= 1:
-        raise UserError(f"eta {eta}: expected a number from 0 (deterministic) to 1 (ancestral)")
+    """alphas_cumprod at each of the descending timesteps, at the one after (last: t = 0), and sigma."""
+    check_eta(eta)
     table = schedule.alphas_cumprod.tolist()
     alphas = [table[t] for t in timesteps]
     alphas_prev = [*alphas[1:], table[0]]
-    sigmas = [
-        eta * ((1 - prev) / (1 - alpha) * (1 - alpha / prev)) ** 0.5
-        for alpha, prev in zip(alphas, alphas_prev, strict=True)
-    ]
-    return alphas, alphas_prev, sigmas
+    return alphas, alphas_prev, [ddim_sigma(*pair, eta) for pair in zip(alphas, alphas_prev, strict=True)]
+
+
+def ddim_sigma(alpha: float, alpha_prev: float, eta: float) -> float:
+    """The noise that a step between two levels of alphas_cumprod adds (equation 16)."""
+    return eta * ((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)) ** 0.5
 
 
 def ddim_step(
-    x: Tensor, eps: Tensor, alpha: float, alpha_prev: float, sigma: float = 0.0, *, noise: Noise | None = None
+    x: Tensor, eps: Tensor, alpha: float, alpha_prev: float, sigma: float = 0.0, z: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One step between two levels of alphas_cumprod (equation 12): the new x and the predicted x0."""
+    """One step between two levels of alphas_cumprod (equation 12): the new x and the predicted x0.
+
+    Args:
+        z: standard normal like x, the noise of a step with sigma > 0.
+    """
     x0 = x0_from_eps(x, eps, alpha)
     x = alpha_prev**0.5 * x0 + (1 - alpha_prev - sigma**2) ** 0.5 * eps
-    return (x + sigma * draw(noise, x) if sigma > 0 else x), x0
+    return (x if z is None else x + sigma * z), x0
+
+
+def check_eta(eta: float) -> None:
+    if not 0 <= eta <= 1:
+        raise UserError(f"eta {eta}: expected a number from 0 (deterministic) to 1 (ancestral)")

@@ -28,22 +28,39 @@ def dpm_solver(
     arrives at the predicted x0 itself. Deterministic: `noise` is accepted as in every sampler and never drawn.
     """
     steps, t_batch = time_grid(timesteps, schedule, x)
-    alphas_cumprod = schedule.alphas_cumprod[steps].tolist()
-    log_snr = [0.5 * math.log(a / (1 - a)) for a in alphas_cumprod]  # lambda in the paper
-    x0_before = None
-    for i, t in enumerate(steps):
-        x0 = x0_from_eps(x, denoise(x, t_batch[i]), alphas_cumprod[i])
-        if i == len(steps) - 1:
-            t_next, x = -1, x0
-        else:
-            t_next, a, a_next, h = steps[i + 1], alphas_cumprod[i], alphas_cumprod[i + 1], log_snr[i + 1] - log_snr[i]
-            slope = x0
-            if x0_before is not None:
-                r = (log_snr[i] - log_snr[i - 1]) / h
-                slope = x0 + (x0 - x0_before) / (2 * r)
-            x = ((1 - a_next) / (1 - a)) ** 0.5 * x - a_next**0.5 * math.expm1(-h) * slope
-        x0_before = x0
+    alphas = schedule.alphas_cumprod[steps].tolist()
+    before = None
+    for i, (t, t_next, alpha, alpha_next) in enumerate(
+        zip(steps, [*steps[1:], -1], alphas, [*alphas[1:], 1.0], strict=True)
+    ):
+        x0 = x0_from_eps(x, denoise(x, t_batch[i]), alpha)
+        x, before = dpm_solver_step(x, x0, alpha, alpha_next, before), (x0, alpha)
         x = x if hook is None else hook(x, t_next)
         if callback is not None:
             callback(i, t, x, x0)
     return x
+
+
+def dpm_solver_step(
+    x: Tensor, x0: Tensor, alpha: float, alpha_next: float, before: tuple[Tensor, float] | None = None
+) -> Tensor:
+    """One step between two levels of alphas_cumprod; to 1, clean data, it arrives at x0.
+
+    Args:
+        x0: predicted from x.
+        before: the x0 predicted one step earlier, and its level; without, the step is of first order.
+    """
+    if alpha_next == 1:
+        return x0
+    h = log_snr(alpha_next) - log_snr(alpha)
+    slope = x0
+    if before is not None:
+        x0_before, alpha_before = before
+        r = (log_snr(alpha) - log_snr(alpha_before)) / h
+        slope = x0 + (x0 - x0_before) / (2 * r)
+    return ((1 - alpha_next) / (1 - alpha)) ** 0.5 * x - alpha_next**0.5 * math.expm1(-h) * slope
+
+
+def log_snr(alpha_cumprod: float) -> float:
+    """lambda in the paper."""
+    return 0.5 * math.log(alpha_cumprod / (1 - alpha_cumprod))

@@ -1,0 +1,91 @@
+"""What a model is told about the picture to make: network, condition and guidance together, as samplers want them."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ldm.diffusion.denoiser import Denoiser
+from ldm.diffusion.guidance import classifier_free_guidance
+from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.models.pixel_diffusion import PixelDiffusion
+from ldm.samplers.common import Denoise
+from ldm.utils.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def told_exemplar(
+    model: LatentDiffusion, image: Tensor, mask: Tensor, pixels: Tensor, noise: Tensor, scale: float
+) -> Denoise:
+    """To paint what an exemplar shows into the hole of a scene.
+
+    Args:
+        model: with a 9-channel UNet and an `ExemplarConditioner`.
+        image: (B or 1, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
+        mask: (B or 1, 1, H, W), 1 = repaint.
+        pixels: (B or 1, 3, S, S), see `ldm.editors.exemplar.exemplar_pixels`.
+        noise: (B, c, h, w), samples the posterior of the masked scene's latent.
+        scale: of guidance.
+    """
+    image, mask, pixels, noise = (v.to(next(model.parameters())) for v in (image, mask, pixels, noise))
+    batch, concat = len(noise), model.inpainting_channels(image, mask, noise)
+    if bool((concat[:, -1] == 1).all()):
+        log.warning("the mask is too small for the model's latents to show it; `crop: auto` enlarges it")
+    return classifier_free_guidance(
+        Denoiser(model.unet, model.schedule, model.prediction, concat),
+        cond=model.conditioner(pixels).expand(batch, -1, -1),
+        uncond=model.conditioner.unconditional(batch),
+        scale=scale,
+    )
+
+
+def told_prompts(model: LatentDiffusion, prompts: Sequence[str], negative: str, scale: float) -> Denoise:
+    """To make what each prompt of the batch says, guided away from `negative`.
+
+    Args:
+        model: with a `TextConditioner`.
+    """
+    different = list(dict.fromkeys(prompts))  # the encoder reads each once
+    return classifier_free_guidance(
+        Denoiser(model.unet, model.schedule, model.prediction),
+        cond=model.conditioner(different)[[different.index(prompt) for prompt in prompts]],
+        uncond=model.conditioner([negative]).expand(len(prompts), -1, -1),
+        scale=scale,
+    )
+
+
+def told_class(model: PixelDiffusion, y: Tensor | None, keep_variance: bool) -> Denoise:
+    """To make a picture, of the class y (B,) for each row if the model knows classes.
+
+    Args:
+        keep_variance: see `Denoiser`.
+    """
+
+    def network(x: Tensor, t: Tensor, context: None) -> Tensor:
+        return model.unet(x, t, y=y)
+
+    return Denoiser(network, model.schedule, model.prediction, clip_x0=True, keep_variance=keep_variance)
+
+
+def check_class(model: nn.Module, class_id: int | None, classifier: nn.Module | None) -> None:
+    """
+    Raises:
+        UserError: the class that a model or a classifier needs is missing, not among its own, or of no use.
+    """
+    known = [n for n in (getattr(model, "num_classes", None), getattr(classifier, "num_classes", None)) if n]
+    if not known:
+        if class_id is not None:
+            raise UserError(f"class_id {class_id}: this model knows no classes")
+    elif len(set(known)) > 1:
+        raise UserError(f"the model has {known[0]} classes and the classifier {known[1]}, expected the same")
+    elif class_id is None:
+        raise UserError(f"class_id: this model is class-conditional, expected one of 0 to {known[0] - 1}")
+    elif not 0 <= class_id < known[0]:
+        raise UserError(f"class_id {class_id}: expected one of 0 to {known[0] - 1}")
+
+
+def class_labels(class_id: int | None, batch: int, device: torch.device) -> Tensor | None:
+    """(B,) int64, or None without a class."""
+    return None if class_id is None else torch.full((batch,), class_id, device=device)

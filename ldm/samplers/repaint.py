@@ -1,0 +1,175 @@
+"""RePaint (Lugmayr et al., 2201.09865): a model of whole pictures fills a hole by jumping back and forth in time."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ldm.diffusion.process import q_sample, x0_from_eps
+from ldm.diffusion.schedule import Schedule
+from ldm.samplers.common import Callback, Denoise, Noise, draw, time_grid
+from ldm.samplers.ddim import check_eta, ddim_sigma, ddim_step
+from ldm.samplers.ddpm import Level, ddpm_step, ddpm_table
+from ldm.samplers.dpm_solver import dpm_solver_step
+from ldm.utils.errors import UserError
+
+REVERSE = ("ddpm", "ddim", "dpm_solver")
+"""What the steps down can be."""
+
+
+def jump_schedule(
+    t_T: int,
+    jump_length: int,
+    jump_n_sample: int,
+    *,
+    n_sample: int = 1,
+    jump2_length: int = 1,
+    jump2_n_sample: int = 1,
+    jump3_length: int = 1,
+    jump3_n_sample: int = 1,
+    start_resampling: int | None = None,
+) -> list[int]:
+    """The times of a walk from t_T - 1 down to -1, clean data, with jumps back up; neighbours differ by 1.
+
+    At times 0, jump_length, 2 jump_length, ... (below t_T - jump_length) the walk goes jump_length up again, until it
+    has come by jump_n_sample times (algorithm 1, where the length is 1, and section 4.2). That is the whole schedule of
+    the paper; the rest is of its code:
+
+    Args:
+        n_sample: every single step is taken so many times.
+        jump2_length, jump2_n_sample, jump3_length, jump3_n_sample: shorter jumps within; a longer jump restores the
+            shorter ones, wherever they are.
+        start_resampling: no jumps from above this time; None: everywhere.
+
+    Raises:
+        UserError: a count is not positive, or a jump as long as the schedule.
+    """
+    jumps = [(jump_length, jump_n_sample), (jump2_length, jump2_n_sample), (jump3_length, jump3_n_sample)]
+    for name, value in [("steps", t_T), ("n_sample", n_sample)]:
+        _check_positive(name, value)
+    for prefix, (length, count) in zip(("jump", "jump2", "jump3"), jumps, strict=True):
+        _check_positive(f"{prefix}_length", length)
+        _check_positive(f"{prefix}_n_sample", count)
+        if count > 1 and length >= t_T:
+            raise UserError(f"{prefix}_length {length}: expected less than the {t_T} steps of the schedule")
+    if start_resampling is None:
+        start_resampling = t_T
+    _check_positive("start_resampling", start_resampling)
+
+    def all_left(length: int, count: int) -> dict[int, int]:
+        return dict.fromkeys(range(0, t_T - length, length), count - 1)
+
+    left = [all_left(*jump) for jump in jumps]
+    t, times = t_T, []
+    while t > 0:
+        t -= 1
+        times.append(t)
+        if t + 1 < t_T - 1 and t <= start_resampling:
+            times += [t + 1, t] * (n_sample - 1)
+        for k in (2, 1, 0):
+            length = jumps[k][0]
+            if left[k].get(t, 0) > 0 and t <= start_resampling - length:
+                left[k][t] -= 1
+                left[k + 1 :] = [all_left(*jump) for jump in jumps[k + 1 :]]
+                times += range(t + 1, t + length + 1)
+                t += length
+    return [*times, -1]
+
+
+def network_calls(times: Sequence[int]) -> int:
+    """How often the network is called on a walk: once for each step down."""
+    return sum(after < before for before, after in pairwise(times))
+
+
+@torch.no_grad()
+def repaint(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: Schedule,
+    timesteps: Tensor | Iterable[int],
+    times: Sequence[int],
+    known: Tensor,
+    mask: Tensor,
+    *,
+    reverse: str = "ddpm",
+    variance: str = "fixed_small",
+    eta: float = 0.0,
+    gradient: Denoise | None = None,
+    noise: Noise | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Fill the hole of `known` from x (B, ...), pure noise; one call of `denoise` per step down.
+
+    Before each step down but the first, what is known takes the known samples' place at the noise level of that step;
+    a step up adds the noise of one step. In the original's order of operations, but for the end, where what is known is
+    `known` exactly.
+
+    Args:
+        timesteps: the grid, descending; a time k stands for the k-th of them counted from the end.
+        times: the walk over the grid, see `jump_schedule`.
+        known: (B or 1, ...) clean samples; their values in the hole do not count.
+        mask: broadcasts against x, 1 (or true) in the hole.
+        reverse: the steps down: `ddpm` as in the paper, `ddim` (2010.02502), or `dpm_solver`, DPM-Solver++(2M)
+            (2211.01095), which begins anew after each step up.
+        variance: of the steps of `ddpm`, see `ldm.diffusion.variance`; with `learned_range`, `denoise` gives it.
+        eta: of the steps of `ddim`.
+        gradient: see `ldm.samplers.ddpm.ddpm`; for the steps of `ddpm` alone (other steps take it inside `denoise`).
+        noise: of a step down is drawn first, then that of the known samples.
+    """
+    steps, t_batch = time_grid(timesteps, schedule, x)
+    top = len(steps) - 1
+    if times[0] != top or times[-1] != -1 or not all(abs(b - a) == 1 and b <= top for a, b in pairwise(times)):
+        raise ValueError(f"times: expected a walk from {top} to -1, as jump_schedule makes it")
+    levels = list(reversed(ddpm_table(schedule, steps)))  # by time
+    down, hole, calls = StepDown(reverse, variance, eta), mask > 0, 0
+    for now, then in pairwise(times):
+        level = levels[now]
+        if then > now:
+            beta = 1 - levels[then].alpha / level.alpha
+            x = (1 - beta) ** 0.5 * x + beta**0.5 * draw(noise, x)
+            down.restart()
+            continue
+        z = draw(noise, x) if down.noisy and then >= 0 else None
+        if calls > 0:
+            x = torch.where(hole, x, q_sample(known, draw(noise, x), level.alpha))
+        t = t_batch[top - now]
+        shift = None if gradient is None else gradient(x, t)
+        x, x0 = down(x, denoise(x, t), level, z, shift)
+        if callback is not None:
+            callback(calls, steps[top - now], x, x0)
+        calls += 1
+    return torch.where(hole, x, known)
+
+
+class StepDown:
+    """The steps down of one kind, see `repaint`."""
+
+    def __init__(self, reverse: str, variance: str, eta: float):
+        if reverse not in REVERSE:
+            raise UserError(f"sampler {reverse!r}: RePaint steps down by one of {', '.join(REVERSE)}")
+        check_eta(eta)
+        self.reverse, self.variance, self.eta = reverse, variance, eta
+        self.noisy = reverse == "ddpm" or (reverse == "ddim" and eta > 0)
+        self.restart()
+
+    def restart(self) -> None:
+        self.before: tuple[Tensor, float] | None = None  # what a multistep solver remembers
+
+    def __call__(
+        self, x: Tensor, output: Tensor, level: Level, z: Tensor | None, shift: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The new x and the predicted x0; see `ddpm_step`."""
+        if self.reverse == "ddpm":
+            return ddpm_step(x, output, level, self.variance, z, shift)
+        alphas = level.alpha, level.alpha_prev
+        if self.reverse == "ddim":
+            return ddim_step(x, output, *alphas, ddim_sigma(*alphas, self.eta), z)
+        x0 = x0_from_eps(x, output, level.alpha)
+        x, self.before = dpm_solver_step(x, x0, *alphas, self.before), (x0, level.alpha)
+        return x, x0
+
+
+def _check_positive(name: str, value: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name} {value!r}: expected a whole number, 1 or more")
