@@ -103,7 +103,12 @@ def autoencoder_alone(name: str) -> tuple[str, ...]:
     return (name.removeprefix("autoencoder."),)
 
 
-OFFICIAL: tuple[Dialect, ...] = (own, official, official_flat, beside_clip, autoencoder_alone)
+def guided(name: str) -> tuple[str, ...]:
+    """guided-diffusion's files: the U-Net's state dict, without a root."""
+    return (name.removeprefix("unet."),)
+
+
+OFFICIAL: tuple[Dialect, ...] = (own, official, official_flat, beside_clip, autoencoder_alone, guided)
 
 
 def clip_vision(prefix: str, hugging_face: bool) -> Dialect:

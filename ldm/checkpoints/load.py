@@ -9,8 +9,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ldm.checkpoints.guided import differences, in_words
 from ldm.checkpoints.io import read_tensors
-from ldm.checkpoints.keymaps import CLIP_TOWERS, OFFICIAL, Dialect, is_skipped, tally
+from ldm.checkpoints.keymaps import CLIP_TOWERS, OFFICIAL, Dialect, guided, is_skipped, tally
 from ldm.checkpoints.surgery import FIRST_CONV, prefer_ema
 from ldm.config import ROOT, build, load_config
 from ldm.utils.errors import UserError
@@ -25,9 +26,9 @@ def load(
 ) -> nn.Module:
     """Build the model of a config and fill it from a checkpoint, for use: in eval mode, without gradients.
 
-    Files of this package and official ones (Paint by Example, Stable Diffusion 1.x; `.ckpt` or `.safetensors`) are told
-    apart by their content. No pickle is executed. Every tensor of the model must be in the file with its shape, and
-    every tensor of the file in the model, save those that `keymaps.is_skipped` names.
+    Files of this package and official ones (Paint by Example, Stable Diffusion 1.x, guided-diffusion) are told apart by
+    their content, torch's formats and safetensors too. No pickle is executed. Every tensor of the model must be in the
+    file with its shape, and every tensor of the file in the model, save those that `keymaps.is_skipped` names.
 
     Args:
         config: a file, a name in `configs/` such as "toyworld", or a loaded config. Its `model` is built.
@@ -100,7 +101,7 @@ def take(
 
     Raises:
         UserError: one line with what is missing, left over, of another shape or of whole numbers: the counts and the
-            first three names.
+            first three names, and which options of the network the file has others of, as far as its tensors tell.
     """
     dialect = dialect or choose(shapes, tensors, OFFICIAL)
     parts = {name: dialect(name) for name in shapes}
@@ -129,9 +130,8 @@ def take(
         "of whole numbers": [f"{part} {str(tensors[part].dtype).removeprefix('torch.')}" for part in whole],
     }
     if problems := tally(counted):
-        if FIRST_CONV in misshapen:
-            problems += _channels_hint(tensors[dialect(FIRST_CONV)[0]].shape[1:2], shapes[FIRST_CONV][1:2])
-        raise UserError(f"checkpoint {source}: does not fit the model: {problems}")
+        hint = _architecture_hint(shapes, tensors, dialect)
+        raise UserError(f"checkpoint {source}: does not fit the model: {problems}{hint}")
     return {name: _join([tensors[part] for part in sources], device, dtype) for name, sources in parts.items()}
 
 
@@ -165,12 +165,21 @@ def _files(config: DictConfig, file: str | Path | Sequence[str | Path] | None, l
     return [file] if isinstance(file, str | Path) else list(file)
 
 
-def _channels_hint(found: torch.Size, expected: torch.Size) -> str:
-    if found < expected:
-        return "; scripts/modify_checkpoints.py adds input channels"
-    if found == (9,):
-        return f"; it is a 9-channel checkpoint, which edits by example or inpaints: {expected[0]} channels are needed"
-    return ""
+def _architecture_hint(shapes: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], dialect: Dialect) -> str:
+    """Which options the file's network has that ours has not, and what helps where it is the input channels alone."""
+    ours = "unet." if FIRST_CONV in shapes else ""
+    theirs = dialect(ours)[0]
+    differing = differences(
+        {name.removeprefix(theirs): tensor.shape for name, tensor in tensors.items() if name.startswith(theirs)},
+        {name.removeprefix(ours): shape for name, shape in shapes.items() if name.startswith(ours)},
+    )
+    if ours and dialect is not guided and differing.keys() == {"in_channels"}:
+        found, expected = differing["in_channels"]
+        if found < expected:
+            return "; scripts/modify_checkpoints.py adds input channels"
+        if found == 9:
+            return f"; it is a 9-channel checkpoint, which edits by example or inpaints: {expected} channels are needed"
+    return in_words(differing)
 
 
 def _joint_shape(shapes: Sequence[torch.Size]) -> tuple[int, ...] | None:
