@@ -1,4 +1,8 @@
-"""Write a checkpoint of random weights in the official format: names, sizes and companions as in the published file."""
+"""Write a checkpoint of random weights in the official format: names, sizes and companions as in the published file.
+
+Latent diffusion models get the format of Stable Diffusion and Paint by Example; guided-diffusion's, and its classifier,
+the bare state dict of theirs.
+"""
 
 from pathlib import Path
 
@@ -39,8 +43,10 @@ def official_shapes(model) -> dict:
     """Name and shape of every tensor that the official file of this model has."""
     import torch
 
-    from ldm.checkpoints.keymaps import SCHEDULE_BUFFERS, official
+    from ldm.checkpoints.keymaps import SCHEDULE_BUFFERS, guided, official
 
+    if not is_latent(model):
+        return {guided(ours)[0]: tensor.shape for ours, tensor in model.state_dict().items()}
     T = model.schedule.num_timesteps
     shapes = {name: torch.Size([T]) for name in SCHEDULE_BUFFERS}
     for ours, tensor in model.state_dict().items():
@@ -54,16 +60,20 @@ def official_shapes(model) -> dict:
     return shapes
 
 
+def is_latent(model) -> bool:
+    return hasattr(model, "autoencoder")
+
+
 def main() -> None:
     parser = Parser(
         "Write a checkpoint of random weights in the official format, to try the real path without the real file."
     )
     parser.add_argument("--config", default="v1", help="config whose model it is for")
-    parser.add_argument("--out", type=Path, required=True, help="file to write, .ckpt or .safetensors")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .ckpt, .pt or .safetensors")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other weights")
     options = parser.parse_args()
-    if options.out.suffix not in (".ckpt", ".safetensors"):
-        raise UserError(f"--out {options.out}: expected a name that ends in .ckpt or .safetensors")
+    if options.out.suffix not in (".ckpt", ".pt", ".safetensors"):
+        raise UserError(f"--out {options.out}: expected a name that ends in .ckpt, .pt or .safetensors")
 
     import mmap
 
@@ -74,20 +84,25 @@ def main() -> None:
     from ldm.config import load_config
     from ldm.utils.files import replacing
 
-    shapes = official_shapes(build_empty(load_config(options.config).model))
+    config = load_config(options.config)
+    if "model" not in config:
+        raise UserError(f"config {options.config}: it has no `model`")
+    model = build_empty(config.model)
+    shapes = official_shapes(model)
     if options.out.suffix == ".safetensors":
         save_tensors(options.out, {name: synthetic(name, shape, options.seed) for name, shape in shapes.items()})
         return
     # Laid out first and filled in through a mapping, tensor by tensor: memory for one of them is enough.
     kinds = {name: torch.int64 if name.endswith("position_ids") else torch.float32 for name in shapes}
     empty = {name: torch.empty(shape, dtype=kinds[name]) for name, shape in shapes.items()}
-    content = {"epoch": 0, "global_step": 0, "callbacks": {TrainingObject: TrainingObject()}, "state_dict": empty}
+    training = {"epoch": 0, "global_step": 0, "callbacks": {TrainingObject: TrainingObject()}}
+    content = {**training, "state_dict": empty} if is_latent(model) else empty
     with replacing(options.out) as temporary:
         with torch.serialization.skip_data():
             torch.save(content, temporary)
         with torch.serialization.set_default_mmap_options(mmap.MAP_SHARED):
-            laid_out = torch.load(temporary, mmap=True, weights_only=False)["state_dict"]  # written a moment ago
-        for name, tensor in laid_out.items():
+            laid_out = torch.load(temporary, mmap=True, weights_only=False)  # written a moment ago
+        for name, tensor in laid_out.get("state_dict", laid_out).items():
             tensor.copy_(synthetic(name, tensor.shape, options.seed))
     print(f"{options.out}: {len(shapes)} tensors, {sum(s.numel() for s in shapes.values()):,} numbers")
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 import ldm
 from ldm.checkpoints.guided import differences, in_words, infer_classifier, infer_unet
@@ -14,42 +14,8 @@ from ldm.checkpoints.manifest import read_manifest
 from ldm.config import load_config
 from ldm.models.unet import UNet
 from ldm.utils.errors import UserError
-from tests.golden_weights import fill, load_golden, state_dict
-
-TINY = dict(
-    in_channels=3,
-    out_channels=6,
-    model_channels=32,
-    num_res_blocks=1,
-    attention_resolutions=[2],
-    channel_mult=[1, 2],
-    num_classes=None,
-    use_scale_shift_norm=True,
-    context_dim=None,
-    transformer_depth=1,
-    resblock_updown=True,
-)
-
-
-def config(**options) -> DictConfig:
-    unet = {"target": "ldm.models.unet.UNet", "params": {**TINY, "num_heads": 2, **options}}
-    schedule = {"target": "ldm.diffusion.schedule.Schedule.linear"}
-    fixed = options.get("out_channels", 6) == unet["params"]["in_channels"]
-    params = {"unet": unet, "schedule": schedule, "image_size": 16}
-    params["variance"] = "fixed_large" if fixed else "learned_range"
-    return OmegaConf.create({"model": {"target": "ldm.models.pixel_diffusion.PixelDiffusion", "params": params}})
-
-
-def classifier(**options) -> DictConfig:
-    params = {name: TINY[name] for name in ("in_channels", "model_channels", "num_res_blocks", "channel_mult")}
-    params |= {"image_size": 16, "num_classes": 5, "num_head_channels": 32, "attention_resolutions": [2], **options}
-    return OmegaConf.create({"model": {"target": "ldm.models.classifier.Classifier", "params": params}})
-
-
-def bare(config: DictConfig) -> dict[str, torch.Tensor]:
-    """The tensors of guided-diffusion's file of a model."""
-    shapes = {name: tensor.shape for name, tensor in build_empty(config.model).state_dict().items()}
-    return state_dict({name.removeprefix("unet."): shape for name, shape in shapes.items()})
+from tests.checkpoints.guided import TINY, bare, classifier, config
+from tests.golden_weights import fill, load_golden
 
 
 def write(path, tensors):

@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.load import load
-from tests.checkpoints import official
+from tests.checkpoints import guided, official
 
 
 @pytest.fixture
@@ -53,3 +53,26 @@ def test_it_holds_training_objects_as_the_real_file_does(tmp_path, run_script, c
 def test_an_unknown_suffix_is_refused(tmp_path, run_script, config):
     done = run_script("make_synthetic_checkpoint.py", "--config", config, "--out", "a.bin")
     assert done.returncode == 2 and "a.bin" in done.stderr and not (tmp_path / "a.bin").exists()
+
+
+@pytest.mark.parametrize("kind", ["unet", "classifier"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_it_is_in_guided_diffusions_format(tmp_path, run_script, kind, suffix):
+    """A bare state dict, in the order of the published one."""
+    config = guided.config(num_classes=5) if kind == "unet" else guided.classifier()
+    OmegaConf.save(config, tmp_path / "model.yaml")
+    path = tmp_path / f"synthetic{suffix}"
+    done = run_script("make_synthetic_checkpoint.py", "--config", tmp_path / "model.yaml", "--out", path)
+    assert done.returncode == 0, done.stderr
+    if suffix == ".pt":
+        expected = {name: tensor.shape for name, tensor in guided.bare(config).items()}
+        assert [(name, t.shape) for name, t in torch.load(path, weights_only=True).items()] == list(expected.items())
+
+    model, x, t = load(config, path), torch.randn(1, 3, 16, 16), torch.tensor([500])
+    out = model(x, t) if kind == "classifier" else model.unet(x, t, y=torch.tensor([2]))
+    assert out.isfinite().all() and 0.05 < out.std() < 20
+
+
+def test_a_config_without_a_model_is_refused(tmp_path, run_script):
+    done = run_script("make_synthetic_checkpoint.py", "--config", "models/kl_f8", "--out", tmp_path / "a.pt")
+    assert done.returncode == 2 and done.stderr == "error: config models/kl_f8: it has no `model`\n"
