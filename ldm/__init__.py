@@ -1,9 +1,10 @@
-"""Image editing by latent diffusion: after an exemplar picture, or after a prompt.
+"""Image editing by diffusion: after an exemplar picture, after a prompt, or by filling holes.
 
     import ldm
 
     result = ldm.ExemplarEditor(ldm.load("toyworld"))(image, mask, exemplar, seed=0)
     result = ldm.DiffEdit(ldm.load("toyworld_text"))(image, "a blue ball", "a red ball")
+    result = ldm.RePaint(ldm.load("toyworld_prior"))(image, mask)
     result = ldm.TextToImage(ldm.load("toyworld_text"))("a red ball on a meadow", height=64, width=96)
 
 Everything else is imported from its own module. `import ldm` alone imports nothing, so it is fast.
@@ -12,7 +13,7 @@ Everything else is imported from its own module. `import ldm` alone imports noth
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["DiffEdit", "ExemplarEditor", "TextToImage", "load"]
+__all__ = ["DiffEdit", "ExemplarEditor", "PixelSampler", "RePaint", "TextToImage", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,4 +33,12 @@ def __getattr__(name: str) -> Any:
         from ldm.runs.settings import text_to_image
 
         return text_to_image
+    if name == "RePaint":
+        from ldm.runs.settings import repaint_editor
+
+        return repaint_editor
+    if name == "PixelSampler":
+        from ldm.runs.settings import pixel_sampler
+
+        return pixel_sampler
     raise AttributeError(f"module 'ldm' has no attribute {name!r}")

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ldm.diffusion.schedule import Schedule
+
 
 def classifier_free_guidance(
     denoise: Callable[[Tensor, Tensor, Tensor], Tensor], cond: Tensor, uncond: Tensor | None, scale: float
@@ -29,5 +31,44 @@ def classifier_free_guidance(
     def guided(x: Tensor, t: Tensor) -> Tensor:
         eps_uncond, eps_cond = denoise(torch.cat([x, x]), torch.cat([t, t]), context).chunk(2)
         return eps_uncond + scale * (eps_cond - eps_uncond)
+
+    return guided
+
+
+def classifier_gradient(
+    classifier: Callable[[Tensor, Tensor], Tensor], y: Tensor, scale: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """`(x (B, ...), t (B,)) -> (B, ...)`: scale times the gradient of log p(y | x, t) in x (2105.05233, section 4).
+
+    Args:
+        classifier: `(x, t) -> (B, classes)` logits, trained on noisy pictures.
+        y: (B,) int64, the class wanted in each row.
+    """
+
+    def gradient(x: Tensor, t: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            log_probability = classifier(x, t).log_softmax(-1).gather(1, y[:, None])
+            return scale * torch.autograd.grad(log_probability.sum(), x)[0]
+
+    return gradient
+
+
+def classifier_guidance(
+    denoise: Callable[[Tensor, Tensor], Tensor], gradient: Callable[[Tensor, Tensor], Tensor], schedule: Schedule
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """`eps = eps - sqrt(1 - alphas_cumprod[t]) gradient(x, t)`, for any sampler (2105.05233, algorithm 2).
+
+    Args:
+        denoise: `(x, t) -> eps`, without a variance behind it.
+        gradient: see `classifier_gradient`.
+    """
+    tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # moved once, not at every step
+
+    def guided(x: Tensor, t: Tensor) -> Tensor:
+        if (key := (x.device, x.dtype)) not in tables:
+            tables[key] = (1 - schedule.alphas_cumprod).sqrt().to(x)
+        sigma = tables[key][t].view(-1, *[1] * (x.ndim - 1))
+        return denoise(x, t) - sigma * gradient(x, t)
 
     return guided

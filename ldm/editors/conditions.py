@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.diffusion.denoiser import Denoiser
-from ldm.diffusion.guidance import classifier_free_guidance
+from ldm.diffusion.guidance import classifier_free_guidance, classifier_gradient, classifier_guidance
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.pixel_diffusion import PixelDiffusion
 from ldm.samplers.common import Denoise
@@ -56,17 +56,33 @@ def told_prompts(model: LatentDiffusion, prompts: Sequence[str], negative: str, 
     )
 
 
-def told_class(model: PixelDiffusion, y: Tensor | None, keep_variance: bool) -> Denoise:
-    """To make a picture, of the class y (B,) for each row if the model knows classes.
+def told_class(
+    model: PixelDiffusion | LatentDiffusion,
+    class_id: int | None,
+    batch: int,
+    classifier: nn.Module | None,
+    scale: float,
+    ancestral: bool,
+) -> tuple[Denoise, Denoise | None]:
+    """To make pictures of a class, or of none; the second is the `gradient` that samplers of the kind of `ddpm` take.
 
     Args:
-        keep_variance: see `Denoiser`.
+        model: without a conditioner.
+        class_id: checked by `check_class`.
+        classifier: guides by `scale`, if there is one.
+        ancestral: for a sampler of that kind, which the network tells its variance too.
     """
+    y = None if class_id is None else torch.full((batch,), class_id, device=model.device)
+    schedule, pixels = model.schedule, isinstance(model, PixelDiffusion)
 
     def network(x: Tensor, t: Tensor, context: None) -> Tensor:
-        return model.unet(x, t, y=y)
+        return model.unet(x, t, y=y if model.unet.num_classes else None)
 
-    return Denoiser(network, model.schedule, model.prediction, clip_x0=True, keep_variance=keep_variance)
+    denoise = Denoiser(network, schedule, model.prediction, clip_x0=pixels, keep_variance=ancestral)
+    if classifier is None:
+        return denoise, None
+    gradient = classifier_gradient(classifier, y, scale)
+    return (denoise, gradient) if ancestral else (classifier_guidance(denoise, gradient, schedule), None)
 
 
 def check_class(model: nn.Module, class_id: int | None, classifier: nn.Module | None) -> None:
@@ -84,8 +100,3 @@ def check_class(model: nn.Module, class_id: int | None, classifier: nn.Module | 
         raise UserError(f"class_id: this model is class-conditional, expected one of 0 to {known[0] - 1}")
     elif not 0 <= class_id < known[0]:
         raise UserError(f"class_id {class_id}: expected one of 0 to {known[0] - 1}")
-
-
-def class_labels(class_id: int | None, batch: int, device: torch.device) -> Tensor | None:
-    """(B,) int64, or None without a class."""
-    return None if class_id is None else torch.full((batch,), class_id, device=device)

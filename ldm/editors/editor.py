@@ -9,6 +9,7 @@ from torch import Tensor
 from ldm.editors.settings import Settings
 from ldm.models.clip_text import TextConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.models.pixel_diffusion import PixelDiffusion
 from ldm.utils.errors import UserError
 
 S = TypeVar("S", bound=Settings)
@@ -21,7 +22,7 @@ class Editor(Generic[S]):
         settings: used where a call does not say otherwise.
     """
 
-    def __init__(self, model: LatentDiffusion, settings: S):
+    def __init__(self, model: LatentDiffusion | PixelDiffusion, settings: S):
         self.model = model
         self.settings = settings
 
@@ -33,7 +34,7 @@ class Editor(Generic[S]):
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """Pictures -> latents (B, c, h, w) float32, by the mode of the posterior: nothing about them is random."""
-        return self.model.encode(image.to(self.like), None).float()
+        return self.model.encode(image.to(self.like.device), None).float()
 
     def to_cells(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, 1, h, w): a latent cell is edited if any of its pixels is."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ldm.samplers import SAMPLERS
+from ldm.samplers.repaint import REVERSE, jump_schedule
 from ldm.utils.errors import UserError
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -55,8 +56,7 @@ class Sampling(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.eta and self.sampler != "ddim":
-            raise UserError(f"eta {self.eta}: only the sampler ddim takes it, {self.sampler} has none")
+        check_eta_of(self.sampler, self.eta)
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,87 @@ class EditSettings(Sampling, Compositing):
     """
 
     exemplar_fit: str
+
+
+@dataclass(frozen=True)
+class PixelSampling(Settings):
+    """How a model of pictures is sampled.
+
+    Args:
+        sampler: ddpm, ddim or dpm_solver.
+        steps: timesteps visited.
+        classifier_scale: of a classifier's guidance (2105.05233), if there is one.
+        eta: 0 deterministic to 1 ancestral, for `ddim` alone.
+        seed: picture k draws all its noise from a generator seeded `seed + k`.
+        n_samples: pictures made in one batch.
+        rounding: of the pictures to 8 bits, `round` or `truncate`.
+    """
+
+    sampler: str
+    steps: int
+    classifier_scale: float
+    eta: float
+    seed: int
+    n_samples: int
+    rounding: str
+
+    def __post_init__(self):
+        check_reverse(self.sampler)
+        super().__post_init__()
+        check_eta_of(self.sampler, self.eta)
+
+
+@dataclass(frozen=True)
+class RePaintSettings(Compositing):
+    """Everything about filling a hole by RePaint but the picture and what is told about it.
+
+    Args:
+        sampler: of the steps down, one of `ldm.samplers.repaint.REVERSE`.
+        steps: of the grid; the original's t_T.
+        jump_length, jump_n_sample, n_sample, jump2_length, jump2_n_sample, jump3_length, jump3_n_sample,
+            start_resampling: see `ldm.samplers.repaint.jump_schedule`.
+        eta: 0 deterministic to 1 ancestral, for `ddim` alone.
+        guidance_scale: classifier-free guidance of models that follow a prompt or an exemplar, 1 = none.
+        classifier_scale: of a classifier's guidance (2105.05233), if there is one.
+        seed: picture k draws all its noise from a generator seeded `seed + k`.
+        n_samples: pictures made in one batch.
+    """
+
+    sampler: str
+    steps: int
+    jump_length: int
+    jump_n_sample: int
+    n_sample: int
+    jump2_length: int
+    jump2_n_sample: int
+    jump3_length: int
+    jump3_n_sample: int
+    start_resampling: int | None
+    eta: float
+    guidance_scale: float
+    classifier_scale: float
+    seed: int
+    n_samples: int
+
+    def __post_init__(self):
+        check_reverse(self.sampler)
+        super().__post_init__()
+        check_eta_of(self.sampler, self.eta)
+        self.times()
+
+    def times(self) -> list[int]:
+        """The walk through time, see `jump_schedule`."""
+        return jump_schedule(
+            self.steps,
+            self.jump_length,
+            self.jump_n_sample,
+            n_sample=self.n_sample,
+            jump2_length=self.jump2_length,
+            jump2_n_sample=self.jump2_n_sample,
+            jump3_length=self.jump3_length,
+            jump3_n_sample=self.jump3_n_sample,
+            start_resampling=self.start_resampling,
+        )
 
 
 @dataclass(frozen=True)
@@ -169,10 +250,20 @@ def encoded_steps(ratio: float, steps: int) -> int:
     return visited
 
 
+def check_reverse(sampler: str) -> None:
+    if sampler not in REVERSE:
+        raise UserError(f"sampler {sampler!r}: expected one of {', '.join(REVERSE)}")
+
+
+def check_eta_of(sampler: str, eta: float) -> None:
+    if eta and sampler != "ddim":
+        raise UserError(f"eta {eta}: only the sampler ddim takes it, {sampler} has none")
+
+
 def _check(name: str, value: Any, kind: type) -> None:
     allowed = (int, float) if kind is float else kind
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{name} {value!r}: expected {kind.__name__}")
+        raise UserError(f"{name} {value!r}: expected {getattr(kind, '__name__', kind)}")
     if name in CHOICES and value not in CHOICES[name]:
         raise UserError(f"{name} {value!r}: expected one of {', '.join(CHOICES[name])}")
     if name in AT_LEAST and value < AT_LEAST[name]:

@@ -11,7 +11,9 @@ from torch import nn
 from ldm.config import CONFIGS, load_config
 from ldm.editors.diffedit import DiffEdit
 from ldm.editors.exemplar import ExemplarEditor
-from ldm.editors.settings import DiffEditSettings, EditSettings, Sampling, Settings
+from ldm.editors.pixel_sampling import PixelSampler
+from ldm.editors.repaint import RePaint
+from ldm.editors.settings import DiffEditSettings, EditSettings, PixelSampling, RePaintSettings, Sampling, Settings
 from ldm.editors.text_to_image import TextToImage
 from ldm.utils.errors import UserError
 
@@ -55,6 +57,16 @@ def txt2img_settings(name: str | Path = "default", **changes: Any) -> Sampling:
     return settings_from(Sampling, "txt2img", name, **changes)
 
 
+def repaint_settings(name: str | Path = "default", **changes: Any) -> RePaintSettings:
+    """How to fill holes: `configs/repaint/<name>.yaml`, see `settings_from`."""
+    return settings_from(RePaintSettings, "repaint", name, **changes)
+
+
+def pixel_settings(name: str | Path = "default", **changes: Any) -> PixelSampling:
+    """How to sample a model of pictures: `configs/sample/<name>.yaml`, see `settings_from`."""
+    return settings_from(PixelSampling, "sample", name, **changes)
+
+
 def exemplar_editor(model: nn.Module, edit: str | Path = "default", **changes: Any) -> ExemplarEditor:
     """The editor of a model, with the settings of `configs/edit/<edit>.yaml` where a call says nothing else."""
     return ExemplarEditor(model, edit_settings(edit, **changes))
@@ -68,3 +80,17 @@ def diffedit_editor(model: nn.Module, edit: str | Path = "default", **changes: A
 def text_to_image(model: nn.Module, name: str | Path = "default", **changes: Any) -> TextToImage:
     """A text-to-image model with the settings of `configs/txt2img/<name>.yaml` where a call says nothing else."""
     return TextToImage(model, txt2img_settings(name, **changes))
+
+
+def repaint_editor(
+    model: nn.Module, name: str | Path = "default", classifier: nn.Module | None = None, **changes: Any
+) -> RePaint:
+    """RePaint with a model, and the settings of `configs/repaint/<name>.yaml`."""
+    return RePaint(model, repaint_settings(name, **changes), classifier)
+
+
+def pixel_sampler(
+    model: nn.Module, name: str | Path = "default", classifier: nn.Module | None = None, **changes: Any
+) -> PixelSampler:
+    """A model of pictures with the settings of `configs/sample/<name>.yaml` where a call says nothing else."""
+    return PixelSampler(model, pixel_settings(name, **changes), classifier)

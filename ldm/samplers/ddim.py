@@ -20,6 +20,7 @@ def ddim(
     timesteps: Tensor | Iterable[int],
     *,
     eta: float = 0.0,
+    clean: bool = False,
     noise: Noise | None = None,
     callback: Callback | None = None,
     hook: Hook | None = None,
@@ -28,9 +29,13 @@ def ddim(
 
     Args:
         eta: 0 is deterministic and draws nothing from `noise`; 1 is the ancestral step of DDPM. In [0, 1].
+        clean: the last step goes to a clean sample instead, as in guided-diffusion.
     """
     steps, t_batch = time_grid(timesteps, schedule, x)
-    for i, (t, t_prev, *step) in enumerate(zip(steps, [*steps[1:], 0], *ddim_table(schedule, steps, eta), strict=True)):
+    end = -1 if clean else 0
+    for i, (t, t_prev, *step) in enumerate(
+        zip(steps, [*steps[1:], end], *ddim_table(schedule, steps, eta, clean), strict=True)
+    ):
         eps = denoise(x, t_batch[i])
         x, x0 = ddim_step(x, eps, *step, draw(noise, x) if step[-1] > 0 else None)
         x = x if hook is None else hook(x, t_prev)
@@ -76,13 +81,13 @@ def ddim_invert(
 
 
 def ddim_table(
-    schedule: Schedule, timesteps: list[int], eta: float = 0.0
+    schedule: Schedule, timesteps: list[int], eta: float = 0.0, clean: bool = False
 ) -> tuple[list[float], list[float], list[float]]:
-    """alphas_cumprod at each of the descending timesteps, at the one after (last: t = 0), and sigma."""
+    """alphas_cumprod at each of the descending timesteps, at the one after (last: t = 0, or `clean`), and sigma."""
     check_eta(eta)
     table = schedule.alphas_cumprod.tolist()
     alphas = [table[t] for t in timesteps]
-    alphas_prev = [*alphas[1:], table[0]]
+    alphas_prev = [*alphas[1:], 1.0 if clean else table[0]]
     return alphas, alphas_prev, [ddim_sigma(*pair, eta) for pair in zip(alphas, alphas_prev, strict=True)]
 
 
