@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from tqdm import tqdm
 
 from ldm.data.crops import Box
+from ldm.data.images import header_of
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
@@ -228,9 +228,6 @@ def write_folders(index: BoxIndex, root: Path) -> list[str]:
 
 def upright_size(file: Path) -> tuple[int, int]:
     """Width and height of a picture as a person sees it, from its header alone."""
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            return (height, width) if image.getexif().get(ORIENTATION, 1) > 4 else (width, height)
-    except Exception as error:  # decoders of damaged files raise almost anything
-        raise UserError(f"{file}: cannot be read as an image ({' '.join(str(error).split())})") from error
+    with header_of(file) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(ORIENTATION, 1) > 4 else (width, height)

@@ -1,5 +1,11 @@
-"""Pictures from disk, and the data set of pictures alone."""
+"""Pictures from disk, and data sets of files: unreadable ones are replaced, counted and listed, too many an error."""
 
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -7,18 +13,38 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from ldm.utils.errors import UserError
-from ldm.utils.image import decode
+from ldm.utils.image import FORMATS, decode
 from ldm.utils.random import key_seed
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+MOST_WORKERS = 256
+UNLUCKY = 4  # so many failures more than the set rate explains may be chance
+
+Item = dict[str, Tensor | str]
 
 
 def read_picture(file: Path | str) -> np.ndarray:
     """(H, W, 3) uint8 RGB, upright; a missing, damaged or foreign file is a UserError."""
     return np.asarray(decode(file).convert("RGB"))
+
+
+@contextmanager
+def header_of(file: Path | str) -> Iterator[Image.Image]:
+    """A picture of which nothing but the header is read; a foreign file, or too many pixels, is a UserError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as image:
+                yield image
+    except Exception as error:  # decoders of damaged files raise almost anything
+        foreign = isinstance(error, Image.UnidentifiedImageError)
+        why = f"neither {' nor '.join(FORMATS)}" if foreign else " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be read as an image ({why})") from error
 
 
 def to_tensor(picture: np.ndarray) -> Tensor:
@@ -42,31 +68,121 @@ class Epochs:
         return Random(key_seed(self.seed, epoch, item))
 
 
-class ImageFolder(Epochs, Dataset):
-    """Every picture below a folder, as {"image": (3, size, size) float32 in [-1, 1]}.
+class TolerantDataset(Epochs, Dataset):
+    """Items made from files, of which a few may be missing or damaged.
+
+    In the place of an unreadable item stands another one, drawn from (seed, epoch, i): what `data[index]` is stays a
+    function of these. Each unreadable file is named in the log. Reads and failures are counted in shared memory, over
+    all worker processes.
 
     Args:
-        root: searched recursively; order is that of the sorted paths.
+        max_unreadable: share of unreadable items, 0..1 (exclusive), above which reading stops.
+
+    Raises:
+        UserError: when an item is read, and more are unreadable than that.
+    """
+
+    def __init__(self, seed: int, max_unreadable: float):
+        super().__init__(seed)
+        if not 0 <= max_unreadable < 1:
+            raise UserError(f"max_unreadable {max_unreadable}: expected a share, 0 <= share < 1")
+        self.max_unreadable = max_unreadable
+        # One row a process that reads, which alone writes to it: no count is lost and no lock is needed.
+        self._counts = torch.zeros(MOST_WORKERS, 2, dtype=torch.int64).share_memory_()
+        self._listed: set[str] = set()
+
+    def item(self, place: int, rng: Random) -> Item:
+        """Item number `place` of an epoch with the decisions of `rng`; UserError if a file of it is unreadable."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Item:
+        place, rng = index % len(self), self.random(index)
+        for attempt in count():
+            try:
+                item = self.item(place, rng)
+            except UserError as error:
+                self._count(1)
+                self._judge(str(error))
+                rng = Random(key_seed(self.seed, "instead", index, attempt))
+                place = rng.randrange(len(self))
+            else:
+                self._count(0)
+                return item
+
+    @property
+    def unreadable(self) -> tuple[int, int]:
+        """How many reads failed, of how many, in this process and its workers."""
+        good, bad = self._counts.sum(0).tolist()
+        return bad, good + bad
+
+    def _count(self, failed: int) -> None:
+        worker = get_worker_info()
+        self._counts[0 if worker is None else 1 + worker.id % (MOST_WORKERS - 1), failed] += 1
+
+    def _judge(self, error: str) -> None:
+        if error not in self._listed:
+            self._listed.add(error)
+            log.warning("%s; another item takes its place", error)
+        bad, reads = self.unreadable
+        if bad > UNLUCKY + self.max_unreadable * reads:
+            limit = f"limit max_unreadable = {self.max_unreadable:g}"
+            raise UserError(f"{bad} of {reads} pictures unreadable ({limit}), the last one: {error}")
+
+
+class Pictures(TolerantDataset):
+    """Pictures of files, as {"image": (3, size, size) float32 in [-1, 1]}.
+
+    Args:
+        files: the pictures.
         size: the shorter side is resized to it (bicubic), then the centre is cut out.
         flip: mirror half of the items, anew each epoch.
     """
 
-    def __init__(self, root: str, size: int, flip: bool = True, seed: int = 0):
-        super().__init__(seed)
-        self.files = sorted(file for file in Path(root).rglob("*") if file.suffix.lower() in SUFFIXES)
-        if not self.files:
-            kinds = ", ".join(sorted(SUFFIXES))
-            raise UserError(f"{root}: no pictures ({kinds}) in this folder or below; dataset/README.md says whence")
-        self.size, self.flip = size, flip
+    def __init__(
+        self, files: Sequence[Path], size: int, flip: bool = True, seed: int = 0, max_unreadable: float = 0.01
+    ):
+        super().__init__(seed, max_unreadable)
+        self.files, self.size, self.flip = files, size, flip
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        image = to_tensor(centre_square(read_picture(self.files[index % len(self)]), self.size))
-        if self.flip and self.random(index).random() < 0.5:
+    def item(self, place: int, rng: Random) -> Item:
+        image = to_tensor(centre_square(read_picture(self.files[place]), self.size))
+        if self.flip and rng.random() < 0.5:
             image = image.flip(-1)
         return {"image": image}
+
+
+class ImageFolder(Pictures):
+    """Every picture below a folder, in the order of the sorted paths.
+
+    Raises:
+        UserError: see `picture_files`.
+    """
+
+    def __init__(self, root: str, size: int, flip: bool = True, seed: int = 0, max_unreadable: float = 0.01):
+        super().__init__(picture_files(root), size, flip, seed, max_unreadable)
+
+
+def picture_files(root: Path | str) -> list[Path]:
+    """The pictures below a folder by their suffixes, sorted.
+
+    Raises:
+        UserError: there are none, or no such folder.
+    """
+    root = str(root)  # 2024, on a command line, is a number
+    if not Path(root).is_dir():
+        raise UserError(f"{root}: no such folder")
+    files = sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names if is_picture(name))
+    if not files:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise UserError(f"{root}: no pictures ({kinds}) in this folder or below")
+    return files
+
+
+def is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def centre_square(picture: np.ndarray, size: int) -> np.ndarray:

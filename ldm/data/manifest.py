@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from tqdm import tqdm
 
-from ldm.data.examples import ExampleDataset, Item, TolerantDataset
-from ldm.data.images import centre_square, read_picture, to_tensor
+from ldm.data.examples import ExampleDataset
+from ldm.data.images import Item, TolerantDataset, centre_square, read_picture, to_tensor
 from ldm.data.recipe import Recipe
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing

@@ -8,7 +8,8 @@ from pathlib import Path
 from random import Random
 
 from ldm.data.box_index import open_boxes
-from ldm.data.examples import ExampleDataset, Item
+from ldm.data.examples import ExampleDataset
+from ldm.data.images import Item
 from ldm.data.recipe import Recipe
 
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from torch.utils.data import DataLoader
 
-from ldm.data.examples import TolerantDataset
+from ldm.data.images import TolerantDataset
 from ldm.utils.errors import UserError
 
 
