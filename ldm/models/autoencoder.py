@@ -66,6 +66,7 @@ class AutoencoderKL(nn.Module):
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         """Images (B, 3, H, W) in [-1, 1] -> posterior over latents (B, embed_dim, H/f, W/f), f = `downsampling`."""
+        x = x.to(self.quant_conv.weight.dtype)
         return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(x)))
 
     def decode(self, z: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class LatentDiffusion(nn.Module):
 
         A sample of the posterior by `noise`, of the latent's shape; its mode, always the same, with None.
         """
-        posterior = self.autoencoder.encode(image.to(self.autoencoder.quant_conv.weight.dtype))
+        posterior = self.autoencoder.encode(image)
         return self.scale_factor * (posterior.mode() if noise is None else posterior.sample(noise))
 
     def decode(self, z: Tensor) -> Tensor:
