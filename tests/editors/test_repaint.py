@@ -1,0 +1,253 @@
+import copy
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ldm
+from ldm.config import build
+from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.runs.settings import repaint_editor, repaint_settings
+from ldm.utils.errors import UserError
+from ldm.utils.random import NoiseSource
+from tests.checkpoints.guided import classifier, config
+from tests.golden_weights import fill
+from tests.tiny import tiny_model, tiny_text_model
+
+FAST = {"steps": 4, "jump_length": 2, "jump_n_sample": 2}
+
+
+@cache
+def pixel_model(**options):
+    return fill(build(config(**options).model)).eval()
+
+
+@cache
+def pixel_classifier(**options):
+    return fill(build(classifier(**options).model)).eval()
+
+
+@cache
+def unconditional_latent_model():
+    other = copy.deepcopy(tiny_text_model())
+    unet = fill(build(config(in_channels=4, out_channels=4).model.params.unet))
+    return LatentDiffusion(unet, other.autoencoder, None, other.schedule, other.scale_factor, other.image_size)
+
+
+def picture(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
+    shape = (height, width, len(mode))
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode)
+
+
+def hole(width: int, height: int) -> Image.Image:
+    """The middle."""
+    mask = np.zeros((height, width), dtype=np.uint8)
+    mask[height // 4 : -(-3 * height // 4), width // 4 : -(-3 * width // 4)] = 255
+    return Image.fromarray(mask)
+
+
+def fill_hole(model=None, size=(16, 16), told=None, mode="RGB", **changes):
+    editor = repaint_editor(model or pixel_model(), **FAST)
+    return editor(picture(*size, mode=mode), hole(*size), **(told or {}), **changes)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (33, 21), (9, 64)])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_known_pixels_are_exact_and_the_hole_is_filled_at_any_size(size, sampler):
+    result = fill_hole(size=size, sampler=sampler)
+    known = np.array(hole(*size)) == 0
+    before, after = np.array(picture(*size)), np.array(result.images[0])
+    assert result.images[0].size == size
+    assert np.array_equal(after[known], before[known])
+    assert (after[~known] != before[~known]).any(-1).mean() > 0.9
+
+
+def test_without_compositing_known_pixels_are_exact_too():
+    result = fill_hole(composite="none")
+    known = np.array(hole(16, 16)) == 0
+    assert np.array_equal(np.array(result.images[0])[known], np.array(picture(16, 16))[known])
+
+
+def test_a_bf16_model_leaves_known_pixels_alone():
+    result = fill_hole(copy.deepcopy(pixel_model()).bfloat16(), composite="none")
+    known = np.array(hole(16, 16)) == 0
+    assert np.array_equal(np.array(result.images[0])[known], np.array(picture(16, 16))[known])
+
+
+def test_alpha_is_kept():
+    result = fill_hole(mode="RGBA")
+    assert result.images[0].mode == "RGBA"
+    assert result.images[0].getchannel("A").tobytes() == picture(16, 16, mode="RGBA").getchannel("A").tobytes()
+
+
+def test_a_sample_does_not_know_of_the_others():
+    together = fill_hole(n_samples=3, seed=7)
+    alone = fill_hole(n_samples=1, seed=8)
+    assert together.seeds == [7, 8, 9]
+    difference = np.abs(np.array(together.images[1]).astype(int) - np.array(alone.images[0]))
+    assert difference.max() <= 1
+    assert together.images[0].tobytes() != together.images[1].tobytes()
+
+
+def test_the_network_is_called_as_the_schedule_says():
+    calls = []
+    fill_hole(callback=lambda i, t, x, x0: calls.append((i, t)))
+    times = repaint_settings(**FAST).times()
+    assert len(calls) == sum(b < a for a, b in zip(times, times[1:], strict=False))
+    assert calls[0] == (0, 999) and calls[-1][1] == 0
+
+
+def test_what_is_known_goes_in_and_x0_is_clipped():
+    seen = []
+    fill_hole(callback=lambda i, t, x, x0: seen.append(x0))
+    assert all(x0.abs().max() <= 1 + 1e-4 for x0 in seen)
+
+
+def test_the_mask_may_be_a_tensor():
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    by_tensor = repaint_editor(pixel_model(), **FAST)(picture(16, 16), mask)
+    assert by_tensor.images[0].tobytes() == fill_hole().images[0].tobytes()
+
+
+# Classes
+
+
+def test_a_class_changes_the_picture():
+    model = pixel_model(num_classes=5)
+    first, second = (fill_hole(model, told={"class_id": k}).images[0].tobytes() for k in (0, 4))
+    assert first != second
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_a_classifier_guides(sampler):
+    guided = {}
+    for scale in (0.0, 1.0, 50.0):
+        editor = repaint_editor(
+            pixel_model(), classifier=pixel_classifier(), **FAST, sampler=sampler, classifier_scale=scale
+        )
+        guided[scale] = np.array(editor(picture(16, 16), hole(16, 16), class_id=3).images[0])
+    plain = np.array(fill_hole(sampler=sampler).images[0])
+    assert np.array_equal(guided[0.0], plain)
+    assert not np.array_equal(guided[50.0], plain)
+
+
+WRONG = {
+    "no class": (lambda: pixel_model(num_classes=5), None, {}, "class_id: this model is class-conditional, expected"),
+    "class beyond": (lambda: pixel_model(num_classes=5), None, {"class_id": 5}, "class_id 5: expected one of 0 to 4"),
+    "class below": (lambda: pixel_model(num_classes=5), None, {"class_id": -1}, "class_id -1: expected one of 0 to 4"),
+    "class of no use": (pixel_model, None, {"class_id": 1}, "class_id 1: this model knows no classes"),
+    "classifier alone": (pixel_model, pixel_classifier, {}, "class_id: this model is class-conditional"),
+    "other classes": (lambda: pixel_model(num_classes=7), pixel_classifier, {"class_id": 1}, "7 classes and the class"),
+    "prompt": (pixel_model, None, {"prompt": "a red ball"}, "prompt: this model takes none"),
+    "exemplar": (pixel_model, None, {"exemplar": picture(8, 8)}, "exemplar: this model takes none"),
+    "no exemplar": (tiny_model, None, {}, "exemplar: this model needs one"),
+    "class for prompts": (tiny_text_model, None, {"class_id": 1}, "class_id 1: this model knows no classes"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_go_together(case):
+    model, guide, told, message = WRONG[case]
+    editor = repaint_editor(model(), classifier=guide() if guide else None, **FAST)
+    with pytest.raises(UserError, match=message):
+        editor(picture(16, 16), hole(16, 16), **told)
+
+
+def test_a_classifier_guides_models_of_pictures_alone():
+    with pytest.raises(UserError, match="a classifier guides models of pictures, not LatentDiffusion"):
+        repaint_editor(tiny_text_model(), classifier=pixel_classifier())
+
+
+# Masks and settings
+
+
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        (Image.new("L", (16, 16), 0), "nothing is selected"),
+        (Image.new("L", (16, 16), 255), "everything is selected, nothing of the picture is known"),
+        (hole(16, 24), "is 16x24 and the image 16x16"),
+        (torch.ones(1, 1, 8, 8), r"mask: \(1, 1, 8, 8\), expected \(1, 1, 16, 16\)"),
+    ],
+)
+def test_wrong_masks(mask, message):
+    with pytest.raises(UserError, match=message):
+        repaint_editor(pixel_model(), **FAST)(picture(16, 16), mask)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"sampler": "plms"}, "sampler 'plms': expected one of ddpm, ddim, dpm_solver"),
+        ({"jump_length": 4}, "jump_length 4: expected less than the 4 steps"),
+        ({"jump_n_sample": 0}, "jump_n_sample 0: expected a whole number, 1 or more"),
+        ({"steps": 0}, "steps 0: expected 1 or more"),
+        ({"steps": 1001}, "steps 1001: expected a whole number from 1 to 1000"),
+        ({"eta": 1.0}, "eta 1.0: only the sampler ddim takes it"),
+        ({"start_resampling": "late"}, "start_resampling 'late': expected int | None"),
+        ({"n_samples": 0}, "n_samples 0: expected 1 or more"),
+        ({"seed": -1}, "seed -1: expected 0 or more"),
+    ],
+)
+def test_wrong_settings(wrong, message):
+    with pytest.raises(UserError, match=message.replace("|", r"\|")):
+        fill_hole(**wrong)
+
+
+# In latents
+
+
+LATENT = {
+    "unconditional": (unconditional_latent_model, {}),
+    "prompt": (tiny_text_model, {"prompt": "a red ball"}),
+    "no prompt": (tiny_text_model, {}),
+    "exemplar": (tiny_model, {"exemplar": picture(20, 30, seed=1)}),
+}
+
+
+@pytest.mark.parametrize("kind", LATENT)
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_latents_that_are_known_are_exact(kind, sampler):
+    model, told = LATENT[kind]
+    editor = repaint_editor(model(), **FAST, sampler=sampler)
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 5:17, 8:20] = 1
+    z = editor.sample(image, mask, editor.wish(**told), NoiseSource([0, 1]), editor.settings)
+    cells = editor.to_cells(mask)
+    assert cells[0, 0, 1, 2] == 1 and cells[0, 0, 0, 2] == 0  # a cell of which a row is in the hole is filled
+    kept = (cells == 0).expand_as(z)
+    assert torch.equal(z[kept], editor.encode(image).expand_as(z)[kept])
+    assert not torch.equal(z[:1], z[1:])
+
+
+@pytest.mark.parametrize("kind", LATENT)
+def test_pictures_by_latents(kind):
+    model, told = LATENT[kind]
+    result = fill_hole(model(), size=(40, 32), told=told)
+    known = np.array(hole(40, 32)) == 0
+    assert np.array_equal(np.array(result.images[0])[known], np.array(picture(40, 32))[known])
+
+
+def test_prompt_and_exemplar_change_what_is_painted():
+    for kind, other in (("prompt", {"prompt": "a blue mug"}), ("exemplar", {"exemplar": picture(20, 30, seed=2)})):
+        model, told = LATENT[kind]
+        assert fill_hole(model(), told=told).images[0].tobytes() != fill_hole(model(), told=other).images[0].tobytes()
+
+
+def test_a_mask_finer_than_the_latents_is_refused():
+    mask = np.zeros((32, 32), dtype=np.uint8)
+    mask[::2] = 255
+    with pytest.raises(UserError, match="leaves no latent cell of 4 pixels a side that is wholly known"):
+        repaint_editor(tiny_text_model(), **FAST)(picture(32, 32), Image.fromarray(mask))
+
+
+def test_from_the_package():
+    result = ldm.RePaint(pixel_model(), **FAST)(picture(16, 16), hole(16, 16), seed=3)
+    assert result.settings == repaint_settings(**FAST, seed=3)
+    assert result.mask.tobytes() == hole(16, 16).tobytes()
+    masked = np.array(result.masked)
+    assert (masked[np.array(hole(16, 16)) > 0] == 128).all()
