@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+
+import ldm
+from ldm.diffusion.schedule import Schedule
+from ldm.models.pixel_diffusion import PixelDiffusion
+from ldm.runs.settings import pixel_sampler
+from ldm.utils.errors import UserError
+from ldm.utils.random import NoiseSource
+from tests.editors.test_repaint import pixel_classifier, pixel_model
+from tests.tiny import tiny_text_model
+
+FAST = {"steps": 4, "n_samples": 2}
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_a_picture_does_not_know_of_the_others(sampler):
+    together = ldm.PixelSampler(pixel_model(), **FAST, sampler=sampler)(seed=5)
+    alone = ldm.PixelSampler(pixel_model(), **FAST, sampler=sampler)(seed=6, n_samples=1)
+    assert together.seeds == [5, 6] and together.images[0].size == (16, 16)
+    first, second, again = (np.array(image).astype(int) for image in (*together.images, *alone.images))
+    assert np.abs(second - again).max() <= 1
+    assert not np.array_equal(first, second)
+
+
+class Oracle(torch.nn.Module):
+    """E[eps | x_t] of data N(mean, std^2), pixel by pixel."""
+
+    in_channels = out_channels = 3
+    num_classes, downsampling, mean, std = None, 1, 0.2, 0.1
+
+    def __init__(self, schedule):
+        super().__init__()
+        self.out = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
+        self.alphas_cumprod = schedule.alphas_cumprod
+
+    def forward(self, x, t, y=None):
+        a = self.alphas_cumprod[t].to(x).view(-1, 1, 1, 1)
+        return (1 - a).sqrt() * (x - a.sqrt() * self.mean) / (a * self.std**2 + 1 - a)
+
+
+@pytest.mark.parametrize("sampler, steps", [("ddpm", 250), ("ddim", 250), ("dpm_solver", 250)])
+def test_samples_are_of_the_data(sampler, steps):
+    schedule = Schedule.cosine()
+    model = PixelDiffusion(Oracle(schedule), schedule, image_size=64, variance="fixed_small")
+    editor = pixel_sampler(model, sampler=sampler, steps=steps)
+    x = editor.sample(None, NoiseSource([1]), editor.settings)
+    assert x.mean().item() == pytest.approx(0.2, abs=0.01)
+    assert x.std().item() == pytest.approx(0.1, rel=0.06)
+
+
+def test_classes_and_classifiers():
+    editor = ldm.PixelSampler(pixel_model(num_classes=5), **FAST)
+    assert editor(class_id=0).images[0].tobytes() != editor(class_id=1).images[0].tobytes()
+    guided = ldm.PixelSampler(pixel_model(), classifier=pixel_classifier(), **FAST, classifier_scale=50.0)
+    assert guided(class_id=0).images[0].tobytes() != guided(class_id=1).images[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"class_id": 3}, "class_id 3: this model knows no classes"),
+        ({"sampler": "plms"}, "sampler 'plms': expected one of ddpm, ddim, dpm_solver"),
+        ({"eta": 0.5}, "eta 0.5: only the sampler ddim takes it, ddpm has none"),
+        ({"steps": 0}, "steps 0: expected 1 or more"),
+    ],
+)
+def test_wrong_input(wrong, message):
+    with pytest.raises(UserError, match=message):
+        ldm.PixelSampler(pixel_model(), **FAST)(**wrong)
+
+
+def test_a_latent_model_is_refused():
+    with pytest.raises(UserError, match="LatentDiffusion is no model of pictures"):
+        ldm.PixelSampler(tiny_text_model())
