@@ -5,6 +5,7 @@ somewhere else. Nearly all of them leave their mark on names and shapes. The num
 and the dropout do not.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -74,13 +75,15 @@ def differences(file: Shapes, model: Shapes) -> dict[str, tuple[Any, Any]]:
 def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
     """Differences as the end of a message, or nothing: `; the file has num_classes 1000 (the config: none)`."""
 
-    def word(value: Any) -> str:
-        return "none" if value is None else str(value).lower()
-
     if "network" in differing:
         return "; the file holds a {}, the config is of a {}".format(*differing["network"])
     named = ", ".join(f"{name} {word(there)} (the config: {word(here)})" for name, (there, here) in differing.items())
     return named and f"; the file has {named}"
+
+
+def word(value: Any) -> str:
+    """The value of an option, as YAML has it but for `none`."""
+    return "none" if value is None else str(value).lower()
 
 
 def _levels(shapes: Shapes) -> list[list[Stage]]:
@@ -121,6 +124,9 @@ def _length(shapes: Shapes, name: str, axis: int) -> int | None:
 
 
 def _multiple(width: int | None, base: int | None) -> float | None:
+    """What `UNet` makes `width` of again, by rounding its product with `base` down."""
     if not width or not base:
         return None
-    return width // base if width % base == 0 else width / base
+    if width % base == 0:
+        return width // base
+    return width / base if int(width / base * base) == width else math.nextafter(width / base, math.inf)

@@ -13,6 +13,7 @@ from ldm.checkpoints.surgery import first_conv
 from ldm.config import load_config
 from ldm.doctor.file import INPAINTING, Known, container, known_models, nearest_model
 from ldm.doctor.networks import BLIND, HOLE, KEEP, MARGIN, Trial
+from ldm.doctor.options import options, own_options
 from ldm.doctor.report import Finding
 from ldm.doctor.weights import MASK_FIRST, MASK_LAST, averages, damage, is_untrained, order_by_weights
 from ldm.utils.errors import UserError
@@ -20,6 +21,7 @@ from ldm.utils.memory import available
 from ldm.utils.sizes import size
 
 SIDE = 256  # pixels of the pictures that a large model is tried on
+PIXEL_SIDE = 128  # the same where it is pixels that are diffused, of which each costs what a latent's does
 
 
 def examine(
@@ -43,9 +45,9 @@ def examine(
         tensors |= found
         findings.append(container(file, found))
     source = ", ".join(map(str, files))
-    known, model = nearest_model(tensors, known_models(config))
+    known, model = nearest_model(tensors, known_models(config) + ([] if config else own_options(tensors)))
     used, average = averages(tensors, source)
-    findings += [model, damage(used), average]
+    findings += [model, *options(tensors, known), damage(used), average]
     trial, errors = _try(known, used, source, device, pictures)
     return [*findings, *_input(used, known, errors), *trial]
 
@@ -64,26 +66,28 @@ def _try(
     known: Known | None, tensors: dict[str, Tensor], source: str, device: torch.device, pictures: Callable
 ) -> tuple[list[Finding], dict]:
     if known is None or known.config is None:
-        return [Finding("networks", "skipped", "not run: no config of a latent diffusion model is known for them")], {}
+        return [
+            Finding("networks", "skipped", "not run: no config of a diffusion model is known for them (--config)")
+        ], {}
     node = load_config(known.config)
     conv = first_conv(tensors)
     if "model" in node and known.title == INPAINTING and conv:
         OmegaConf.update(node, "model.params.unet.params.in_channels", tensors[conv].shape[1])
     model = build_empty(node.model) if "model" in node else None
-    if not hasattr(model, "autoencoder"):
-        return [Finding("networks", "skipped", "not run: no latent diffusion model")], {}
+    if not hasattr(model, "unet"):
+        return [Finding("networks", "skipped", "not run: no diffusion model")], {}
     needed, free = _needed(model), available(device)
     if needed > free:
         text = f"not run: they need {size(needed)} of memory, {size(free)} are free on {device}"
         return [Finding("networks", "skipped", text)], {}
-    side = min(model.image_size, max(SIDE, model.multiple) // model.multiple * model.multiple)
+    large = max(SIDE if model.downsampling > 1 else PIXEL_SIDE, model.multiple)
+    side = min(model.image_size, large // model.multiple * model.multiple)
     return Trial(model, tensors, source, pictures(side), device).run()
 
 
 def _needed(model: nn.Module) -> int:
     """Bytes: the largest network in float32, and as much as a quarter for what it computes."""
-    networks = (model.unet, model.autoencoder, model.conditioner)
-    return max(5 * sum(p.numel() for p in network.parameters()) for network in networks if network is not None)
+    return max(5 * sum(p.numel() for p in network.parameters()) for network in model.children())
 
 
 def _input(tensors: dict[str, Tensor], known: Known | None, errors: dict[tuple[str, str], float]) -> list[Finding]:
@@ -93,6 +97,8 @@ def _input(tensors: dict[str, Tensor], known: Known | None, errors: dict[tuple[s
         return []
     weight = tensors[conv]
     channels = weight.shape[1]
+    if channels == 3:
+        return [Finding("input", "ok", "3 channels: the noisy picture itself, no latent")]
     if channels == 4:
         return [Finding("input", "ok", "4 channels: the noisy latent alone (text-to-image or unconditional)")]
     if channels != 9:

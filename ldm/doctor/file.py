@@ -13,6 +13,7 @@ from ldm.checkpoints.keymaps import (
     OFFICIAL,
     Dialect,
     beside_clip,
+    guided,
     is_skipped,
     official,
     official_flat,
@@ -31,9 +32,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 PUBLISHED = {  # manifest -> title, config of the same networks
     "paint_by_example": ("Paint by Example (its model.ckpt)", "v1"),
     "sd_v1": ("Stable Diffusion 1.x (sd-v1-4.ckpt)", "sd_v1"),
-    "guided_256": ("guided-diffusion 256x256, unconditional", None),
-    "guided_256_class": ("guided-diffusion 256x256, class-conditional", None),
-    "guided_256_classifier": ("guided-diffusion 256x256, classifier", None),
+    "guided_256": ("guided-diffusion 256x256, unconditional (CelebA-HQ's, Places2's)", "celeba256"),
+    "guided_256_class": ("guided-diffusion 256x256, class-conditional (ImageNet's)", "imagenet256"),
+    "guided_256_classifier": ("guided-diffusion 256x256, classifier", "imagenet256_classifier"),
 }
 INPAINTING = "Stable Diffusion 1.x with 9 input channels (SD-inpainting, or extended for training)"
 OWN = {  # config -> title, root of the names
@@ -97,7 +98,7 @@ def container(path: Path, tensors: Mapping[str, Tensor]) -> Finding:
 def known_models(config: str | None = None) -> list[Known]:
     """What to compare with: all published models and our own configs, or those of one config."""
     if config is not None:
-        shapes, published = _shapes_of(config), (official, official_flat)
+        shapes, published = _shapes_of(config), (official, official_flat, guided)
         return [
             Known(f"config {config}", _spelt(shapes, dialect), config, dialect in published) for dialect in OFFICIAL
         ]

@@ -36,7 +36,7 @@ class Trial:
     """Runs the networks of a model one after another, so that memory for the largest is enough.
 
     Args:
-        model: a `LatentDiffusion` on the meta device.
+        model: a `LatentDiffusion` or a `PixelDiffusion` on the meta device.
         tensors: the weights in use.
         source: the file's name, for messages.
         pictures: (B, 3, S, S) in [-1, 1], S a multiple of `model.multiple`.
@@ -55,7 +55,7 @@ class Trial:
         """Findings, and the error of each layout of the input channels (of the one, where there is no choice)."""
         findings, errors = [], {}
         stages = {"conditioner": self._conditioner, "autoencoder": self._autoencoder, "unet": self._unet}
-        present = [root for root in stages if getattr(self.model, root) is not None]
+        present = [root for root in stages if getattr(self.model, root, None) is not None]
         missing = [root for root in present if not self._is_complete(root)]
         runnable = [root for root in present if root not in missing and (root != "unet" or not missing)]
         total = len(runnable) * len(PRECISIONS)
@@ -131,11 +131,13 @@ class Trial:
     def _predict(self, channels: list[Tensor], dtype: torch.dtype) -> Tensor:
         t = torch.full((len(channels[0]),), TIMESTEP, device=self.device)
         context = self.context.to(dtype) if self.model.conditioner is not None else None
-        return self.model.unet(torch.cat(channels, 1).to(dtype), t, context)
+        labels = torch.zeros_like(t) if self.model.unet.num_classes else None  # any class will do
+        return self.model.unet(torch.cat(channels, 1).to(dtype), t, context, labels)
 
     def _noisy(self) -> tuple[Tensor, Tensor]:
         """Noisy latents, and what the network is to predict."""
-        z = self.model.scale_factor * self.reference["VAE encode"]
+        latent = hasattr(self.model, "autoencoder")
+        z = self.model.scale_factor * self.reference["VAE encode"] if latent else self.pictures
         noise = torch.randn(z.shape, generator=generator("doctor")).to(self.device)
         alpha = self.model.schedule.alphas_cumprod[TIMESTEP].item()
         return q_sample(z, noise, alpha), diffusion_target(self.model.prediction, z, noise, alpha)
@@ -155,7 +157,7 @@ class Trial:
         }
 
     def _error(self, channels: list[Tensor], target: Tensor) -> float:
-        predicted = self._predict(channels, torch.float32)
+        predicted = self._predict(channels, torch.float32)[:, : target.shape[1]]  # beside it there may be a variance
         return ((predicted - target).square().mean() / target.square().mean()).item()
 
     def _try(self, stage: str, precision: str, run: Callable[[], Tensor]) -> None:
