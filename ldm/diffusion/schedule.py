@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, repeat
 
 import torch
 from torch import Tensor
@@ -98,15 +99,16 @@ def sampling_timesteps(S: int, T: int = 1000) -> Tensor:
 def strided_timesteps(S: int, T: int = 1000) -> Tensor:
     """guided-diffusion's and RePaint's grid: S timesteps from T - 1 to 0 at even distances, rounded; (S,) int64.
 
-    One step alone is at T - 1, where sampling starts (the original: at 0).
+    One step alone is at T - 1, where sampling starts (the original: at 0). Where a place is half-way between two
+    timesteps, the rounding errors of the original's sum decide, so it is summed here too.
 
     Raises:
         UserError: S is not a whole number from 1 to T.
     """
     check_steps(S, T)
     stride = (T - 1) / max(S - 1, 1)
-    steps = [T - 1] if S == 1 else [round(stride * i) for i in reversed(range(S))]
-    return torch.tensor(steps, dtype=torch.int64, device="cpu")
+    steps = [T - 1] if S == 1 else [round(place) for place in accumulate(repeat(stride, S - 1), initial=0.0)]
+    return torch.tensor(steps[::-1], dtype=torch.int64, device="cpu")
 
 
 def check_steps(S: int, T: int) -> None:

@@ -1,6 +1,5 @@
 """The variance of reverse steps: fixed at one of its bounds, or learned between them (2102.09672, section 3.1)."""
 
-import torch
 from torch import Tensor
 
 from ldm.diffusion.schedule import Schedule
@@ -48,8 +47,3 @@ def variance_fraction(variance: str, said: Tensor | None) -> float | Tensor:
 def reverse_sigma(fraction: float | Tensor, small: float, large: float) -> float | Tensor:
     """The standard deviation of a reverse step between the bounds `small` and `large` of its variance."""
     return small ** ((1 - fraction) / 2) * large ** (fraction / 2)
-
-
-def reverse_log_variance(fraction: float | Tensor, small: Tensor, large: Tensor) -> Tensor:
-    """The logarithm of the same, for bounds that broadcast against the fraction."""
-    return torch.lerp(small.log(), large.log(), torch.as_tensor(fraction, dtype=small.dtype, device=small.device))

@@ -1,64 +1,124 @@
-"""The variational bound on the likelihood, in bits per dimension (Ho et al., 2006.11239, equation 5).
+"""The variational bound on the negative log-likelihood (Ho et al., 2006.11239, equation 5), in bits per dimension.
 
-Images are in [-1, 1], with 256 levels. A term at t needs a prediction of the mean and the variance there; the sum over
-all t and the prior's term bound the negative log-likelihood.
+Images are in [-1, 1], with 256 levels. A term at t needs a prediction of the mean and the variance there; their sum
+over all t and the prior's term are the bound.
 """
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ldm.diffusion.process import posterior
+from ldm.diffusion.process import posterior, q_sample, x0_from_eps
 from ldm.diffusion.schedule import Schedule
-from ldm.diffusion.variance import reverse_log_variance, variance_bounds
+from ldm.diffusion.variance import split, variance_bounds, variance_fraction
 
-LEVEL = 1 / 127.5  # between neighbouring values of a picture
+HALF_LEVEL = 1 / 255  # half the distance between neighbouring values of a picture
 BITS = 1 / math.log(2)
 
 
-def bound_term(
-    x0: Tensor, x: Tensor, x0_predicted: Tensor, fraction: float | Tensor, t: Tensor, schedule: Schedule
-) -> Tensor:
-    """(B,) bits per dimension at the timesteps t: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), or -log p(x_0 | x_1).
+@dataclass(frozen=True)
+class Bound:
+    """The bound of B pictures, in bits per dimension.
 
     Args:
-        x0, x: (B, C, H, W) clean pictures, and noised to t.
-        x0_predicted: the same shape, from x.
-        fraction: of the reverse variance between its bounds, see `ldm.diffusion.variance`; like x, or one number.
-        t: (B,) int64 on the CPU; at 0 the term is the decoder's.
+        terms: (B, S), upwards from t = 0, where the term is the decoder's.
+        prior: (B,)
     """
 
-    def at_t(table: Tensor) -> Tensor:
-        return table[t].to(x).view(-1, *[1] * (x.ndim - 1))
+    terms: Tensor
+    prior: Tensor
 
-    small, large = map(at_t, variance_bounds(schedule))
-    log_variance = reverse_log_variance(fraction, small, large)
-    levels = at_t(schedule.alphas_cumprod), at_t(schedule.alphas_cumprod_prev)
-    mean = posterior(x0_predicted, x, *levels)[0]
-    kl = normal_kl(posterior(x0, x, *levels)[0], small.log(), mean, log_variance)
-    nll = -log_likelihood(x0, mean, log_variance / 2)
-    return torch.where(at_t(torch.arange(schedule.num_timesteps)) == 0, nll, kl).flatten(1).mean(1) * BITS
+    @property
+    def decoder(self) -> Tensor:
+        return self.terms[:, 0]
+
+    @property
+    def total(self) -> Tensor:
+        return self.terms.sum(1) + self.prior
+
+
+@torch.no_grad()
+def bound(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    x0: Tensor,
+    schedule: Schedule,
+    timesteps: Tensor | Iterable[int],
+    variance: str,
+    noise: Callable[..., Tensor],
+    callback: Callable[[], None] | None = None,
+) -> Bound:
+    """The whole bound of the model that takes its steps on a grid, by one call of `denoise` per timestep.
+
+    Args:
+        denoise: `(x, t) -> eps`, as samplers take it; with `learned_range` the variance is behind it. guided-diffusion
+            clips the x0 that it stands for, which lowers the bound: `Denoiser(clip_x0=True)`.
+        x0: (B, C, H, W) pictures.
+        timesteps: of the schedule, distinct: all of them, or fewer for the bound of a shorter process.
+        noise: `(*shape without the batch) -> (B, *shape)` standard normal.
+        callback: called after each timestep.
+    """
+    steps, terms = sorted(int(t) for t in timesteps), []
+    grid = schedule.respaced(steps)
+    for k, (t, alpha) in enumerate(zip(steps, grid.alphas_cumprod.tolist(), strict=True)):
+        x = q_sample(x0, noise(*x0.shape[1:]).to(x0), alpha)
+        output = denoise(x, torch.full((len(x0),), t, device=x0.device))
+        eps, said = split(output, x0.shape[1])
+        at = torch.full((len(x0),), k, device="cpu")
+        terms.append(bound_term(x0, x0_from_eps(x, eps, alpha), said, at, grid, variance))
+        if callback is not None:
+            callback()
+    return Bound(torch.stack(terms, dim=1), prior_term(x0, grid))
+
+
+def bound_term(
+    x0: Tensor, x0_predicted: Tensor, said: Tensor | None, t: Tensor, schedule: Schedule, variance: str
+) -> Tensor:
+    """(B,) the term at t of each row: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), or at t = 0 -log p(x_0 | x_1).
+
+    The two means share the part of x_t, so that it does not come in.
+
+    Args:
+        x0, x0_predicted: (B, C, H, W) clean pictures, and the network's idea of them.
+        said: like x0, what the network says of its variance; None with a fixed one.
+        t: (B,) int64 on the CPU.
+        variance: see `ldm.diffusion.variance`. At t = 0 `fixed_large` is the lower bound (as in Ho et al.'s code).
+    """
+    small, large = (bounds[t] for bounds in variance_bounds(schedule))
+    if variance == "fixed_large":
+        large = torch.where(t == 0, small, large)
+    share = posterior(1.0, 0.0, schedule.alphas_cumprod[t], schedule.alphas_cumprod_prev[t])[0]
+    table = torch.stack([small.log(), large.log(), share, (t == 0).double()]).to(x0)  # not before: float32 would cancel
+    low, high, share, first = table.view(4, -1, *[1] * (x0.ndim - 1))
+    log_variance = torch.lerp(low, high, torch.as_tensor(variance_fraction(variance, said)).to(x0))
+    kl = normal_kl(share * x0, low, share * x0_predicted, log_variance)
+    nll = -log_likelihood(x0, x0_predicted, log_variance / 2)
+    return torch.where(first > 0, nll, kl).flatten(1).mean(1) * BITS
 
 
 def prior_term(x0: Tensor, schedule: Schedule) -> Tensor:
-    """(B,) bits per dimension of KL(q(x_T | x_0) || N(0, 1)): next to nothing, if the schedule ends in noise."""
-    alpha = schedule.alphas_cumprod[-1].to(x0)
-    zero = torch.zeros_like(x0)
-    return normal_kl(alpha.sqrt() * x0, (1 - alpha).log(), zero, zero).flatten(1).mean(1) * BITS
+    """(B,) KL(q(x_T | x_0) || N(0, 1)): next to nothing, if the schedule ends in noise."""
+    alpha = schedule.alphas_cumprod[-1]
+    mean, log_variance = alpha.sqrt().item() * x0, (1 - alpha).log().to(x0)
+    return normal_kl(mean, log_variance, torch.zeros_like(x0), torch.zeros_like(x0)).flatten(1).mean(1) * BITS
 
 
 def normal_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
     """KL(N(mean, variance) || N(other mean, other variance)) in nats, elementwise."""
     ratio = log_variance - other_log_variance
-    return 0.5 * (ratio.exp() - 1 - ratio + (mean - other_mean).square() * (-other_log_variance).exp())
+    return 0.5 * (ratio.expm1() - ratio + (mean - other_mean).square() * (-other_log_variance).exp())
 
 
 def log_likelihood(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
-    """log of a Gaussian's mass in the interval of each value of a picture, in nats (equation 13); ends are open."""
+    """log of a Gaussian's mass in the interval of each value of a picture, in nats (equation 13).
+
+    Intervals are one level wide, those at the ends are open. (guided-diffusion approximates the error function.)
+    """
     inverse = (-log_sigma).exp()
     centred = x - mean
-    above = torch.special.ndtr((centred + LEVEL) * inverse)
-    below = torch.special.ndtr((centred - LEVEL) * inverse)
+    above = torch.special.ndtr((centred + HALF_LEVEL) * inverse)
+    below = torch.special.ndtr((centred - HALF_LEVEL) * inverse)
     above, below = torch.where(x > 0.999, 1.0, above), torch.where(x < -0.999, 0.0, below)
     return (above - below).clamp(min=1e-12).log()

@@ -52,10 +52,20 @@ class DiffusionTraining(Training):
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
         n = batch_length(batch)
         noise = self.draws(batch_index, n)
-        t, drop = noise.randint(self.model.schedule.num_timesteps), noise.rand() < self.uncond_probability
-        loss = self.weighted_loss(batch, t, drop, noise).mean()
+        t, share = self.draw_timesteps(noise)
+        drop = noise.rand() < self.uncond_probability
+        losses = self.weighted_loss(batch, t, drop, noise)
+        self.note_losses(batch_index, t, losses.detach())
+        loss = (losses * share).mean()
         self.report(loss=loss)
         return loss
+
+    def draw_timesteps(self, noise: NoiseSource) -> tuple[Tensor, Tensor | float]:
+        """Timesteps (B,), and what their losses are multiplied by to make up for how often they are drawn."""
+        return noise.randint(self.model.schedule.num_timesteps), 1.0
+
+    def note_losses(self, batch_index: int, t: Tensor, losses: Tensor) -> None:
+        """What the items of a step, or of a part of one, have shown: for later draws. Nothing by default."""
 
     def weighted_loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
         """(B,) what is minimised."""

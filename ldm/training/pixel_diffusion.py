@@ -1,5 +1,7 @@
 """Training of diffusion models of pictures, as improved DDPMs (Nichol and Dhariwal, 2102.09672)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,12 +9,13 @@ from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.losses import diffusion_target
 from ldm.diffusion.process import model_x0, q_sample
 from ldm.diffusion.schedule import strided_timesteps
-from ldm.diffusion.variance import split, variance_fraction
+from ldm.diffusion.variance import split
 from ldm.diffusion.vlb import bound_term
 from ldm.models.pixel_diffusion import PixelDiffusion
 from ldm.samplers.ddpm import ddpm
 from ldm.training.base import Optimisation
 from ldm.training.diffusion import DiffusionTraining, batch_length
+from ldm.training.timesteps import LossAwareSampler, check_timesteps
 from ldm.utils.random import NoiseSource, key_seed
 
 BOUND = 1e-3  # weight of the sum of the bound's terms in the hybrid loss (section 3.1)
@@ -27,6 +30,7 @@ class PixelDiffusionTraining(DiffusionTraining):
     Args:
         model: without classes.
         min_snr_gamma: see `DiffusionTraining`.
+        timesteps: how those of the steps are drawn: "uniform", or "loss_aware", see `LossAwareSampler`.
         panel_steps: DDPM steps of the pictures on the panel.
     """
 
@@ -35,9 +39,13 @@ class PixelDiffusionTraining(DiffusionTraining):
         model: PixelDiffusion,
         optimisation: Optimisation,
         min_snr_gamma: float | None = None,
+        timesteps: str = "uniform",
         panel_steps: int = 50,
     ):
         super().__init__(model, optimisation, min_snr_gamma)
+        loss_aware = check_timesteps(timesteps) == "loss_aware"
+        self.timesteps = LossAwareSampler(model.schedule.num_timesteps) if loss_aware else None
+        self._seen: list[Tensor] = []  # of a step's batch that is accumulated in parts, see `note_losses`
         self.panel_steps = panel_steps
 
     def loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
@@ -61,8 +69,37 @@ class PixelDiffusionTraining(DiffusionTraining):
         if said is None:
             return simple, None
         x0_predicted = model_x0(model.prediction, x, prediction.detach(), alpha_cumprod)
-        fraction = variance_fraction(model.variance, said)
-        return simple, bound_term(x0, x, x0_predicted, fraction, t, model.schedule)
+        return simple, bound_term(x0, x0_predicted, said, t, model.schedule, model.variance)
+
+    def draw_timesteps(self, noise: NoiseSource) -> tuple[Tensor, Tensor | float]:
+        if self.timesteps is None:
+            return super().draw_timesteps(noise)
+        t, share = self.timesteps.draw(noise)
+        return t, share.to(self.device)
+
+    def note_losses(self, batch_index: int, t: Tensor, losses: Tensor) -> None:
+        """The whole batch of a step, of all processes, is noted in the order of its places, whoever had them.
+
+        The draws of a step know nothing of the same step. Each step waits for the device here.
+        """
+        if self.timesteps is None:
+            return
+        places = self.places(batch_index, len(t))
+        self._seen.append(torch.stack([places.to(losses), t.to(losses), losses]))  # whole numbers below 2^24 are exact
+        if len(self._seen) < self.trainer.accumulate_grad_batches:
+            return
+        seen, self._seen = self.all_gather(torch.cat(self._seen, dim=1)), []  # (3, n), or (processes, 3, n)
+        places, t, losses = seen.movedim(-2, 0).flatten(1).cpu()
+        order = places.argsort()
+        self.timesteps.update(t[order].long(), losses[order])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.timesteps is not None:
+            checkpoint["timesteps"] = self.timesteps.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.timesteps is not None:
+            self.timesteps.load_state_dict(checkpoint["timesteps"])
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:

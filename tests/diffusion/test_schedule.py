@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.diffusion.schedule import Schedule, sampling_timesteps
+from ldm.diffusion.schedule import Schedule, sampling_timesteps, strided_timesteps
 from ldm.utils.errors import UserError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "schedules.npz")
+REPAINT = np.load(Path(__file__).parents[1] / "golden" / "repaint_schedules.npz")
 
 
 @pytest.mark.parametrize(
@@ -68,5 +69,46 @@ def test_timesteps_of_other_lengths_stay_inside(T):
 
 @pytest.mark.parametrize("S", [0, -3, 1001, 2.5, True, "20", None])
 def test_timesteps_refuse_other_numbers(S):
-    with pytest.raises(UserError, match=rf"^steps {S!r}: expected a whole number from 1 to 1000$"):
-        sampling_timesteps(S)
+    for grid in (sampling_timesteps, strided_timesteps):
+        with pytest.raises(UserError, match=rf"^steps {S!r}: expected a whole number from 1 to 1000$"):
+            grid(S)
+
+
+@pytest.mark.parametrize("name, S, T", [("space_0", 250, 1000), ("space_1", 20, 1000), ("space_5", 100, 4000)])
+def test_strided_timesteps_equal_the_original(name, S, T):
+    assert strided_timesteps(S, T).flip(0).tolist() == REPAINT[name].tolist()
+
+
+@pytest.mark.parametrize("T", [1, 2, 7, 100, 1000])
+def test_strided_timesteps_reach_both_ends_at_even_distances(T):
+    assert strided_timesteps(1, T).tolist() == [T - 1]
+    for S in range(2, T + 1):
+        steps = strided_timesteps(S, T)
+        assert len(steps) == S and steps.dtype == torch.int64 and (steps[0], steps[-1]) == (T - 1, 0)
+        even = torch.linspace(T - 1, 0, S, dtype=torch.float64)
+        assert (steps - even).abs().max() <= 0.5 + 1e-9 and (steps.diff() < 0).all()
+
+
+def test_a_place_between_two_timesteps_goes_where_the_originals_sum_goes():
+    place, expected = 0.0, []
+    for _ in range(21):
+        expected.append(round(place))
+        place += 999 / 20
+    assert strided_timesteps(21).flip(0).tolist() == expected
+    assert expected != [round(999 / 20 * i) for i in range(21)]  # 499.5 is 500, but for the errors of the sum
+
+
+@pytest.mark.parametrize("schedule", [Schedule.linear(), Schedule.cosine(), Schedule.scaled_linear()])
+def test_respaced_schedules_have_the_noise_of_their_timesteps(schedule):
+    steps = strided_timesteps(20)
+    grid = schedule.respaced(steps)
+    kept = schedule.alphas_cumprod.numpy()[steps.flip(0).numpy()]
+    np.testing.assert_allclose(grid.alphas_cumprod.numpy(), kept, rtol=1e-9)
+    np.testing.assert_allclose(grid.betas.numpy(), 1 - kept / np.concatenate([[1.0], kept[:-1]]), rtol=1e-12)
+    assert torch.equal(grid.betas, schedule.respaced(steps.flip(0).tolist()).betas)  # in any order
+    np.testing.assert_allclose(schedule.respaced(range(1000)).betas.numpy(), schedule.betas.numpy(), rtol=1e-9)
+
+
+def test_a_timestep_twice_is_refused():
+    with pytest.raises(UserError, match="betas run from 0 to"):
+        Schedule.linear().respaced([5, 9, 9])

@@ -1,0 +1,67 @@
+"""The variance of reverse steps, against numpy written from the papers."""
+
+import numpy as np
+import pytest
+import torch
+
+from ldm.diffusion.schedule import Schedule, strided_timesteps
+from ldm.diffusion.variance import check_variance, reverse_sigma, split, variance_bounds, variance_fraction
+from ldm.utils.errors import UserError
+
+SCHEDULES = [Schedule.linear(), Schedule.cosine(), Schedule.cosine().respaced(strided_timesteps(50))]
+
+
+def peer(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior variances with the first replaced by the second, and betas: (2006.11239, equation 7)."""
+    betas = schedule.betas.numpy()
+    kept = np.cumprod(1 - betas)
+    before = np.append(1.0, kept[:-1])
+    posterior = betas * (1 - before) / (1 - kept)
+    return np.append(posterior[1], posterior[1:]), betas
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_bounds(schedule):
+    small, large = variance_bounds(schedule)
+    expected = peer(schedule)
+    np.testing.assert_allclose(small.numpy(), expected[0], rtol=1e-9)
+    np.testing.assert_allclose(large.numpy(), expected[1], rtol=1e-12)
+    assert (small <= large * (1 + 1e-12)).all() and (small > 0).all()
+
+
+def test_a_single_step_has_a_variance_too():
+    small, large = variance_bounds(Schedule.linear().respaced([999]))
+    assert torch.equal(small, large)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_learned_variance_lies_between_the_bounds_in_the_logarithm(schedule):
+    """exp(v log beta + (1 - v) log beta~), equation 15 of 2102.09672, where the network says 2 v - 1."""
+    small, large = peer(schedule)
+    said = torch.linspace(-1.2, 1.2, 7, dtype=torch.float64)
+    fraction = variance_fraction("learned_range", said)
+    for t in (0, 1, schedule.num_timesteps // 2, schedule.num_timesteps - 1):
+        v = (said.numpy() + 1) / 2
+        expected = np.exp(0.5 * (v * np.log(large[t]) + (1 - v) * np.log(small[t])))
+        np.testing.assert_allclose(reverse_sigma(fraction, small[t], large[t]).numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("variance, expected", [("fixed_small", 0.1), ("fixed_large", 0.3)])
+def test_a_fixed_variance_is_a_bound_whatever_the_network_says(variance, expected):
+    for said in (None, torch.ones(2)):
+        assert reverse_sigma(variance_fraction(variance, said), 0.01, 0.09) == pytest.approx(expected)
+
+
+def test_what_a_network_says_of_its_variance_is_behind_its_prediction():
+    output = torch.randn(2, 6, 4, 4)
+    prediction, said = split(output, 3)
+    assert torch.equal(torch.cat([prediction, said], 1), output) and prediction.shape == said.shape
+    prediction, said = split(output[:, :3], 3)
+    assert torch.equal(prediction, output[:, :3]) and said is None
+
+
+def test_what_is_wrong_is_said():
+    with pytest.raises(UserError, match="variance 'learned': expected one of fixed_small, fixed_large, learned_range"):
+        check_variance("learned")
+    with pytest.raises(ValueError, match="needs a network that predicts it"):
+        variance_fraction("learned_range", None)
