@@ -41,6 +41,8 @@ OWN = {  # config -> title, root of the names
     "v1": ("Paint by Example, as this package writes it", ""),
     "sd_v1": ("Stable Diffusion 1.x, as this package writes it", ""),
     "toyworld": ("ToyWorld's exemplar model", ""),
+    "toyworld_text": ("ToyWorld's text-to-image model", ""),
+    "toyworld_prior": ("ToyWorld's prior", ""),
     "toyworld_judge": ("ToyWorld's judge", "judge."),
     "models/toyworld/clip": ("ToyWorld's CLIP", ""),
 }

@@ -68,6 +68,7 @@ def test_4_channels_where_9_are_expected():
     "file, title, absent",
     [
         ("exemplar", "ToyWorld's exemplar model", "autoencoder, CLIP"),
+        ("text", "ToyWorld's text-to-image model", "autoencoder, CLIP"),
         ("autoencoder", "ToyWorld's exemplar model", "UNet, bottleneck, CLIP"),
         ("clip", "ToyWorld's CLIP", ""),
         ("judge", "ToyWorld's judge", ""),
