@@ -127,7 +127,7 @@ def _read(path: Path, within: tuple[Path, ...] = ()) -> DictConfig:
         raise UserError(f"config {path}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(config, DictConfig):
         raise UserError(f"config {path}: expected a mapping at the top level")
-    if OmegaConf.select(config, "model.target") == compat.ORIGINAL:
+    if compat.is_original(OmegaConf.to_container(config)):
         return _translate(config, path)
     return _resolve_includes(config, (*within, path.resolve()))
 
@@ -141,9 +141,7 @@ def _translate(config: DictConfig, path: Path) -> DictConfig:
     ours = _read(CONFIGS / name)
     print(f"config {path}: in the layout of the original code; here it is configs/{name} with", file=sys.stderr)
     for key, value in values.items():
-        if key.partition(".")[0] not in ours:
-            left[key] = f"configs/{name} is not for training"
-        elif value != _value(ours, key):
+        if value != _value(ours, key):
             print(f"  {key} = {json.dumps(value)}", file=sys.stderr)
             OmegaConf.update(ours, key, value, merge=False)
     for reason in dict.fromkeys(left.values()):

@@ -6,7 +6,7 @@ python scripts/train.py --base configs/v1.yaml --pretrained_model sd-v1-4.ckpt -
 import argparse
 from pathlib import Path
 
-from ldm.compat import devices
+from ldm.compat.latent_diffusion import devices
 from ldm.utils.cli import Parser, note_unused, run, sort_overrides
 from ldm.utils.errors import UserError
 

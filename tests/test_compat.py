@@ -6,9 +6,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ldm import compat
 from ldm.checkpoints.keymaps import is_skipped, official
 from ldm.checkpoints.manifest import read_manifest
+from ldm.compat import latent_diffusion
+from ldm.compat.table import flat
 from ldm.config import build, load_config
 from ldm.runs.model import open_model
 from ldm.utils.errors import UserError
@@ -125,14 +126,14 @@ def test_inference_takes_it(load, tmp_path):
         open_model(tmp_path / "theirs.yaml", None, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("key", list(compat.flat(paint_by_example())))
+@pytest.mark.parametrize("key", list(flat(paint_by_example())))
 def test_no_key_is_passed_over(key):
     """Another value is refused, or seen in what comes out, or the key is named among what is left out."""
     theirs = OmegaConf.create(paint_by_example())
-    _, values, left = compat.translate(OmegaConf.to_container(theirs), "f")
+    _, values, left = latent_diffusion.translate(OmegaConf.to_container(theirs), "f")
     if any(key == name or key.startswith(f"{name}.") for name in left):
         return
-    value = compat.flat(paint_by_example())[key]
+    value = flat(paint_by_example())[key]
     if isinstance(value, bool):
         other = not value
     elif isinstance(value, str):
@@ -143,7 +144,7 @@ def test_no_key_is_passed_over(key):
         other = value + 1
     OmegaConf.update(theirs, key, other)
     try:
-        _, changed, _ = compat.translate(OmegaConf.to_container(theirs), "f")
+        _, changed, _ = latent_diffusion.translate(OmegaConf.to_container(theirs), "f")
     except UserError as error:
         assert key in str(error)
     else:
@@ -208,15 +209,15 @@ def test_the_width_of_clips_text_tower_is_fixed(load):
 
 @pytest.mark.parametrize("gpus, ours", [("0,", [0]), ("0,2", [0, 2]), ("1,2,", [1, 2]), (2, 2), ("4", 4)])
 def test_devices(gpus, ours):
-    assert compat.devices(gpus) == ours
+    assert latent_diffusion.devices(gpus) == ours
 
 
 @pytest.mark.parametrize("gpus", ["", "0", "-1", "a", "1,a", ",", "1,,2", None, 0])
 def test_devices_that_say_nothing(gpus):
     with pytest.raises(ValueError, match="expected which devices"):
-        compat.devices(gpus)
+        latent_diffusion.devices(gpus)
 
 
 def test_the_table_stays_short():
-    with open(compat.__file__, encoding="utf-8") as file:
-        assert len(file.readlines()) < 150
+    with open(latent_diffusion.__file__, encoding="utf-8") as file:
+        assert len(file.readlines()) < 120

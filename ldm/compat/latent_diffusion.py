@@ -1,35 +1,16 @@
-"""Configs of the original code (Paint by Example, Stable Diffusion 1.x) in our layout: one table."""
+"""Configs of latent diffusion's code (Paint by Example, Stable Diffusion 1.x) in our layout: one table."""
 
-import json
 import re
-from typing import Any
 
-from ldm.utils.errors import UserError
-from ldm.utils.nearest import nearest
+from ldm.compat.table import Flat, Left, apply, each, flat
 
 ORIGINAL = "ldm.models.diffusion.ddpm.LatentDiffusion"
 IMAGE = "ldm.modules.encoders.modules.FrozenCLIPImageEmbedder"
 BASES = {IMAGE: "v1.yaml", "ldm.modules.encoders.modules.FrozenCLIPEmbedder": "sd_v1.yaml"}
+TRAINED = {"v1.yaml"}
 CONDITIONER = "model.params.cond_stage_config.target"
 LEVELS = "model.params.first_stage_config.params.ddconfig.ch_mult"
 PRECISION = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true"}
-
-Flat = dict[str, Any]  # by dotted keys
-
-
-class Left(str):
-    """Why a key is left out."""
-
-
-def flat(node: Any, prefix: str = "") -> Flat:
-    if not isinstance(node, dict):
-        return {prefix[:-1]: node}
-    return {name: leaf for key, value in node.items() for name, leaf in flat(value, f"{prefix}{key}.").items()}
-
-
-def each(names: str, rule: Any) -> dict:
-    """One rule for several keys; {} in it stands for the name."""
-    return {name: type(rule)(rule.format(name)) if isinstance(rule, str) else rule for name in names.split()}
 
 
 def context_dim(width: int, theirs: Flat) -> Flat:
@@ -61,7 +42,7 @@ def dataset(name: str, **recipe: str) -> dict:
     return {"target": ("ldm.data.open_images.OpenImageDataset",), "params": params | recipe}
 
 
-# The shape of an original file. A string is our key, a tuple are the only values allowed, a function translates.
+# The shape of an original file, see `ldm.compat.table.apply`.
 # fmt: off
 RATE, R = "training.params.optimisation.params.", "recipe.params."
 U, A = "model.params.unet.params.", "model.params.autoencoder.params."
@@ -118,32 +99,21 @@ DEFAULTS = flat({  # of the original's code, where those of our configs are othe
 # fmt: on
 
 
-def translate(node: dict, file: str) -> tuple[str, Flat, dict[str, str]]:
-    """Which of our configs a file comes down to, with which values by dotted keys; and what is left out, and why.
+def wrote(node: dict) -> bool:
+    return isinstance(model := node.get("model"), dict) and model.get("target") == ORIGINAL
 
-    Raises:
-        UserError: a key is unknown, or says what this code cannot do.
-    """
+
+def translate(node: dict, file: str) -> tuple[str, Flat, dict[str, str]]:
+    """See `ldm.compat.translate`."""
     given = flat(node)
-    theirs, values, left = {CONDITIONER: None} | DEFAULTS | given, {}, {}  # other keys depend on the conditioner
-    for key, value in sorted(theirs.items(), key=lambda item: item[0].startswith("data.")):  # which counts devices
-        sections = (f"{key[:dot]}.*" for dot in reversed(range(len(key))) if key[dot] == ".")
-        name = next((name for name in (key, *sections) if name in TABLE), None)
-        rule = TABLE.get(name)
-        try:
-            if isinstance(rule, Left):
-                left[name.removesuffix(".*")] = str(rule)
-            elif isinstance(rule, str):
-                values[rule] = value
-            elif isinstance(rule, tuple) and value not in rule:
-                raise ValueError(f"expected {' or '.join(map(json.dumps, rule))}")
-            elif callable(rule):
-                values |= rule(value, theirs)
-            elif rule is None and (value is not None or not any(name.startswith(f"{key}.") for name in TABLE)):
-                raise ValueError(f"unknown key; {nearest(key, TABLE)}")  # an empty section is none
-        except (LookupError, TypeError, ValueError) as error:
-            what = error if isinstance(error, ValueError) else "this code has no such thing"
-            raise UserError(f"config {file}: {key} {json.dumps(value, default=str)}: {what}") from error
+    theirs = {CONDITIONER: None} | DEFAULTS | given  # other keys depend on the conditioner
+    devices_first = dict(sorted(theirs.items(), key=lambda item: item[0].startswith("data.")))
+    values, left = apply(TABLE, devices_first, file)
     if "data.target" in given and "data.params.validation.target" not in given:
         values["data.params.validation"] = None
-    return BASES[theirs[CONDITIONER]], values, left
+    base = BASES[theirs[CONDITIONER]]
+    if base not in TRAINED:
+        idle = [key for key in values if not key.startswith("model.")]
+        left |= dict.fromkeys(idle, f"configs/{base} is not for training")
+        values = {key: value for key, value in values.items() if key not in idle}
+    return base, values, left

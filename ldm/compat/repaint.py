@@ -1,0 +1,178 @@
+"""RePaint's own `confs/*.yml` in our layout: one table. They are flat lists of guided-diffusion's arguments.
+
+What such a file says of its network becomes a `model`, of its walk through time the settings in `repaint` (see
+`ldm.editors.settings.RePaintSettings`), of its weights `checkpoint` and `classifier`, two paths. Which pictures it
+fills is left out.
+"""
+
+import json
+import os
+from collections.abc import Callable
+
+from ldm.compat.table import Flat, Left, apply, each, flat
+
+WALK = "schedule_jump_params"
+WIDTHS = {512: [0.5, 1, 1, 2, 2, 4, 4], 256: [1, 1, 2, 2, 4, 4], 128: [1, 1, 2, 3, 4], 64: [1, 2, 3, 4]}  # by the side
+SCHEDULE = "model.params.schedule."
+
+
+def base(theirs: Flat) -> str:
+    if theirs["class_cond"]:
+        return "imagenet256.yaml"
+    return "places256.yaml" if "places" in os.path.basename(str(theirs.get("model_path"))) else "celeba256.yaml"
+
+
+def numbers(text: str | int | float) -> list[int | float]:
+    """1,1,2 or 0.5,1 as numbers."""
+    try:
+        found = [float(part) for part in str(text).split(",")]
+    except ValueError:
+        found = [0.0]
+    if min(found) <= 0:
+        raise ValueError("expected numbers with commas between, such as 32,16,8")
+    return [int(number) if number == int(number) else number for number in found]
+
+
+def attention(sides: str | int, theirs: Flat) -> Flat:
+    """Theirs are the sides of the pictures inside that have attention, ours are how often theirs go into the whole."""
+    return {U + "attention_resolutions": sorted(theirs["image_size"] // side for side in numbers(sides))}
+
+
+def widths(text: str, theirs: Flat) -> Flat:
+    if not text and theirs["image_size"] not in WIDTHS:
+        raise ValueError(f"expected numbers with commas between, for image_size {theirs['image_size']} has no default")
+    return {U + "channel_mult": numbers(text) if text else WIDTHS[theirs["image_size"]]}
+
+
+def heads(count: int, theirs: Flat) -> Flat | Left:
+    if theirs.get("num_head_channels") != -1:
+        return Left("num_head_channels says it")
+    return {U + "num_heads": count}
+
+
+def training_steps(T: int, _: Flat) -> Flat:
+    if not isinstance(T, int) or T < 1:
+        raise ValueError("expected a whole number, 1 or more")
+    return {SCHEDULE + "params.T": T}
+
+
+def schedule(name: str, theirs: Flat) -> Flat:
+    if name not in ("linear", "cosine"):
+        raise ValueError('expected "linear" or "cosine"')
+    T = theirs["diffusion_steps"]
+    values = {SCHEDULE + "target": f"ldm.diffusion.schedule.Schedule.{name}"}
+    if name == "linear" and T != 1000:  # as noisy at its end as with 1000 steps
+        values |= {SCHEDULE + "params.start": 1e-4 * 1000 / T, SCHEDULE + "params.end": 0.02 * 1000 / T}
+    return values
+
+
+def respacing(sections: str | int | None, theirs: Flat) -> Flat:
+    steps = theirs[f"{WALK}.t_T"]
+    if (str(sections) if sections else str(theirs["diffusion_steps"])) != str(steps):
+        raise ValueError(f"expected {steps}, as many steps as {WALK}.t_T")
+    return {}
+
+
+def only(value: bool | int, why: str) -> Callable:
+    def rule(given: object, _: Flat) -> Flat:
+        if given != value:
+            raise ValueError(f"expected {json.dumps(value)}: {why}")
+        return {}
+
+    return rule
+
+
+def asked(key: str) -> Callable:
+    """A key that their code does not do without."""
+
+    def rule(value: int | None, _: Flat) -> Flat:
+        if value is None:
+            raise ValueError("expected a whole number")
+        return {key: value}
+
+    return rule
+
+
+def guided(theirs: Flat) -> bool:
+    return bool(theirs.get("classifier_path")) and theirs["classifier_scale"] > 0
+
+
+def of_classifier(rule: str | object) -> Callable:
+    """A key that means something where a classifier guides: ours, or with the only value that it may have."""
+
+    def of_it(value: object, theirs: Flat) -> Flat | Left:
+        if not guided(theirs):
+            return Left("no classifier guides: it takes a classifier_path and a classifier_scale above 0")
+        if callable(rule):
+            return rule(value)
+        if value != rule:
+            raise ValueError(f"expected {json.dumps(rule)}, as configs/imagenet256_classifier.yaml has it")
+        return {}
+
+    return of_it
+
+
+def path(key: str) -> Callable:
+    return lambda file, _=None: {key: os.path.abspath(file)}  # theirs begins at the current folder, ours at the root
+
+
+# fmt: off
+U = "model.params.unet.params."
+UNUSED = Left("without effect here")
+JOB = Left("scripts/repaint.py has --image, --mask_path and --outdir; with --invert_mask white is known, as in theirs")
+DATASET = each("mask_loader gt_path mask_path image_size class_cond deterministic random_crop random_flip return_dict "
+               "drop_last batch_size return_dataloader offset max_len paths.srs paths.lrs paths.gts "
+               "paths.gt_keep_masks", JOB)
+TABLE = flat({
+    # the network
+    "model_path": path("checkpoint"), "image_size": "model.params.image_size", "class_cond": (True, False),
+    "num_channels": U + "model_channels", "channel_mult": widths, "attention_resolutions": attention,
+    **each("num_res_blocks num_head_channels resblock_updown use_scale_shift_norm use_new_attention_order dropout",
+           U + "{}"), "num_heads": heads, "num_heads_upsample": (-1,),
+    "learn_sigma": lambda on, _: {U + "out_channels": 6 if on else 3,
+                                  "model.params.variance": "learned_range" if on else "fixed_large"},
+    "use_fp16": Left("--precision says it"),
+    **each("use_checkpoint use_kl rescale_learned_sigmas", Left("of use in training alone")),
+    # the classifier
+    "classifier_path": of_classifier(path("classifier")), "classifier_use_fp16": Left("--precision says it"),
+    "classifier_scale": of_classifier(lambda scale: {"repaint.classifier_scale": scale}),
+    "classifier_width": of_classifier(128), "classifier_depth": of_classifier(2),
+    "classifier_attention_resolutions": of_classifier("32,16,8"), "classifier_pool": of_classifier("attention"),
+    **each("classifier_use_scale_shift_norm classifier_resblock_updown", of_classifier(True)),
+    # diffusion
+    "noise_schedule": schedule, "diffusion_steps": training_steps,
+    "predict_xstart": only(False, "networks predict the noise here"),
+    "rescale_timesteps": only(False, "networks see timesteps as whole numbers here"),
+    "timestep_respacing": respacing, "clip_denoised": only(True, "predicted pictures are always clipped here"),
+    "use_ddim": lambda on, _: {"repaint.sampler": "ddim" if on else "ddpm"},
+    # RePaint
+    WALK: {**{name: asked(f"repaint.{name}") for name in ("n_sample", "jump_length", "jump_n_sample")},
+           "t_T": asked("repaint.steps"), **each("jump2_length jump2_n_sample jump3_length jump3_n_sample "
+                                                 "start_resampling", "repaint.{}")},
+    "inpa_inj_sched_prev": only(True, "without it the known pixels are not used at all"),
+    "inpa_inj_sched_prev_cumnoise": only(False, "the known pixels get new noise in each step here"),
+    "inpa_inj_time_shift": only(1, "a step up adds the noise of the step that it takes back"),
+    # the job
+    "cond_y": Left("--class_id says it"), "device": Left("--device says it"),
+    **each("name num_samples n_jobs show_progress print_estimated_vars lr_kernel_n_std latex_name method_name", UNUSED),
+})
+DEFAULTS = flat({  # where a file says nothing; the rest then stays as it is in our config
+    WALK: dict.fromkeys(("t_T", "n_sample", "jump_length", "jump_n_sample")),
+    "image_size": 256, "class_cond": False, "channel_mult": "", "classifier_scale": 0, "use_ddim": False,
+    "diffusion_steps": 1000, "noise_schedule": "linear", "timestep_respacing": "", "inpa_inj_sched_prev": None,
+})
+# fmt: on
+
+
+def wrote(node: dict) -> bool:
+    return WALK in node
+
+
+def translate(node: dict, file: str) -> tuple[str, Flat, dict[str, str]]:
+    """See `ldm.compat.translate`."""
+    try:
+        sets = list(node["data"]["eval"])  # they have names of their own
+    except (KeyError, TypeError):
+        sets = ["NAME"]
+    theirs, table = DEFAULTS | flat(node), TABLE | flat({"data": {"eval": dict.fromkeys(sets, DATASET)}})
+    return base(theirs), *apply(table, theirs, file)
