@@ -72,3 +72,29 @@ def test_the_sample_keeps_its_precision_under_autocast():
 def test_unknown_prediction_is_refused_at_once():
     with pytest.raises(UserError, match="prediction 'epsilon'"):
         Denoiser(Recorder(), SCHEDULE, prediction="epsilon")
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_the_clean_sample_that_the_noise_stands_for_stays_in_range(prediction):
+    draw = torch.Generator().manual_seed(1)
+    x0, noise = torch.randn(2, 3, 3, 4, 4, generator=draw, dtype=torch.float64)
+    t = torch.tensor([0, 400, 999])
+    level = SCHEDULE.alphas_cumprod[t].view(3, 1, 1, 1)
+    x = q_sample(x0, noise, level)
+    output = noise if prediction == "eps" else velocity(x0, noise, level)
+    eps = Denoiser(Recorder(output), SCHEDULE, prediction, clip_x0=True)(x, t)
+    torch.testing.assert_close((x - (1 - level).sqrt() * eps) / level.sqrt(), x0.clamp(-1, 1))
+    inside = x0.abs() < 1
+    torch.testing.assert_close(eps[inside], noise[inside])
+    assert (eps[~inside] - noise[~inside]).abs().min() > 0
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_the_variance_is_handed_on_if_asked_for_and_as_it_was_said(clip):
+    x, output, t = torch.randn(2, 4, 3, 3), torch.randn(2, 8, 3, 3), torch.tensor([1, 7])
+    plain = Denoiser(Recorder(output), SCHEDULE, clip_x0=clip)(x, t)
+    kept = Denoiser(Recorder(output), SCHEDULE, clip_x0=clip, keep_variance=True)(x, t)
+    assert torch.equal(kept, torch.cat([plain, output[:, 4:]], dim=1)) and plain.shape == x.shape
+    assert torch.equal(plain, output[:, :4]) or clip
+    single = Denoiser(Recorder(output[:, :4]), SCHEDULE, keep_variance=True)(x, t)
+    assert torch.equal(single, output[:, :4])  # there is none to keep
