@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ldm.samplers import SAMPLERS
-from ldm.samplers.repaint import REVERSE, jump_schedule
+from ldm.samplers.repaint import REVERSE, jump_schedule, network_calls
 from ldm.utils.errors import UserError
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -172,6 +172,10 @@ class RePaintSettings(Compositing):
             jump3_n_sample=self.jump3_n_sample,
             start_resampling=self.start_resampling,
         )
+
+    def calls(self) -> int:
+        """Network calls for one picture; with guidance each is a batch of two."""
+        return network_calls(self.times())
 
 
 @dataclass(frozen=True)
