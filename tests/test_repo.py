@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import ldm
 from ldm.config import build, load_config, locate
-from ldm.runs.settings import diffedit_settings, edit_settings, txt2img_settings
+from ldm.runs.settings import diffedit_settings, edit_settings, pixel_settings, repaint_settings, txt2img_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -161,7 +161,13 @@ def nodes(value):
 def test_every_config_fits_the_code(path):
     """Targets exist and take exactly the parameters given; networks are built, on the meta device."""
     config = load_config(path)
-    readers = {"edit": edit_settings, "diffedit": diffedit_settings, "txt2img": txt2img_settings}
+    readers = {
+        "edit": edit_settings,
+        "diffedit": diffedit_settings,
+        "txt2img": txt2img_settings,
+        "repaint": repaint_settings,
+        "sample": pixel_settings,
+    }
     if reader := readers.get(path.parent.name):
         reader(path)
         return
