@@ -1,16 +1,20 @@
 """What a step of pixel diffusion computes, at toy width; and whole runs of a second."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.load import load
 from ldm.config import build, load_config
+from ldm.data.datamodule import DataModule
 from ldm.diffusion.losses import min_snr_weight
 from ldm.training.base import Optimisation
 from ldm.training.checkpoint_folder import TRAINER, WEIGHTS
@@ -21,6 +25,7 @@ from ldm.utils.errors import UserError
 from ldm.utils.random import generator
 from tests.diffusion.test_vlb import peer_term
 from tests.golden_weights import fill
+from tests.processes import train_together
 from tests.training.small import same_runs, same_trees
 from tests.training.test_latent_diffusion import attach, rows
 
@@ -211,3 +216,52 @@ def test_a_resumed_run_goes_on_bitwise(tmp_path, monkeypatch, how):
     assert (whole / "panel" / "step-000004.png").exists()
     assert all(name.startswith("unet.") for name in read_tensors(whole / WEIGHTS))  # nothing of the sampler
     load(whole / "config.yaml")
+
+
+class Items(Dataset):
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"image": torch.rand(3, SIZE, SIZE, generator=generator("item", index)) * 2 - 1}
+
+
+class Plain(PixelDiffusionTraining):
+    """Stochastic gradient descent, whose weights differ by as much as the gradients do."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-2)
+
+
+def train(folder: Path, devices: int) -> None:
+    made = Plain(fill(build(config())).requires_grad_(True), OPTIMISATION, timesteps="loss_aware")
+    made.timesteps = LossAwareSampler(T, history=1)  # warm after two steps
+    data = DataModule(Items(), 16, seed=1)
+    trainer = pl.Trainer(
+        max_steps=4, accelerator="cpu", devices=devices, logger=False, enable_progress_bar=False,
+        strategy="ddp" if devices > 1 else "auto", use_distributed_sampler=False,
+        enable_model_summary=False, enable_checkpointing=False, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.accumulate_grad_batches = data.divide(devices)
+    trainer.fit(made, datamodule=data)
+    weights = {name: p.detach() for name, p in made.named_parameters()}
+    torch.save([weights, made.timesteps.state_dict()], folder / f"{trainer.global_rank}.pt")
+
+
+def as_one_of_two(rank: int, folder: Path) -> None:
+    train(folder, devices=2)
+
+
+def test_two_processes_learn_the_same_timesteps_as_one(tmp_path):
+    (tmp_path / "alone").mkdir()
+    train(tmp_path / "alone", devices=1)
+    train_together(as_one_of_two, tmp_path)
+    weights, state = torch.load(tmp_path / "alone" / "0.pt", weights_only=True)
+    for rank in (0, 1):
+        found, own = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(own, state, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found, weights, rtol=0, atol=1e-5)
+    assert same_trees(*(torch.load(tmp_path / f"{rank}.pt", weights_only=True)[1] for rank in (0, 1)))
+    sampler = LossAwareSampler(T, history=1)
+    sampler.load_state_dict(state)
+    assert sampler.probabilities().unique().numel() == T  # what is drawn had become a matter of the losses
