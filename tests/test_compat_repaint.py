@@ -7,7 +7,6 @@ from operator import getitem
 
 import pytest
 import torch
-import yaml
 from omegaconf import OmegaConf
 
 from ldm.checkpoints.manifest import read_manifest
@@ -17,7 +16,8 @@ from ldm.config import build, load_config
 from ldm.runs.settings import repaint_settings
 from ldm.utils.errors import UserError
 
-FACES = yaml.safe_load("""{
+FACES = OmegaConf.to_container(
+    OmegaConf.create("""{
 attention_resolutions: "32,16,8", class_cond: false, diffusion_steps: 1000, learn_sigma: true, noise_schedule: linear,
 num_channels: 256, num_head_channels: 64, num_heads: 4, num_res_blocks: 2, resblock_updown: true, use_fp16: false,
 use_scale_shift_norm: true, classifier_scale: 4.0, lr_kernel_n_std: 2, num_samples: 100, show_progress: true,
@@ -34,6 +34,7 @@ data: {eval: {paper_face_mask: {
     image_size: 256, class_cond: false, deterministic: true, random_crop: false, random_flip: false, return_dict: true,
     drop_last: false, batch_size: 1, return_dataloader: true, offset: 0, max_len: 8, paths: {srs: ./log/face/inpainted,
     lrs: ./log/face/gt_masked, gts: ./log/face/gt, gt_keep_masks: ./log/face/gt_keep_mask}}}}}""")
+)
 
 
 def faces(**changes):
@@ -63,7 +64,7 @@ PAPER = {"steps": 250, "n_sample": 1, "jump_length": 10, "jump_n_sample": 10, "s
 @pytest.fixture
 def load(tmp_path):
     def load(config, *overrides):
-        (tmp_path / "theirs.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+        OmegaConf.save(OmegaConf.create(config), tmp_path / "theirs.yml")
         return load_config(tmp_path / "theirs.yml", overrides=overrides)
 
     return load

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import yaml
 from omegaconf import OmegaConf
 
 from ldm.checkpoints.manifest import read_manifest
@@ -40,7 +39,7 @@ def test_a_file_of_ones_own_training_comes_with_its_config(tmp_path, known):
     model, told = examined(guided.bare(config), known)
     assert (model.status, told.status) == ("ok", "note") and "options of its own" in model.text
     assert "out_channels 3, " in told.text and "channel_mult [1, 1.5, 3]" in told.text
-    node = yaml.safe_load("\n".join(told.table))["model"]
+    node = OmegaConf.create("\n".join(told.table)).model
     assert node["params"]["variance"] == "fixed_large"
     (tmp_path / "own.yaml").write_text("\n".join(told.table).replace("num_head_channels: 64", "num_head_channels: 32"))
     with torch.device("meta"):
