@@ -15,7 +15,7 @@ from ldm.utils.files import read_column
 SCRIPTS = Path(__file__).resolve().parent
 MINUTES = {  # on two idle CPU cores
     "data": 1, "judge": 3, "clip": 12, "autoencoder": 25, "text cache": 4, "text": 55, "exemplar cache": 8,
-    "exemplar": 40, "measure toyworld": 1, "measure diffedit": 10,
+    "exemplar": 40, "prior": 60, "measure toyworld": 1, "measure diffedit": 10, "measure repaint": 10,
 }  # fmt: skip
 
 
@@ -76,10 +76,17 @@ def main() -> None:
     roots = f"source.params.root={args.data}", f"data.params.validation.params.root={args.data}"
     train_on_cache("exemplar", *roots, epochs=3)
 
-    for stage, script in (("exemplar", "measure_toyworld"), ("text", "measure_diffedit")):
-        models = "--model", folder(stage) / "config.yaml", "--judge", folder("judge") / "config.yaml"
-        name = script.removeprefix("measure_")
-        do(f"measure {name}", script, *models, "--count", args.count, "--out", args.logs / f"measured_{name}")
+    train("prior")
+
+    def measure(stage: str, name: str, count: int, *options: object) -> None:
+        model = "--model", folder(stage) / "config.yaml"
+        out = "--count", count, "--out", args.logs / f"measured_{name}"
+        do(f"measure {name}", f"measure_{name}", *model, *out, *options)
+
+    judge = "--judge", folder("judge") / "config.yaml"
+    measure("exemplar", "toyworld", args.count, *judge)
+    measure("text", "diffedit", args.count, *judge)
+    measure("prior", "repaint", min(args.count, 32))
 
 
 if __name__ == "__main__":
