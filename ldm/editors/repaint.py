@@ -75,6 +75,8 @@ class RePaint(Editor[RePaintSettings]):
     def __init__(
         self, model: PixelDiffusion | LatentDiffusion, settings: RePaintSettings, classifier: nn.Module | None = None
     ):
+        if not isinstance(model, PixelDiffusion | LatentDiffusion):
+            raise UserError(f"RePaint: {type(model).__name__} is no diffusion model")
         if classifier is not None and not isinstance(model, PixelDiffusion):
             raise UserError(f"a classifier guides models of pictures, not {type(model).__name__}")
         super().__init__(model, settings)
