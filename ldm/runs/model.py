@@ -1,9 +1,11 @@
 """A model ready to run: device and precision chosen, weights loaded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import nn
 
 from ldm.checkpoints.load import build_empty, load
@@ -20,6 +22,7 @@ def open_model(
     device: torch.device,
     precision: str = "auto",
     check: Callable[[nn.Module], None] | None = None,
+    node: DictConfig | None = None,
 ) -> tuple[nn.Module, str]:
     """Load a model in `full` (fp32) or `bf16` precision; `auto` is bf16 for a large model where the hardware has it.
 
@@ -29,19 +32,41 @@ def open_model(
     Args:
         file: the weights, possibly in several files; by default the config's own.
         check: called with the model before there is anything in it, to refuse one that is of another kind.
+        node: the config, if it has been loaded.
 
     Returns:
         The model and the precision chosen.
     """
-    node = load_config(config)
+    node = load_config(config) if node is None else node
     if "model" not in node:
         raise UserError(f"config {config}: it has no `model`")
     empty = build_empty(node.model)
     if check is not None:
         check(empty)
+    if file is None and not node.get("checkpoint"):
+        raise UserError(
+            f"config {config}: it comes with no weights: name a file (pretrained_models/README.md says from where)"
+        )
     if precision == "auto":
         size = sum(parameter.numel() for parameter in empty.parameters())
         precision = "bf16" if size > BIG and has_fast_bf16(device) else "full"
     if precision == "full":
         torch.backends.cudnn.allow_tf32 = False
     return load(node, file, device, torch.bfloat16 if precision == "bf16" else torch.float32), precision
+
+
+def open_classifier(given: Mapping[str, Any], device: torch.device, precision: str) -> nn.Module | None:
+    """The classifier of `ldm.utils.cli.add_classifier_flags`, if there is one among the flags given; see `open_model`.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not given.keys() & {"classifier", "classifier_config"}:
+        return None
+    config = given.get("classifier_config", "imagenet256_classifier")
+
+    def check(model: nn.Module) -> None:
+        if not getattr(model, "num_classes", None) or hasattr(model, "unet"):
+            raise UserError(f"config {config}: {type(model).__name__} is no classifier")
+
+    return open_model(config, given.get("classifier"), device, precision, check)[0]

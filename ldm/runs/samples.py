@@ -1,4 +1,4 @@
-"""Pictures made from prompts as files, in the folders of Stable Diffusion's script: `samples/` and grids beside it."""
+"""Pictures made from noise as files, in the folders of Stable Diffusion's script: `samples/` and grids beside it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from ldm.editors.pixel_sampling import SamplesResult
 from ldm.editors.text_to_image import TextToImageResult
 from ldm.runs.outputs import next_number, save_png
 from ldm.utils.errors import UserError
@@ -38,11 +39,26 @@ def save_samples(result: TextToImageResult, folder: Path, record: Mapping[str, A
     Args:
         record: written into each picture beside what it alone is made again from.
     """
+    told = [{"prompt": prompt, "negative_prompt": result.negative} for prompt in result.prompts]
+    return _save(result, told, folder, record)
+
+
+def save_unprompted(result: SamplesResult, folder: Path, record: Mapping[str, Any]) -> list[Path]:
+    """The same for pictures that no prompt was needed for."""
+    return _save(result, [{}] * len(result.images), folder, record)
+
+
+def _save(
+    result: TextToImageResult | SamplesResult,
+    told: Sequence[Mapping[str, Any]],
+    folder: Path,
+    record: Mapping[str, Any],
+) -> list[Path]:
     samples = folder / "samples"
     first = next_number(samples, "")
     paths = [samples / f"{first + i:05}.png" for i in range(len(result.images))]
-    for path, picture, prompt, seed in zip(paths, result.images, result.prompts, result.seeds, strict=True):
-        own = {"prompt": prompt, "negative_prompt": result.negative, "H": picture.height, "W": picture.width}
+    for path, picture, words, seed in zip(paths, result.images, told, result.seeds, strict=True):
+        own = {**words, "H": picture.height, "W": picture.width}
         save_png(picture, path, {**record, **own, **asdict(replace(result.settings, seed=seed, n_samples=1))})
     return paths
 

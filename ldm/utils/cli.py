@@ -48,17 +48,32 @@ def box(text: str) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
-def add_model_flags(parser: Parser, config: str) -> None:
+def add_model_flags(parser: Parser, config: str, aliases: Iterable[str] = ()) -> None:
     """--config, --ckpt (absent if not given), --precision as `ldm.runs.model.open_model` knows it, --device."""
-    add = parser.add_argument_group("model").add_argument
-    add("--config", default=config, help="a config file, or a name in configs/")
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("--config", *aliases, default=config, help="a config file, or a name in configs/")
     add("--ckpt", nargs="+", type=Path, default=argparse.SUPPRESS,
         help="the weights (one file or several), if not those that the config names")  # fmt: skip
-    add("--precision", choices=("auto", "full", "bf16"), default="auto",
+    add_precision_flag(group)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def add_precision_flag(group: argparse._ActionsContainer) -> None:
+    """--precision as `ldm.runs.model.open_model` knows it."""
+    group.add_argument("--precision", choices=("auto", "full", "bf16"), default="auto",
         type=lambda name: "bf16" if name == "autocast" else name,
         help="full is fp32; auto is bf16 for a large model on hardware that computes it, else full; "
         "autocast is the original's name for bf16")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def add_classifier_flags(parser: Parser) -> None:
+    """What guides a model of pictures towards a class; a classifier is used if --classifier or its config is given."""
+    told = "A classifier of noisy pictures, to guide a model of pictures."
+    add = parser.add_argument_group("classifier", told, argument_default=argparse.SUPPRESS).add_argument
+    add("--classifier", type=Path, metavar="CKPT", help="its weights")
+    add("--classifier_config", help="its config file, or a name in configs/ (default: imagenet256_classifier)")
+    add("--classifier_scale", type=float, help="how strongly it guides")
 
 
 def add_sampling_flags(group: argparse._ArgumentGroup) -> None:
@@ -97,12 +112,15 @@ def add_mask_inference_flags(group: argparse._ArgumentGroup) -> None:
     add("--clamp", type=float, help="the map is cut at so many times its mean")
 
 
-def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out: str) -> None:
-    """What every measurement of edits on fresh ToyWorld scenes takes; the arguments are defaults."""
+def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out: str, by: str = "judge") -> None:
+    """What every measurement of edits on fresh ToyWorld scenes takes; the arguments are defaults.
+
+    `by` is the network that measures, `judge` or `clip`, and the flag of its config.
+    """
     add = parser.add_argument
     add("--model", default=model, help="a config file, or a name in configs/")
     add("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
-    add("--judge", default="toyworld_judge", help="the judge's config")
+    add(f"--{by}", default=f"toyworld_{by}", help=f"the config of the {by}, which measures")
     add("--count", type=positive, default=count, help="number of edits, of each kind")
     add("--seed", type=int, default=1000, help="of the scenes: no training set holds any of them")
     add("--batch", type=positive, default=batch, help="edits made at once; does not change them")

@@ -25,12 +25,12 @@ def contact_sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 256)
         x = MARGIN + column * step
         draw.text((x, MARGIN // 2), name, fill="black", font=font)
         for row, picture in enumerate(pictures):
-            cell = _fit(picture, side)
+            cell = fit_cell(picture, side)
             sheet.paste(cell, (x + (side - cell.width) // 2, head + MARGIN + row * step + (side - cell.height) // 2))
     return sheet
 
 
-def _fit(picture: Image.Image, side: int) -> Image.Image:
+def fit_cell(picture: Image.Image, side: int) -> Image.Image:
     longest = max(picture.size)
     if longest > side:
         smaller = [max(round(length * side / longest), 1) for length in picture.size]

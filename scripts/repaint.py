@@ -1,0 +1,152 @@
+"""Fill holes of a picture by RePaint (2201.09865), with a model of whole pictures or with any latent model.
+
+python scripts/repaint.py --image scene.png --mask_path hole.png --outdir results
+python scripts/repaint.py --image scene.png --mask_type wide --edit fast --gif --outdir results
+"""
+
+import argparse
+from pathlib import Path
+
+from ldm.utils.cli import Parser, add_classifier_flags, add_compositing_flags, add_model_flags, add_step_flags, run
+
+RECORDED = """image mask_path mask_type mask_seed invert_mask config ckpt classifier classifier_config edit class_id
+prompt negative_prompt reference_path""".split()
+JUMPS = {
+    "jump_length": "steps that a jump goes back up",
+    "jump_n_sample": "how often each part of the way down is walked, 1 for no jumps",
+    "n_sample": "how often each single step is taken",
+    "jump2_length": "shorter jumps within",
+    "jump2_n_sample": "as --jump_n_sample, of the shorter jumps",
+    "jump3_length": "still shorter jumps within",
+    "jump3_n_sample": "as --jump_n_sample, of the still shorter jumps",
+    "start_resampling": "no jumps from above this time, counted in steps from the clean end",
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser("Fill holes of a picture, by a model that goes back and forth between noise and picture.")
+    only_if_given = {"argument_default": argparse.SUPPRESS}
+
+    group = parser.add_argument_group("pictures and words", **only_if_given)
+    add = group.add_argument
+    add("--image", required=True, type=Path, help="the picture, of any size; it is filled at its own")
+    hole = group.add_mutually_exclusive_group(required=True)
+    hole.add_argument("--mask_path", type=Path, help="the hole, of the picture's size: white, or painted in alpha")
+    hole.add_argument("--mask_type", help="a hole of a kind: wide, narrow, super_resolve, alternate_lines, half, "
+        "expand or brush; also by the original's names (thick, thin, nn2, ev2li, genhalf, ex64)")  # fmt: skip
+    add("--mask_seed", type=int, help="of wide, narrow and brush: which one is drawn (default: 0)")
+    add("--invert_mask", action="store_true", help="black = repaint in --mask_path, as in RePaint's own files")
+    add("--class_id", type=int, help="what to paint, if the model or the classifier knows classes: 0 for the first")
+    add("--prompt", help="what the picture is to show, for a text-to-image model; none: without a condition")
+    add("--negative_prompt", default="", help="what it is not to show")
+    add("--reference_path", "--exemplar", type=Path, help="what to paint, for an exemplar model")
+
+    add_model_flags(parser, config="toyworld_prior", aliases=("--conf_path",))
+    add_classifier_flags(parser)
+
+    add = parser.add_argument_group("output", **only_if_given).add_argument
+    add("--outdir", type=Path, default=Path("outputs/repaint"), help="gets the folders results, source and grid")
+    add("--gif", action="store_true", help="write the process too, as animated pictures: folder process")
+    add("--plot_schedule", action="store_true", help="write the way through time too: schedule.png")
+
+    told = "What is not given here is as the conf of the original says, if --config is one, and else as --edit says."
+    group = parser.add_argument_group("edit", told, **only_if_given)
+    add = group.add_argument
+    add("--edit", default="default", help="default, paper or fast (configs/repaint), or a YAML file of your own")
+    add("--sampler", help="of the steps down: ddpm, ddim or dpm_solver")
+    add_step_flags(group)
+    for name, meaning in JUMPS.items():
+        add(f"--{name}", type=int, help=meaning)
+    add("--eta", "--ddim_eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
+    add("--n_samples", type=int, help="pictures in a batch; the first has the seed")
+    add_compositing_flags(group)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    given = vars(args)
+
+    from tqdm import tqdm
+
+    from ldm.config import load_config
+    from ldm.editors.repaint import RePaint
+    from ldm.editors.settings import RePaintSettings
+    from ldm.runs.model import open_classifier, open_model
+    from ldm.runs.outputs import check_writable, run_record
+    from ldm.runs.repaint_plot import plot_schedule
+    from ldm.runs.repaints import Film, duration, save_films, save_repaint, seconds_per_call
+    from ldm.runs.settings import repaint_settings
+    from ldm.utils.device import choose_device
+    from ldm.utils.errors import UserError
+    from ldm.utils.holes import hole_mask
+    from ldm.utils.image import open_image
+    from ldm.utils.mask import open_mask
+
+    config = load_config(args.config)
+    if "classifier" in config:  # a conf of the original's names one
+        given.setdefault("classifier", config.classifier)
+    changes = {k: v for k, v in given.items() if k in RePaintSettings.__dataclass_fields__}
+    settings = repaint_settings(args.edit, **{**config.get("repaint", {}), **changes})
+    calls = settings.calls()
+
+    for flag, other in (("invert_mask", "mask_path"), ("mask_seed", "mask_type")):
+        if flag in given and other not in given:
+            raise UserError(f"--{flag}: expected --{other} with it")
+    image = open_image(args.image)
+    if "mask_path" in given:
+        mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule, resize=False)
+    else:
+        given["mask_seed"] = given.get("mask_seed", 0)
+        mask = hole_mask(args.mask_type, image.size, given["mask_seed"])
+    exemplar = open_image(args.reference_path) if "reference_path" in given else None
+    told = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "negative": args.negative_prompt}
+    check_writable(args.outdir)
+
+    way = f"{settings.steps} steps, jump length {settings.jump_length}, {settings.jump_n_sample} times"
+    if "plot_schedule" in given:
+        args.outdir.mkdir(parents=True, exist_ok=True)
+        plot_schedule(settings.times(), args.outdir / "schedule.png", f"{way}: {calls:,} network calls")
+        print(args.outdir / "schedule.png")
+
+    device = choose_device(args.device)
+    classifier = open_classifier(given, device, args.precision)
+    model, precision = open_model(
+        args.config,
+        given.get("ckpt"),
+        device,
+        args.precision,
+        # what it cannot use, and what it misses, is told of before its weights are read
+        lambda model: RePaint(model, settings, classifier).wish(**told, exemplar=exemplar),
+        config,
+    )
+    editor = RePaint(model, settings, classifier)
+
+    def fill(callback):
+        return editor(image, mask, **told, exemplar=exemplar, callback=callback)
+
+    print(f"{image.width}x{image.height}, {settings.sampler}, {way}: {calls:,} network calls, precision {precision}, "
+          f"{device}")  # fmt: skip
+    each = seconds_per_call(fill)
+    print(f"expected time: {duration(calls * each)} ({each:.3g} s a call)", flush=True)
+
+    film = Film(calls)
+    with tqdm(total=calls, unit="call", disable=None) as bar:
+
+        def progress(*step):
+            bar.update()
+            if "gif" in given:
+                film(*step)
+
+        result = fill(progress)
+
+    record, name = run_record(given, RECORDED, precision, device), args.image.stem
+    paths = save_repaint(result, image, args.outdir, name, record)
+    if "gif" in given:
+        paths += save_films(film, editor, image, mask, result, args.outdir, name)
+    for path in paths:
+        print(path)
+
+
+if __name__ == "__main__":
+    run(main)
