@@ -22,7 +22,9 @@ REQUIRES = [
     "tqdm>=4.66",
     "wandb>=0.19",
 ]
+MEASURE = ["opencv-python-headless>=4.10"]  # methods to compare with; what measures does without them
 DEV = [
+    *MEASURE,
     "diffusers>=0.36",
     "import-linter>=2.5",
     "pytest>=8",
@@ -38,5 +40,5 @@ setup(
     packages=find_packages(include=["ldm", "ldm.*"]),
     python_requires=">=3.11",
     install_requires=REQUIRES,
-    extras_require={"dev": DEV},
+    extras_require={"dev": DEV, "measure": MEASURE},
 )

@@ -74,12 +74,17 @@ def imported_packages(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
 
 
-MODULE_OF = {"open-clip-torch": "open_clip", "pillow": "PIL", "pytorch-lightning": "pytorch_lightning"}
+MODULE_OF = {
+    "open-clip-torch": "open_clip",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pytorch-lightning": "pytorch_lightning",
+}
 # Not imported by name: tools that are run, what Lightning's loggers write with, what open_clip needs in the version
 # that fits torch, and einops, which the bricks may use.
 UNIMPORTED = {"import-linter", "ruff", "tensorboard", "wandb", "torchvision", "einops"}
 
-COMPARED = {"albumentations", "cv2"}  # a peer that scripts/measure_loading.py is run against, and asks for itself
+COMPARED = {"albumentations", "cv2"}  # peers that measurements are run against; they are imported where they are there
 
 
 def requirements(lines: list[str]) -> set[str]:

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
@@ -25,6 +26,23 @@ def pooled_psnr(psnrs: Tensor) -> float:
     It is at most the mean PSNR, which a few nearly perfect pictures can raise.
     """
     return -10 * torch.log10((10 ** (-psnrs.double() / 10)).mean()).item()
+
+
+def ssim(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
+    """Structural similarity of each picture (Wang et al. 2004), (B,): 1 where equal, about 0 where unrelated.
+
+    The map is that of the whole pictures (a Gaussian window of sigma 1.5, each channel on its own), so that around the
+    pixels that count their surroundings are seen too; then it is averaged over those that count.
+
+    Args:
+        a, b: (B, C, H, W) in [-1, 1], at least 6 pixels a side.
+        where: (B, 1, H, W), 1 in the pixels that count, 0 elsewhere; all by default. NaN for a picture without any.
+    """
+    _, similarity = structural_similarity_index_measure(
+        a.double(), b.double(), reduction="none", data_range=2.0, return_full_image=True
+    )
+    where = torch.ones_like(similarity) if where is None else where.double().expand_as(similarity)
+    return (similarity * where).sum((1, 2, 3)) / where.sum((1, 2, 3))
 
 
 def mean(values: Tensor) -> tuple[float, float]:

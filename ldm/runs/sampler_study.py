@@ -4,8 +4,6 @@ Quality is the share of the judge's questions answered right, over the same scen
 much that share varies when nothing but the noise changes.
 """
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.evaluation.judge import Judge
 from ldm.runs.cross_edits import edit_and_judge
 from ldm.runs.judging import HEADS
-from ldm.utils.errors import UserError
-from ldm.utils.files import replacing
+from ldm.runs.kept_results import KeptResults, fingerprint
 from ldm.utils.image import to_tensor
 
 
@@ -93,9 +90,9 @@ class Study:
         about: Mapping[str, Any],
         file: Path,
     ):
-        self.editor, self.judge, self.batches, self.converged, self.file = editor, judge, batches, converged, file
-        self.about = {**about, "networks": fingerprint(editor.model, judge)}
-        self.results = self._read() if file.exists() else {}
+        self.editor, self.judge, self.batches, self.converged = editor, judge, batches, converged
+        about = {**about, "networks": fingerprint(editor.model, judge)}
+        self.results = KeptResults(file, Result, about, "a sampler study")
         self._target: Tensor | None = None
 
     def result(self, setting: Setting) -> Result:
@@ -104,7 +101,6 @@ class Study:
             pictures, result = self._run(setting)
             distance = (pictures - self._converged(setting, pictures)).square()[self._holes()].mean().sqrt().item() / 2
             self.results[str(setting)] = replace(result, distance=distance)
-            self._write()
             print(
                 f"{setting}: {result.calls} calls, {100 * result.quality:.1f} % right, {result.seconds:.0f} s",
                 flush=True,
@@ -149,24 +145,6 @@ class Study:
         masks = torch.cat([batch["mask"] for batch in self.batches])
         return (masks > 0).expand(-1, 3, -1, -1)
 
-    def _read(self) -> dict[str, Result]:
-        try:
-            held = json.loads(self.file.read_text(encoding="utf-8"))
-            about, results = held["about"], {key: Result(**result) for key, result in held["results"].items()}
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise UserError(f"{self.file}: holds no results of a sampler study") from error
-        if about != self.about:
-            raise UserError(
-                f"{self.file}: holds results of other networks or scenes; delete it or choose another --out"
-            )
-        return results
-
-    def _write(self) -> None:
-        results = {key: vars(result) for key, result in self.results.items()}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.file) as partial:
-            partial.write_text(json.dumps({"about": self.about, "results": results}, indent=1) + "\n", encoding="utf-8")
-
 
 def seed_noise(results: Sequence[Result]) -> float:
     """Standard deviation of one result's quality over seeds: the scenes' own variances over the given seeds, pooled."""
@@ -189,12 +167,3 @@ def cheapest(study: Study, settings: Sequence[Setting], reference: Setting, seed
         if sum(qualities) / len(seeds) >= goal - noise * math.sqrt(2 / len(seeds)):
             return setting
     return None
-
-
-def fingerprint(*networks: nn.Module) -> str:
-    """A short hash of all weights."""
-    digest = hashlib.blake2b(digest_size=8)
-    for network in networks:
-        for name, tensor in network.state_dict().items():
-            digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ldm.evaluation.metrics import iou, mean, pooled_psnr, psnr
+from ldm.evaluation.metrics import iou, mean, pooled_psnr, psnr, ssim
 
 
 def test_psnr_of_known_differences():
@@ -28,6 +28,41 @@ def test_pictures_together_have_the_mean_of_their_squared_differences():
     assert each.tolist() == pytest.approx([20, 60], abs=1e-4)
     both = psnr(a.view(1, 6, 8, 8), b.view(1, 6, 8, 8)).item()
     assert pooled_psnr(each) == pytest.approx(both) == pytest.approx(23.01, abs=0.01)
+
+
+def test_ssim_of_flat_pictures_is_its_luminance_term():
+    """(2 a b + c1) / (a^2 + b^2 + c1), c1 = (0.01 * 2)^2: nothing varies."""
+    levels = torch.tensor([[0.5, 0.5], [0.5, 0.1], [0.5, -0.5]]).double()
+    a, b = (column.view(3, 1, 1, 1).expand(3, 3, 16, 16) for column in levels.unbind(1))
+    c1 = 0.02**2
+    assert ssim(a, b).tolist() == pytest.approx([(2 * x * y + c1) / (x * x + y * y + c1) for x, y in levels.tolist()])
+
+
+def test_ssim_against_its_definition():
+    """A Gaussian window of sigma 1.5 over 11 x 11 pixels, at one pixel of one channel."""
+    a, b = 2 * torch.rand(2, 1, 1, 24, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    where = torch.zeros(1, 1, 24, 24)
+    where[..., 9, 14] = 1
+    line = torch.exp(-((torch.arange(11.0, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
+    weight = torch.outer(line, line) / line.sum() ** 2
+    x, y = (picture[0, 0, 4:15, 9:20] for picture in (a, b))
+    mx, my = (weight * x).sum(), (weight * y).sum()
+    vx, vy, vxy = (
+        (weight * (p - mp) * (q - mq)).sum() for p, mp, q, mq in ((x, mx, x, mx), (y, my, y, my), (x, mx, y, my))
+    )
+    c1, c2 = 0.02**2, 0.06**2
+    expected = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    assert ssim(a, b, where).item() == pytest.approx(expected.item(), abs=1e-7)
+
+
+def test_ssim_counts_only_where_it_is_told_to():
+    a = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    b, where = a.clone(), torch.ones(2, 1, 32, 32)
+    b[..., :8] = -b[..., :8]
+    where[..., :16] = 0  # beyond the window's reach
+    assert ssim(a, b, where).tolist() == pytest.approx([1, 1])
+    assert ssim(a, b).max() < 0.9 and ssim(a, b, 1 - where).max() < ssim(a, b).min()
+    assert ssim(a, b, torch.zeros(2, 1, 32, 32)).isnan().all()
 
 
 def test_the_standard_error_of_answers_is_that_of_a_proportion():

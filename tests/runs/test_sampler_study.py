@@ -7,7 +7,7 @@ import torch
 
 from ldm.data.toyworld_cross import CrossExemplars, collate
 from ldm.runs import sampler_study
-from ldm.runs.sampler_study import Result, Setting, Study, cheapest, fingerprint, seed_noise
+from ldm.runs.sampler_study import Result, Setting, Study, cheapest, seed_noise
 from ldm.runs.settings import exemplar_editor
 from ldm.utils.errors import UserError
 from tests.tiny import shipped_judge, tiny_model
@@ -73,15 +73,6 @@ def test_a_file_of_something_else_is_refused(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
     with pytest.raises(UserError, match="study.json: holds no results of a sampler study"):
         study(tmp_path / "study.json")
-
-
-def test_a_fingerprint_sees_every_weight():
-    network = torch.nn.Linear(3, 3)
-    before = fingerprint(network)
-    assert fingerprint(network) == before
-    with torch.no_grad():
-        network.bias[2] += 1e-6
-    assert fingerprint(network) != before
 
 
 def result(calls, answers):

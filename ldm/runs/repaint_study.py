@@ -1,0 +1,188 @@
+"""What network calls buy: RePaint's quality over ways to walk through time, each measured on the same scenes.
+
+Results are kept for each scene: a study that was interrupted goes on at the next batch, and one that is repeated with
+more scenes adds the missing ones.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from ldm.editors.repaint import RePaint
+from ldm.editors.settings import RePaintSettings
+from ldm.runs.hole_filling import DISTANCE, Callback, Distances, Summary, advantage, difference, fill, measure, summary
+from ldm.runs.judging import Figures
+from ldm.runs.kept_results import KeptResults
+
+MARGIN = 2  # standard errors that a way may be worse than the full schedule and count as equally good
+SHARE = 0.1  # of the full schedule's calls, for a way that counts as fast
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way through time: `steps` of a sampler down, parts of it walked `jump_n_sample` times."""
+
+    sampler: str
+    steps: int
+    jump_length: int = 1
+    jump_n_sample: int = 1
+    eta: float = 0.0
+
+    def __str__(self) -> str:
+        jumps = f", jump {self.jump_length}, {self.jump_n_sample} times" if self.jump_n_sample > 1 else ""
+        return f"{self.sampler}{f' eta {self.eta:g}' if self.eta else ''}, {self.steps} steps{jumps}"
+
+    def settings(self, base: RePaintSettings) -> RePaintSettings:
+        """
+        Raises:
+            UserError: there is no such way.
+        """
+        return replace(base, **vars(self))
+
+    def calls(self, base: RePaintSettings) -> int:
+        return self.settings(base).calls()
+
+
+CURVES = {
+    "resampled": [Way("ddpm", 50), *(Way("ddpm", 50, 5, count) for count in (2, 3, 5, 10))],
+    "slower": [Way("ddpm", steps) for steps in (50, 100, 250, 500)],
+    "fast": [
+        *(Way("ddim", *walk, 1.0) for walk in ((10, 2, 3), (10, 2, 5), (15, 3, 5), (20, 2, 5), (20, 2, 10))),
+        *(Way("ddim", *walk, 0.5) for walk in ((10, 2, 5), (20, 2, 5))),
+        *(Way("dpm_solver", *walk) for walk in ((10, 2, 3), (10, 2, 5), (15, 3, 5), (20, 2, 5), (20, 2, 10))),
+    ],
+}
+"""More calls by resampling, more by smaller steps, and few calls by few steps that are resampled."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a way.
+
+    Attributes:
+        figures: name -> a value for each scene.
+        exact: for each scene, whether its known pixels are as they were.
+        seconds: for all scenes.
+    """
+
+    figures: dict[str, list[float]]
+    exact: list[bool]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.exact)
+
+    def first(self, count: int) -> Figures:
+        """The figures of the first `count` scenes."""
+        return {name: torch.tensor(values[:count], dtype=torch.float64) for name, values in self.figures.items()}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A way beside the full schedule.
+
+    Attributes:
+        count: scenes it was measured on.
+        difference: to the full schedule, on the scenes of both.
+        seconds: for one scene.
+    """
+
+    way: Way
+    calls: int
+    count: int
+    figures: Summary
+    difference: Summary
+    exact: bool
+    seconds: float
+
+    @property
+    def as_good(self) -> bool:
+        """By no figure worse than the full schedule by more than `MARGIN` standard errors of the difference."""
+        return all(advantage(name, values) >= -MARGIN for name, values in self.difference.items())
+
+
+class Study:
+    """Results by way, in a JSON file that is written after each batch.
+
+    Args:
+        editor: with its settings; a way changes what concerns it, and scene i has the noise of their seed plus i.
+        scenes: items of `ldm.data.toyworld_holes.HoleScenes`.
+        about: what the results depend on, for JSON.
+        file: results of the same networks and scenes, or not there yet.
+        batch: scenes filled at once.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+
+    def __init__(
+        self,
+        editor: RePaint,
+        distances: Distances,
+        scenes: Dataset[Mapping[str, Tensor]],
+        about: Mapping[str, Any],
+        file: Path,
+        batch: int,
+    ):
+        self.editor, self.distances, self.scenes, self.batch = editor, distances, scenes, batch
+        self.results = KeptResults(file, Result, about, "a RePaint study")
+
+    def result(self, way: Way, count: int) -> Result:
+        """Of the first `count` scenes or more: what is not in the file is made now."""
+        name = str(way)
+        found = self.results[name] if name in self.results else Result({}, [], 0.0)
+        calls = way.calls(self.editor.settings)
+        with tqdm(total=count, initial=min(len(found), count), desc=name, unit=" images", disable=None) as bar:
+            bar.unit_scale = True  # numbers are cut to three digits
+            while len(found) < count:
+                indices = range(len(found), min(len(found) + self.batch, count))
+                found = self.results[name] = self._add(
+                    found, way, indices, partial(_advance, bar, len(indices) / calls)
+                )
+        return found
+
+    def _add(self, found: Result, way: Way, indices: Sequence[int], callback: Callback) -> Result:
+        settings = way.settings(self.editor.settings)
+        items = [self.scenes[i] for i in indices]
+        batch = {name: torch.stack([item[name] for item in items]) for name in ("image", "mask")}
+        began = time.perf_counter()
+        pictures, exact = fill(self.editor, settings, batch, [settings.seed + i for i in indices], callback)
+        seconds = time.perf_counter() - began
+        figures = measure(pictures, batch, self.distances)
+        return Result(
+            figures={name: found.figures.get(name, []) + values.tolist() for name, values in figures.items()},
+            exact=found.exact + exact.tolist(),
+            seconds=found.seconds + seconds,
+        )
+
+    def point(self, way: Way, count: int, full: Result) -> Point:
+        """A way on the first `count` scenes, beside the full schedule's result."""
+        result = self.result(way, count)
+        figures = result.first(count)
+        return Point(
+            way=way,
+            calls=way.calls(self.editor.settings),
+            count=count,
+            figures=summary(figures),
+            difference=difference(figures, full.first(len(full))),
+            exact=all(result.exact[:count]),
+            seconds=result.seconds / len(result),
+        )
+
+
+def _advance(bar: tqdm, share: float, *_: Any) -> None:
+    bar.update(share)
+
+
+def cheapest(points: Sequence[Point], full: Point) -> Point | None:
+    """Of the points as good as the full schedule at no more than `SHARE` of its calls that with the fewest calls."""
+    good = [point for point in points if point.as_good and point.calls <= SHARE * full.calls]
+    return min(good, key=lambda point: (point.calls, point.figures[DISTANCE][0]), default=None)
