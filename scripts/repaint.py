@@ -103,7 +103,7 @@ def main() -> None:
     told = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "negative": args.negative_prompt}
     check_writable(args.outdir)
 
-    way = f"{settings.steps} steps, jump length {settings.jump_length}, {settings.jump_n_sample} times"
+    way = f"{settings.steps} steps, jump length {settings.jump_length}, resampling {settings.jump_n_sample}"
     if "plot_schedule" in given:
         args.outdir.mkdir(parents=True, exist_ok=True)
         plot_schedule(settings.times(), args.outdir / "schedule.png", f"{way}: {calls:,} network calls")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image, ImageSequence
 
 from ldm.runs.outputs import read_settings
@@ -14,6 +15,7 @@ from ldm.utils.holes import hole_mask
 from ldm.utils.mask import mask_picture
 from tests.scripts.outputs import pixels, written
 from tests.scripts.pixel_models import write_models
+from tests.test_compat_repaint import faces
 from tests.utils.pictures import mask, photo
 
 SIZE = (20, 14)  # no multiples of the model's
@@ -61,7 +63,7 @@ def test_what_is_written_and_said(repaint, tmp_path):
     names |= {f"source/scene_3_{kind}.png" for kind in ("image", "mask", "masked")}
     assert written(tmp_path / "out") == names
     told, expected, *paths = out.splitlines()
-    way = f"4 steps, jump length 2, 2 times: {CALLS} network calls"
+    way = f"4 steps, jump length 2, resampling 2: {CALLS} network calls"
     assert told == f"20x14, ddpm, {way}, precision full, cpu"
     total, unit, each = re.fullmatch(r"expected time: (\S+) (s) \((\S+) s a call\)", expected).groups()
     assert float(total) == pytest.approx(CALLS * float(each), abs=0.06)
@@ -192,3 +194,30 @@ def test_a_warning_is_given_once(repaint, tmp_path, caplog):
     photo(40, 40).save(tmp_path / "in/large.png")
     assert repaint("--gif", image=tmp_path / "in/large.png", mask_path=None, mask_type="half")[0] == 0
     assert len(caplog.messages) == 1 and "model trained at 16" in caplog.messages[0]
+
+
+def conf(models: Path, **changes: object) -> dict:
+    """A file of the original's for the small model."""
+    network = {"num_channels": 32, "num_heads": 2, "num_head_channels": -1, "num_res_blocks": 1, "channel_mult": "1,2"}
+    walk = {"t_T": 5, "n_sample": 1, "jump_length": 2, "jump_n_sample": 3}
+    network |= {"attention_resolutions": "8", "image_size": 16, "model_path": str(models / "pixel.safetensors")}
+    return faces(**network, timestep_respacing="5", schedule_jump_params=walk, **changes)
+
+
+def test_a_conf_of_the_originals(repaint, tmp_path, models):
+    OmegaConf.save(conf(models), tmp_path / "in/theirs.yml")
+    given = {"ckpt": None, "steps": None, "jump_length": None}
+    code, out, err = repaint(conf_path=tmp_path / "in/theirs.yml", **given, jump_n_sample=1)
+    assert code == 0 and "5 steps, jump length 2, resampling 1: 5 network calls" in out  # flags are above the file
+    assert err.count("in the layout of the original code") == 1 and "config" not in out
+    settings = read_settings(tmp_path / "out/results/scene_3.png")
+    assert {"config": str(tmp_path / "in/theirs.yml"), "steps": 5, "jump_length": 2}.items() <= settings.items()
+    code, out, _ = repaint(conf_path=tmp_path / "in/theirs.yml", **given, jump_n_sample=None)
+    assert code == 0 and "resampling 3: 13 network calls" in out
+
+
+def test_the_classifier_of_a_conf_is_used(repaint, tmp_path, models):
+    guided = {"classifier_path": str(tmp_path / "classifier.pt"), "classifier_scale": 1.0}
+    OmegaConf.save(conf(models, **guided), tmp_path / "in/theirs.yml")
+    code, _, err = repaint(conf_path=tmp_path / "in/theirs.yml", ckpt=None, class_id=1)
+    assert code == 2 and "classifier.pt" in err.splitlines()[-1]
