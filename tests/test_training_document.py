@@ -65,7 +65,8 @@ def test_overrides_are_keys_of_the_configs():
     overrides = set(re.findall(rf"`((?:{prefixes})(?:\.\w+)*=[\w.]+)`", TEXT)) - {"wandb=PROJECT"}
     assert len(overrides) >= 5
     for override in overrides:
-        config = "train/kl_f8" if "perceptual" in override else "v1"
+        of_others = {"perceptual": "train/kl_f8", "timesteps": "train/ddpm_folder"}
+        config = next((config for part, config in of_others.items() if part in override), "v1")
         load_config(config, overrides=[override])
     keys = re.findall(r"`((?:training|data|recipe|trainer)(?:\.\w+)+)`", TEXT)
     for key in keys:
