@@ -33,13 +33,12 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Sampling(Settings):
+class Drawing(Settings):
     """How samples are drawn.
 
     Args:
         sampler: a key of `ldm.samplers.SAMPLERS`.
         steps: timesteps visited.
-        guidance_scale: classifier-free guidance, 1 = none.
         eta: 0 deterministic to 1 ancestral, for `ddim` alone.
         seed: sample k draws all its noise from a generator seeded `seed + k`.
         n_samples: pictures made in one batch.
@@ -48,7 +47,6 @@ class Sampling(Settings):
 
     sampler: str
     steps: int
-    guidance_scale: float
     eta: float
     seed: int
     n_samples: int
@@ -56,7 +54,19 @@ class Sampling(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        check_eta_of(self.sampler, self.eta)
+        if self.eta and self.sampler != "ddim":
+            raise UserError(f"eta {self.eta}: only the sampler ddim takes it, {self.sampler} has none")
+
+
+@dataclass(frozen=True)
+class Sampling(Drawing):
+    """How samples of a latent diffusion model are drawn.
+
+    Args:
+        guidance_scale: classifier-free guidance, 1 = none.
+    """
+
+    guidance_scale: float
 
 
 @dataclass(frozen=True)
@@ -94,35 +104,23 @@ class EditSettings(Sampling, Compositing):
 
 
 @dataclass(frozen=True)
-class PixelSampling(Settings):
-    """How a model of pictures is sampled.
+class PixelSampling(Drawing):
+    """How samples of a model of pictures are drawn.
 
     Args:
-        sampler: ddpm, ddim or dpm_solver.
-        steps: timesteps visited.
+        sampler: one of `ldm.samplers.repaint.REVERSE`.
         classifier_scale: of a classifier's guidance (2105.05233), if there is one.
-        eta: 0 deterministic to 1 ancestral, for `ddim` alone.
-        seed: picture k draws all its noise from a generator seeded `seed + k`.
-        n_samples: pictures made in one batch.
-        rounding: of the pictures to 8 bits, `round` or `truncate`.
     """
 
-    sampler: str
-    steps: int
     classifier_scale: float
-    eta: float
-    seed: int
-    n_samples: int
-    rounding: str
 
     def __post_init__(self):
         check_reverse(self.sampler)
         super().__post_init__()
-        check_eta_of(self.sampler, self.eta)
 
 
 @dataclass(frozen=True)
-class RePaintSettings(Compositing):
+class RePaintSettings(Drawing, Compositing):
     """Everything about filling a hole by RePaint but the picture and what is told about it.
 
     Args:
@@ -130,15 +128,10 @@ class RePaintSettings(Compositing):
         steps: of the grid; the original's t_T.
         jump_length, jump_n_sample, n_sample, jump2_length, jump2_n_sample, jump3_length, jump3_n_sample,
             start_resampling: see `ldm.samplers.repaint.jump_schedule`.
-        eta: 0 deterministic to 1 ancestral, for `ddim` alone.
         guidance_scale: classifier-free guidance of models that follow a prompt or an exemplar, 1 = none.
         classifier_scale: of a classifier's guidance (2105.05233), if there is one.
-        seed: picture k draws all its noise from a generator seeded `seed + k`.
-        n_samples: pictures made in one batch.
     """
 
-    sampler: str
-    steps: int
     jump_length: int
     jump_n_sample: int
     n_sample: int
@@ -147,16 +140,12 @@ class RePaintSettings(Compositing):
     jump3_length: int
     jump3_n_sample: int
     start_resampling: int | None
-    eta: float
     guidance_scale: float
     classifier_scale: float
-    seed: int
-    n_samples: int
 
     def __post_init__(self):
         check_reverse(self.sampler)
         super().__post_init__()
-        check_eta_of(self.sampler, self.eta)
         self.times()
 
     def times(self) -> list[int]:
@@ -257,11 +246,6 @@ def encoded_steps(ratio: float, steps: int) -> int:
 def check_reverse(sampler: str) -> None:
     if sampler not in REVERSE:
         raise UserError(f"sampler {sampler!r}: expected one of {', '.join(REVERSE)}")
-
-
-def check_eta_of(sampler: str, eta: float) -> None:
-    if eta and sampler != "ddim":
-        raise UserError(f"eta {eta}: only the sampler ddim takes it, {sampler} has none")
 
 
 def _check(name: str, value: Any, kind: type) -> None:
