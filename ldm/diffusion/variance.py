@@ -5,8 +5,13 @@ from torch import Tensor
 from ldm.diffusion.schedule import Schedule
 from ldm.utils.errors import UserError
 
-VARIANCES = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None}
-"""Where between its bounds, in the logarithm, the variance lies; None: the network says it."""
+VARIANCES = {"fixed_small": 0.0, "fixed_large": 1.0, "learned_range": None, "learned_clipped": None}
+"""Where between its bounds, in the logarithm, the variance lies; None: the network says it.
+
+What it says may lie beyond the bounds: `learned_range` follows it, as guided-diffusion does, `learned_clipped` stops at
+them. On a grid of few steps the bounds are far apart, and one pixel of a briefly trained network is enough for a sample
+to run away.
+"""
 
 
 def check_variance(variance: str) -> str:
@@ -40,8 +45,9 @@ def variance_fraction(variance: str, said: Tensor | None) -> float | Tensor:
     if fixed is not None:
         return fixed
     if said is None:
-        raise ValueError("the variance learned_range needs a network that predicts it")
-    return (said + 1) / 2
+        raise ValueError(f"the variance {variance} needs a network that predicts it")
+    fraction = (said + 1) / 2
+    return fraction.clamp(0, 1) if variance == "learned_clipped" else fraction
 
 
 def reverse_sigma(fraction: float | Tensor, small: float, large: float) -> float | Tensor:

@@ -53,7 +53,7 @@ def bound(
     """The whole bound of the model that takes its steps on a grid, by one call of `denoise` per timestep.
 
     Args:
-        denoise: `(x, t) -> eps`, as samplers take it; with `learned_range` the variance is behind it. guided-diffusion
+        denoise: `(x, t) -> eps`, as samplers take it; a learned variance is behind it. guided-diffusion
             clips the x0 that it stands for, which lowers the bound: `Denoiser(clip_x0=True)`.
         x0: (B, C, H, W) pictures.
         timesteps: of the schedule, distinct: all of them, or fewer for the bound of a shorter process.

@@ -16,11 +16,11 @@ class PixelDiffusion(nn.Module):
     """A UNet and the constants that belong to its weights; to editors a latent diffusion model without an autoencoder.
 
     Args:
-        unet: of 3 channels in; 3 out, or 6 with `learned_range`. It may know classes.
+        unet: of 3 channels in; 3 out, or 6 if it was trained to say its variance too. It may know classes.
         schedule: the noise schedule that it was trained with.
         image_size: the side, in pixels, that it was trained at.
         prediction: what the UNet predicts, `eps` or `v`.
-        variance: of its reverse steps, see `ldm.diffusion.variance`.
+        variance: of its reverse steps, see `ldm.diffusion.variance`; what the UNet says of it may be left alone.
 
     Raises:
         UserError: the UNet's channels do not fit.
@@ -38,9 +38,10 @@ class PixelDiffusion(nn.Module):
         variance: str = "learned_range",
     ):
         super().__init__()
-        expected = unet.in_channels * (2 if variance == "learned_range" else 1)
-        if unet.out_channels != expected:
-            raise UserError(f"the UNet has {unet.out_channels} channels out, expected {expected} with {variance}")
+        plain, found = unet.in_channels, unet.out_channels
+        if found not in ((2 * plain,) if variance.startswith("learned") else (plain, 2 * plain)):
+            expected = f"{2 * plain} with {variance}" if found == plain else f"{plain}, or {2 * plain} with the variance"
+            raise UserError(f"the UNet has {found} channels out, expected {expected}")
         self.unet = unet
         self.schedule = schedule
         self.image_size = image_size

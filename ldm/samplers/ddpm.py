@@ -30,7 +30,7 @@ def ddpm(
     Each step draws from `q(x_prev | x, x0)` at the predicted x0, between grid neighbours; the last draws nothing.
 
     Args:
-        variance: of each step, see `ldm.diffusion.variance`; with `learned_range`, `denoise` gives it behind the noise.
+        variance: of each step, see `ldm.diffusion.variance`; if it is learned, `denoise` gives it behind the noise.
         gradient: `(x, t) -> (B, ...)`, the gradient of a scaled log-probability of what is wanted: each step's mean is
             moved by it, times the variance (classifier guidance: Dhariwal and Nichol, 2105.05233, algorithm 1).
     """

@@ -112,7 +112,7 @@ def repaint(
         mask: broadcasts against x, 1 (or true) in the hole.
         reverse: the steps down: `ddpm` as in the paper, `ddim` (2010.02502), or `dpm_solver`, DPM-Solver++(2M)
             (2211.01095), which begins anew after each step up.
-        variance: of the steps of `ddpm`, see `ldm.diffusion.variance`; with `learned_range`, `denoise` gives it.
+        variance: of the steps of `ddpm`, see `ldm.diffusion.variance`; if it is learned, `denoise` gives it.
         eta: of the steps of `ddim`.
         gradient: see `ldm.samplers.ddpm.ddpm`; for the steps of `ddpm` alone (other steps take it inside `denoise`).
         noise: of a step down is drawn first, then that of the known samples.

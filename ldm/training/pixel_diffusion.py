@@ -69,7 +69,8 @@ class PixelDiffusionTraining(DiffusionTraining):
         if said is None:
             return simple, None
         x0_predicted = model_x0(model.prediction, x, prediction.detach(), alpha_cumprod)
-        return simple, bound_term(x0, x0_predicted, said, t, model.schedule, model.variance)
+        # not clipped, so that what lies beyond the bounds is told to come back
+        return simple, bound_term(x0, x0_predicted, said, t, model.schedule, "learned_range")
 
     def draw_timesteps(self, noise: NoiseSource) -> tuple[Tensor, Tensor | float]:
         if self.timesteps is None:

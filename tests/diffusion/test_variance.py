@@ -46,6 +46,12 @@ def test_a_learned_variance_lies_between_the_bounds_in_the_logarithm(schedule):
         np.testing.assert_allclose(reverse_sigma(fraction, small[t], large[t]).numpy(), expected, rtol=1e-12)
 
 
+def test_what_lies_beyond_the_bounds_is_cut_if_wanted():
+    said = torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0], dtype=torch.float64)
+    sigma = reverse_sigma(variance_fraction("learned_clipped", said), 0.01, 0.09)
+    np.testing.assert_allclose(sigma.numpy(), [0.1, 0.1, 0.03**0.5, 0.3, 0.3], rtol=1e-12)
+
+
 @pytest.mark.parametrize("variance, expected", [("fixed_small", 0.1), ("fixed_large", 0.3)])
 def test_a_fixed_variance_is_a_bound_whatever_the_network_says(variance, expected):
     for said in (None, torch.ones(2)):
