@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     told = "What is not given here is as the conf of the original says, if --config is one, and else as --edit says."
     group = parser.add_argument_group("edit", told, **only_if_given)
     add = group.add_argument
-    add("--edit", default="default", help="default, paper or fast (configs/repaint), or a YAML file of your own")
+    add("--edit", default="default", help="default (the paper's) or fast (configs/repaint), or a YAML file of your own")
     add("--sampler", help="of the steps down: ddpm, ddim or dpm_solver")
     add_step_flags(group)
     for name, meaning in JUMPS.items():
