@@ -20,6 +20,8 @@ def main() -> None:
     parser.add_argument("--curves", nargs="+", choices=CURVES, default=CURVES, help="what to compare with it")
     args = parser.parse_args()
 
+    from dataclasses import asdict
+
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_holes import HoleScenes
     from ldm.editors.repaint import RePaint
@@ -52,7 +54,8 @@ def main() -> None:
         "networks": fingerprint(model, clip),
         "precision": precision,
         "scenes": {"mask": args.mask, "seed": args.seed, "size": scenes.size},
-        "seed": base.seed,
+        "settings": asdict(base),
+        "variance": getattr(model, "variance", None),
     }
     file = args.out / "repaint_study.json"
     study = Study(RePaint(model, base), {DISTANCE: ClipDistance(clip)}, scenes, about, file, args.batch)

@@ -47,8 +47,9 @@ def ssim(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
 
 def mean(values: Tensor) -> tuple[float, float]:
     """The mean of (N,) figures and its standard error; of answers, the share of True and sqrt(p (1 - p) / N)."""
+    correction = 0 if values.dtype == torch.bool else 1  # the variance of figures is estimated from N - 1
     values = values.double()
-    return values.mean().item(), values.std(correction=0).item() / math.sqrt(len(values))
+    return values.mean().item(), values.std(correction=correction).item() / math.sqrt(len(values))
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:

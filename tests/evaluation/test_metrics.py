@@ -73,7 +73,8 @@ def test_the_standard_error_of_answers_is_that_of_a_proportion():
 
 def test_the_standard_error_of_figures():
     value, error = mean(torch.tensor([1.0, 3.0, 1.0, 3.0]))
-    assert (value, error) == pytest.approx((2, 0.5))
+    assert (value, error) == pytest.approx((2, (4 / 3 / 4) ** 0.5))  # the variance of 4 figures, estimated from 3
+    assert mean(torch.tensor([True, False, True, True])) == pytest.approx((0.75, (0.75 * 0.25 / 4) ** 0.5))
 
 
 def test_intersection_over_union_of_masks():

@@ -93,7 +93,7 @@ def test_differences_are_of_the_same_scenes():
     one = {"d": torch.tensor([1.0, 2.0, 3.0, 90.0]), PSNR: torch.tensor([1.0, 1.0, 1.0, 1.0])}
     other = {"d": torch.tensor([2.0, 3.0, 4.0]), PSNR: torch.tensor([0.0, 1.0, 2.0])}
     found = difference(one, other)
-    assert found["d"] == (-1, 0) and found[PSNR] == pytest.approx((0, (2 / 3 / 3) ** 0.5))
+    assert found["d"] == (-1, 0) and found[PSNR] == pytest.approx((0, (1 / 3) ** 0.5))
 
 
 def test_distances_are_better_when_lower():

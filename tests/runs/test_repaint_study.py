@@ -85,13 +85,13 @@ def test_results_of_other_scenes_are_refused(tmp_path):
 def test_a_point_is_compared_on_the_scenes_of_both(tmp_path):
     full = Result({"feature distance": [0.1, 0.3], PSNR: [20.0, 22.0]}, [True, True], 8.0)
     here = study(tmp_path / "study.json")
-    here.results[str(WALK)] = Result({"feature distance": [0.2, 0.6, 0.7], PSNR: [19.0, 23.0, 30.0]}, [True] * 3, 6.0)
+    here.results[str(WALK)] = Result({"feature distance": [0.2, 0.45, 0.7], PSNR: [19.0, 23.0, 30.0]}, [True] * 3, 6.0)
     point = here.point(WALK, 3, full)
     assert (point.calls, point.count, point.seconds, point.exact) == (6, 3, 2.0, True)
-    assert point.figures["feature distance"][0] == pytest.approx(0.5)
-    assert point.difference["feature distance"] == pytest.approx((0.2, 0.1 / 2**0.5))
-    assert point.difference[PSNR] == pytest.approx((0, 1 / 2**0.5))
-    assert not point.as_good  # 2.8 standard errors further
+    assert point.figures["feature distance"][0] == pytest.approx(0.45)
+    assert point.difference["feature distance"] == pytest.approx((0.125, 0.025))
+    assert point.difference[PSNR] == pytest.approx((0, 1))
+    assert not point.as_good  # 5 standard errors further
 
 
 def made_up(calls, distance, psnr=0.0, way=WALK):
