@@ -1,5 +1,6 @@
 """What can be chosen about an edit. The values live in `configs/`, none of them here."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,7 +17,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rounding": ("round", "truncate"),
 }
 AT_LEAST = {"steps": 1, "n_samples": 1, "feather": 0, "seed": 0, "n_maps": 1, "refine": 0}
-AT_MOST = {"seed": 2**63 - 1}  # a generator takes 64 bits; one is left for the seeds of further samples
+AT_MOST = {"seed": 2**63 - 1}  # a generator takes a bit more
+STOCHASTIC = "ddim"  # the sampler that takes an eta
 SHARES = {"encode_ratio": "at most", "strength": "at most", "threshold": "less than"}  # more than 0, and ... 1
 
 
@@ -54,8 +56,12 @@ class Drawing(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.eta and self.sampler != "ddim":
-            raise UserError(f"eta {self.eta}: only the sampler ddim takes it, {self.sampler} has none")
+        if self.eta and self.sampler != STOCHASTIC:
+            raise UserError(f"eta {self.eta}: only the sampler {STOCHASTIC} takes it, {self.sampler} has none")
+        highest = AT_MOST["seed"] - (self.n_samples - 1)
+        if self.seed > highest:
+            raise UserError(f"seed {self.seed}: expected {highest} or less, the last of {self.n_samples} samples "
+                            f"has the seed plus {self.n_samples - 1}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -260,3 +266,5 @@ def _check(name: str, value: Any, kind: type) -> None:
         raise UserError(f"{name} {value}: expected {AT_MOST[name]} or less")
     if name in SHARES and not (0 < value < 1 or (value == 1 and SHARES[name] == "at most")):
         raise UserError(f"{name} {value:g}: expected more than 0 and {SHARES[name]} 1")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} {value}: expected a finite number")

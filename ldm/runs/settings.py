@@ -1,6 +1,7 @@
 """Settings of the editors from `configs/`: the only place their defaults come from."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,17 +14,31 @@ from ldm.editors.diffedit import DiffEdit
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.editors.pixel_sampling import PixelSampler
 from ldm.editors.repaint import RePaint
-from ldm.editors.settings import DiffEditSettings, EditSettings, PixelSampling, RePaintSettings, Sampling, Settings
+from ldm.editors.settings import (
+    STOCHASTIC,
+    DiffEditSettings,
+    EditSettings,
+    PixelSampling,
+    RePaintSettings,
+    Sampling,
+    Settings,
+)
 from ldm.editors.text_to_image import TextToImage
 from ldm.utils.errors import UserError
 
 S = TypeVar("S", bound=Settings)
 
 
-def settings_from(kind: type[S], folder: str, name: str | Path = "default", **changes: Any) -> S:
+def settings_from(
+    kind: type[S], folder: str, name: str | Path = "default", below: Mapping[str, Any] | None = None, **changes: Any
+) -> S:
     """The settings of `configs/<folder>/<name>.yaml`, or of a file of your own, with some changed.
 
-    What the file does not say is as in `default`. Its `steps` may be a number for each sampler.
+    What the file does not say is as in `default`. Its `steps` may be a number for each sampler, and its `eta` is that
+    of its own sampler: to another one that takes none it does not apply.
+
+    Args:
+        below: beats `default`, and is beaten by another file.
 
     Raises:
         UserError: no such file, an unknown key or a wrong value.
@@ -33,7 +48,12 @@ def settings_from(kind: type[S], folder: str, name: str | Path = "default", **ch
     if not os.path.isfile(file):  # a Path of too long a name would raise
         raise UserError(f"{folder} settings {name}: neither a file nor one of {', '.join(shipped)}")
     config = load_config(shipped["default"], file)
-    values = {**OmegaConf.to_container(config, resolve=True), **changes}
+    own = {} if file == shipped["default"] else load_config(file)
+    below = {key: value for key, value in (below or {}).items() if key not in own}
+    preset = {**OmegaConf.to_container(config, resolve=True), **below}
+    values = {**preset, **changes}
+    if "sampler" in changes and "eta" not in changes and values["sampler"] not in (preset["sampler"], STOCHASTIC):
+        values["eta"] = 0.0
     if isinstance(values["steps"], dict):
         values["steps"] = values["steps"].get(values["sampler"], 0)  # an unknown sampler is refused below
     known = [field.name for field in fields(kind)]
@@ -57,14 +77,18 @@ def txt2img_settings(name: str | Path = "default", **changes: Any) -> Sampling:
     return settings_from(Sampling, "txt2img", name, **changes)
 
 
-def repaint_settings(name: str | Path = "default", **changes: Any) -> RePaintSettings:
+def repaint_settings(
+    name: str | Path = "default", below: Mapping[str, Any] | None = None, **changes: Any
+) -> RePaintSettings:
     """How to fill holes: `configs/repaint/<name>.yaml`, see `settings_from`."""
-    return settings_from(RePaintSettings, "repaint", name, **changes)
+    return settings_from(RePaintSettings, "repaint", name, below, **changes)
 
 
-def pixel_settings(name: str | Path = "default", **changes: Any) -> PixelSampling:
+def pixel_settings(
+    name: str | Path = "default", below: Mapping[str, Any] | None = None, **changes: Any
+) -> PixelSampling:
     """How to sample a model of pictures: `configs/sample/<name>.yaml`, see `settings_from`."""
-    return settings_from(PixelSampling, "sample", name, **changes)
+    return settings_from(PixelSampling, "sample", name, below, **changes)
 
 
 def exemplar_editor(model: nn.Module, edit: str | Path = "default", **changes: Any) -> ExemplarEditor:
