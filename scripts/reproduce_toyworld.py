@@ -16,6 +16,7 @@ SCRIPTS = Path(__file__).resolve().parent
 MINUTES = {  # on two idle CPU cores
     "data": 1, "judge": 3, "clip": 12, "autoencoder": 25, "text cache": 4, "text": 55, "exemplar cache": 8,
     "exemplar": 40, "prior": 60, "measure toyworld": 1, "measure diffedit": 10, "measure repaint": 10,
+    "measure bits per dimension": 8,
 }  # fmt: skip
 
 
@@ -86,7 +87,9 @@ def main() -> None:
     judge = "--judge", folder("judge") / "config.yaml"
     measure("exemplar", "toyworld", args.count, *judge)
     measure("text", "diffedit", args.count, *judge)
-    measure("prior", "repaint", min(args.count, 32))
+    measure("prior", "repaint", min(max(args.count, 2), 32), "--clip", folder("clip") / "config.yaml")
+    do("measure bits per dimension", "bits_per_dim", "--config", folder("prior") / "config.yaml", "--count",
+       min(args.count, 16), "--out", args.logs / "measured_bits_per_dim.json")  # fmt: skip
 
 
 if __name__ == "__main__":
