@@ -6,6 +6,7 @@ fills is left out.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable
 
@@ -28,14 +29,18 @@ def numbers(text: str | int | float) -> list[int | float]:
         found = [float(part) for part in str(text).split(",")]
     except ValueError:
         found = [0.0]
-    if min(found) <= 0:
+    if not all(0 < number < math.inf for number in found):
         raise ValueError("expected numbers with commas between, such as 32,16,8")
     return [int(number) if number == int(number) else number for number in found]
 
 
 def attention(sides: str | int, theirs: Flat) -> Flat:
     """Theirs are the sides of the pictures inside that have attention, ours are how often theirs go into the whole."""
-    return {U + "attention_resolutions": sorted(theirs["image_size"] // side for side in numbers(sides))}
+    size, found = theirs["image_size"], numbers(sides)
+    factors = {size // 2**k: 2**k for k in range(size.bit_length()) if size % 2**k == 0}
+    if not factors.keys() >= set(found):
+        raise ValueError(f"expected sides of pictures inside, some of {', '.join(map(str, factors))}")
+    return {U + "attention_resolutions": sorted(factors[side] for side in found)}
 
 
 def widths(text: str, theirs: Flat) -> Flat:
@@ -47,13 +52,29 @@ def widths(text: str, theirs: Flat) -> Flat:
 def heads(count: int, theirs: Flat) -> Flat | Left:
     if theirs.get("num_head_channels") != -1:
         return Left("num_head_channels says it")
-    return {U + "num_heads": count}
+    return whole(U + "num_heads")(count, theirs)
 
 
-def training_steps(T: int, _: Flat) -> Flat:
-    if not isinstance(T, int) or T < 1:
-        raise ValueError("expected a whole number, 1 or more")
-    return {SCHEDULE + "params.T": T}
+def whole(key: str, *besides: int) -> Callable:
+    """A count, or one of a few other numbers, which is ours as it is."""
+
+    def rule(count: object, _: Flat) -> Flat:
+        if not isinstance(count, int) or isinstance(count, bool) or (count < 1 and count not in besides):
+            raise ValueError("expected a whole number, 1 or more")
+        return {key: count}
+
+    return rule
+
+
+def switch(on: dict, off: dict) -> Callable:
+    """A truth value, which says one thing or another."""
+
+    def rule(value: object, _: Flat) -> Flat:
+        if not isinstance(value, bool):
+            raise ValueError("expected true or false")
+        return on if value else off
+
+    return rule
 
 
 def schedule(name: str, theirs: Flat) -> Flat:
@@ -82,19 +103,11 @@ def only(value: bool | int, why: str) -> Callable:
     return rule
 
 
-def asked(key: str) -> Callable:
-    """A key that their code does not do without."""
-
-    def rule(value: int | None, _: Flat) -> Flat:
-        if value is None:
-            raise ValueError("expected a whole number")
-        return {key: value}
-
-    return rule
-
-
 def guided(theirs: Flat) -> bool:
-    return bool(theirs.get("classifier_path")) and theirs["classifier_scale"] > 0
+    scale = theirs["classifier_scale"]
+    if not isinstance(scale, int | float) or isinstance(scale, bool):
+        raise ValueError("expected a number")
+    return bool(theirs.get("classifier_path")) and scale > 0
 
 
 def of_classifier(rule: str | object) -> Callable:
@@ -113,7 +126,12 @@ def of_classifier(rule: str | object) -> Callable:
 
 
 def path(key: str) -> Callable:
-    return lambda file, _=None: {key: os.path.abspath(file)}  # theirs begins at the current folder, ours at the root
+    def rule(file: object, _: Flat | None = None) -> Flat:
+        if not isinstance(file, str) or not file:
+            raise ValueError("expected the path of a file")
+        return {key: os.path.abspath(file)}  # theirs begins at the current folder, ours at the root
+
+    return rule
 
 
 # fmt: off
@@ -125,12 +143,14 @@ DATASET = each("mask_loader gt_path mask_path image_size class_cond deterministi
                "paths.gt_keep_masks", JOB)
 TABLE = flat({
     # the network
-    "model_path": path("checkpoint"), "image_size": "model.params.image_size", "class_cond": (True, False),
-    "num_channels": U + "model_channels", "channel_mult": widths, "attention_resolutions": attention,
-    **each("num_res_blocks num_head_channels resblock_updown use_scale_shift_norm use_new_attention_order dropout",
-           U + "{}"), "num_heads": heads, "num_heads_upsample": (-1,),
-    "learn_sigma": lambda on, _: {U + "out_channels": 6 if on else 3,
-                                  "model.params.variance": "learned_range" if on else "fixed_large"},
+    "model_path": path("checkpoint"), "image_size": whole("model.params.image_size"), "class_cond": (True, False),
+    "num_channels": whole(U + "model_channels"), "num_res_blocks": whole(U + "num_res_blocks"),
+    "channel_mult": widths, "attention_resolutions": attention, "dropout": U + "dropout",
+    **{name: switch({U + name: True}, {U + name: False})
+       for name in ("resblock_updown", "use_scale_shift_norm", "use_new_attention_order")},
+    "num_head_channels": whole(U + "num_head_channels", -1), "num_heads": heads, "num_heads_upsample": (-1,),
+    "learn_sigma": switch({U + "out_channels": 6, "model.params.variance": "learned_range"},
+                          {U + "out_channels": 3, "model.params.variance": "fixed_large"}),
     "use_fp16": Left("--precision says it"),
     **each("use_checkpoint use_kl rescale_learned_sigmas", Left("of use in training alone")),
     # the classifier
@@ -140,14 +160,14 @@ TABLE = flat({
     "classifier_attention_resolutions": of_classifier("32,16,8"), "classifier_pool": of_classifier("attention"),
     **each("classifier_use_scale_shift_norm classifier_resblock_updown", of_classifier(True)),
     # diffusion
-    "noise_schedule": schedule, "diffusion_steps": training_steps,
+    "noise_schedule": schedule, "diffusion_steps": whole(SCHEDULE + "params.T"),
     "predict_xstart": only(False, "networks predict the noise here"),
     "rescale_timesteps": only(False, "networks see timesteps as whole numbers here"),
     "timestep_respacing": respacing, "clip_denoised": only(True, "predicted pictures are always clipped here"),
-    "use_ddim": lambda on, _: {"repaint.sampler": "ddim" if on else "ddpm"},
+    "use_ddim": switch({"repaint.sampler": "ddim"}, {"repaint.sampler": "ddpm"}),
     # RePaint
-    WALK: {**{name: asked(f"repaint.{name}") for name in ("n_sample", "jump_length", "jump_n_sample")},
-           "t_T": asked("repaint.steps"), **each("jump2_length jump2_n_sample jump3_length jump3_n_sample "
+    WALK: {**{name: whole(f"repaint.{name}") for name in ("n_sample", "jump_length", "jump_n_sample")},
+           "t_T": whole("repaint.steps"), **each("jump2_length jump2_n_sample jump3_length jump3_n_sample "
                                                  "start_resampling", "repaint.{}")},
     "inpa_inj_sched_prev": only(True, "without it the known pixels are not used at all"),
     "inpa_inj_sched_prev_cumnoise": only(False, "the known pixels get new noise in each step here"),
