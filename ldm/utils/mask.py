@@ -62,18 +62,21 @@ def parse_mask(
 
 
 def fit_mask(mask: Image.Image | Tensor, size: tuple[int, int], rule: str = "any", resize: bool = True) -> Tensor:
-    """A mask for an image of `size` (width, height) as (1, 1, H, W): a picture (see `parse_mask`) or such a tensor.
+    """A mask for an image of `size` (width, height) as (1, 1, H, W) float32 of zeros and ones.
+
+    Args:
+        mask: a picture (see `parse_mask`), or a tensor (1, 1, H, W), which is repainted where it is 0.5 or more.
 
     Raises:
-        UserError: as `parse_mask`; the tensor is of another shape, or 0 everywhere.
+        UserError: as `parse_mask`; the tensor is of another shape, or below 0.5 everywhere.
     """
     if isinstance(mask, Image.Image):
         return parse_mask(mask, size, rule=rule, resize=resize)
     if mask.shape != (expected := (1, 1, *size[::-1])):
         raise UserError(f"mask: {tuple(mask.shape)}, expected {expected}")
-    if not mask.any():
-        raise UserError("mask: nothing is selected, it is 0 everywhere (1 = repaint)")
-    return mask
+    if not (selected := mask >= 0.5).any():
+        raise UserError("mask: nothing is selected, it is below 0.5 everywhere (1 = repaint)")
+    return selected.float()
 
 
 def box_mask(box: Box, size: tuple[int, int]) -> Tensor:

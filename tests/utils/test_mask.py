@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from ldm.utils.errors import UserError
-from ldm.utils.mask import open_mask, parse_mask
+from ldm.utils.mask import fit_mask, open_mask, parse_mask
 from tests.utils.pictures import mask, photo
 
 SIZE = (48, 32)
@@ -113,3 +113,12 @@ def test_the_file_is_named(tmp_path):
     Image.new("L", SIZE).save(tmp_path / "black.png")
     with pytest.raises(UserError, match="mask .*black.png: nothing"):
         open_mask(tmp_path / "black.png", SIZE)
+
+
+def test_a_tensor_is_a_mask_from_a_half_on():
+    soft = EXPECTED * 0.5 + 0.49 * (1 - EXPECTED)
+    for values in (soft, EXPECTED, EXPECTED.bool(), EXPECTED.byte()):
+        fitted = fit_mask(values, SIZE)
+        assert fitted.dtype == torch.float32 and torch.equal(fitted, EXPECTED)
+    with pytest.raises(UserError, match="nothing is selected, it is below 0.5 everywhere"):
+        fit_mask(soft * 0.9, SIZE)
