@@ -85,6 +85,16 @@ def told_class(
     return (denoise, gradient) if ancestral else (classifier_guidance(denoise, gradient, schedule), None)
 
 
+def check_classifier(classifier: nn.Module | None) -> None:
+    """
+    Raises:
+        UserError: it does not say how many classes it tells apart.
+    """
+    count = getattr(classifier, "num_classes", None)
+    if classifier is not None and not (isinstance(count, int) and count > 0):
+        raise UserError(f"classifier: num_classes of {type(classifier).__name__} is {count}, expected a whole number")
+
+
 def check_class(model: nn.Module, class_id: int | None, classifier: nn.Module | None) -> None:
     """
     Raises:

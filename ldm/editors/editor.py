@@ -64,11 +64,41 @@ def check_text_model(model: LatentDiffusion, purpose: str) -> None:
     """
     if not isinstance(model, LatentDiffusion):
         raise UserError(f"{purpose}: {type(model).__name__} is no text-to-image model")
-    needed, found = model.autoencoder.latent_channels, model.unet.in_channels
-    if found != needed:
-        hint = " (9 are those of an exemplar model)" if found == 9 else ""
-        raise UserError(
-            f"{purpose}: the UNet has {found} input channels, not the {needed} of a text-to-image model{hint}"
-        )
+    check_unet(model, purpose, model.autoencoder.latent_channels, "a text-to-image model")
     if not isinstance(model.conditioner, TextConditioner):
         raise UserError(f"{purpose}: {type(model.conditioner).__name__} takes no prompts")
+
+
+def check_exemplar_model(model: LatentDiffusion, purpose: str) -> None:
+    """
+    Raises:
+        UserError: the model does not paint what a picture shows into the hole of another.
+    """
+    check_unet(model, purpose, 2 * model.autoencoder.latent_channels + 1, "an exemplar model")
+    if not hasattr(model.conditioner, "image_size"):
+        raise UserError(f"{purpose}: {type(model.conditioner).__name__} takes no pictures")
+
+
+def check_untold_model(model: LatentDiffusion, purpose: str) -> None:
+    """
+    Raises:
+        UserError: the model, which has no conditioner, does not work without one. It may know classes.
+    """
+    check_unet(model, purpose, model.autoencoder.latent_channels, "a model without conditioner", classes=True)
+    if model.unet.context_dim is not None:
+        raise UserError(
+            f"{purpose}: the UNet takes context, and the model has no conditioner"
+        )
+
+
+def check_unet(model: LatentDiffusion, purpose: str, channels: int, kind: str, classes: bool = False) -> None:
+    """
+    Raises:
+        UserError: the UNet has other input channels than such a model needs, or knows classes, which none tells it.
+    """
+    found, those_by_example = model.unet.in_channels, 2 * model.autoencoder.latent_channels + 1
+    if found != channels:
+        hint = f" ({found} are those of an exemplar model)" if found == those_by_example else ""
+        raise UserError(f"{purpose}: the UNet has {found} input channels, not the {channels} of {kind}{hint}")
+    if not classes and getattr(model, "num_classes", None):
+        raise UserError(f"{purpose}: the UNet knows {model.num_classes} classes, that of {kind} knows none")

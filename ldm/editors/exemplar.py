@@ -12,13 +12,12 @@ from torch import Tensor
 from ldm.diffusion.denoiser import Denoiser
 from ldm.editors import compose
 from ldm.editors.conditions import told_exemplar
-from ldm.editors.editor import Editor
+from ldm.editors.editor import Editor, check_exemplar_model
 from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_mask
 from ldm.editors.sampling import run_sampler
 from ldm.editors.settings import EditSettings, MaskInference
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.utils.clip import CLIP_MEAN, clip_normalise
-from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil, to_tensor
 from ldm.utils.mask import Box, box_mask, fit_mask, mask_picture
 from ldm.utils.random import NoiseSource, key_seed
@@ -69,11 +68,7 @@ class ExemplarEditor(Editor[EditSettings]):
     """
 
     def __init__(self, model: LatentDiffusion, settings: EditSettings):
-        needed, found = 2 * model.autoencoder.latent_channels + 1, model.unet.in_channels
-        if found != needed:
-            raise UserError(f"editing by example: the UNet has {found} input channels, not {needed}")
-        if not hasattr(model.conditioner, "image_size"):
-            raise UserError(f"editing by example: {type(model.conditioner).__name__} takes no pictures")
+        check_exemplar_model(model, "editing by example")
         super().__init__(model, settings)
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ldm.diffusion.schedule import strided_timesteps
-from ldm.editors.conditions import check_class, told_class
+from ldm.editors.conditions import check_class, check_classifier, told_class
 from ldm.editors.editor import Editor
 from ldm.editors.settings import PixelSampling
 from ldm.models.pixel_diffusion import PixelDiffusion
@@ -38,7 +38,11 @@ class PixelSampler(Editor[PixelSampling]):
     Args:
         model: a `PixelDiffusion`.
         settings: used where a call does not say otherwise.
-        classifier: `(x (B, 3, H, W) noisy, t (B,)) -> (B, classes)`, if it is to guide.
+        classifier: `(x (B, 3, H, W) noisy, t (B,)) -> (B, num_classes)`, an attribute that it must have; if it is to
+            guide.
+
+    Raises:
+        UserError: the model is none of pictures, or the classifier does not say its `num_classes`.
     """
 
     def __init__(self, model: PixelDiffusion, settings: PixelSampling, classifier: nn.Module | None = None):
@@ -46,6 +50,7 @@ class PixelSampler(Editor[PixelSampling]):
             raise UserError(
                 f"sampling: {type(model).__name__} is no model of pictures (scripts/txt2img.py has prompts)"
             )
+        check_classifier(classifier)
         super().__init__(model, settings)
         self.classifier = classifier
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ldm.diffusion.schedule import strided_timesteps
 from ldm.editors import compose
-from ldm.editors.conditions import check_class, told_class, told_exemplar, told_prompts
-from ldm.editors.editor import Editor
+from ldm.editors.conditions import check_class, check_classifier, told_class, told_exemplar, told_prompts
+from ldm.editors.editor import Editor, check_exemplar_model, check_text_model, check_untold_model
 from ldm.editors.exemplar import exemplar_pixels, fit_exemplar
 from ldm.editors.settings import RePaintSettings
 from ldm.models.clip_text import TextConditioner
@@ -66,10 +66,15 @@ class RePaint(Editor[RePaintSettings]):
     """Fills holes of pictures.
 
     Args:
-        model: a `PixelDiffusion`, or a `LatentDiffusion`: without conditioner, of prompts, or of exemplars (with 9
-            input channels), where resampling harmonises what is painted with its surroundings.
+        model: a `PixelDiffusion`, or a `LatentDiffusion`: without conditioner (it may know classes), of prompts, or of
+            exemplars (with 9 input channels), where resampling harmonises what is painted with its surroundings.
         settings: used where a call does not say otherwise.
-        classifier: `(x (B, 3, H, W) noisy, t (B,)) -> (B, classes)`, guides a `PixelDiffusion` (2105.05233).
+        classifier: `(x (B, 3, H, W) noisy, t (B,)) -> (B, num_classes)`, an attribute that it must have; guides a
+            `PixelDiffusion` (2105.05233).
+
+    Raises:
+        UserError: it is another kind of model, its parts do not fit together, or the classifier does not say its
+            `num_classes` or cannot guide it.
     """
 
     def __init__(
@@ -79,8 +84,11 @@ class RePaint(Editor[RePaintSettings]):
             raise UserError(f"RePaint: {type(model).__name__} is no diffusion model")
         if classifier is not None and not isinstance(model, PixelDiffusion):
             raise UserError(f"a classifier guides models of pictures, not {type(model).__name__}")
+        check_classifier(classifier)
         super().__init__(model, settings)
         self.classifier = classifier
+        if isinstance(model, LatentDiffusion):
+            check_latent_model(model, "RePaint")
 
     @torch.no_grad()
     def __call__(
@@ -177,15 +185,21 @@ class RePaint(Editor[RePaintSettings]):
             mask: (B or 1, 1, H, W), 1 = repaint.
             noise: draws B rows: the start, for an exemplar model the posterior of the masked picture's latent, and
                 what the steps add.
-            settings: how; what concerns compositing and the seed is not read.
+            settings: how; what concerns compositing and the seed is not read, but for what an error says.
 
         Raises:
-            UserError: in latents nothing is known.
+            UserError: of a picture nothing is known: no pixel, or in latents no cell that is known wholly. A crop of
+                `auto`, which shrinks pictures to the model's size and calls a pixel unknown if any that it stands for
+                is, can come to that with fine masks.
         """
         model, schedule, device = self.model, self.model.schedule, self.like.device
         cells = self.to_cells(mask).to(device)
         if bool(cells.flatten(1).all(1).any()):
-            raise UserError(f"mask: leaves no latent cell of {model.downsampling} pixels a side that is wholly known")
+            if model.downsampling > 1:
+                side = f"{model.downsampling} pixels a side"
+                raise UserError(f"mask: leaves no latent cell of {side} that is wholly known")
+            shrunk = ": crop auto shrinks the picture until none is left; use crop none"
+            raise UserError(f"mask: leaves no known pixel{shrunk if settings.crop == 'auto' else ''}")
         x = noise.randn(*model.latent_shape(*image.shape[-2:]))
         denoise, gradient = self.denoiser(image, mask, wish, noise, x.shape, settings)
         return repaint(
@@ -221,3 +235,16 @@ class RePaint(Editor[RePaintSettings]):
             return told_prompts(model, [wish.prompt] * batch, wish.negative, scale), None
         ancestral = settings.sampler == "ddpm"
         return told_class(model, wish.class_id, batch, self.classifier, settings.classifier_scale, ancestral)
+
+
+def check_latent_model(model: LatentDiffusion, purpose: str) -> None:
+    """
+    Raises:
+        UserError: the model is none that can be told a prompt, a picture, or nothing.
+    """
+    if model.conditioner is None:
+        check_untold_model(model, purpose)
+    elif hasattr(model.conditioner, "image_size"):
+        check_exemplar_model(model, purpose)
+    else:
+        check_text_model(model, purpose)

@@ -21,7 +21,8 @@ class LatentDiffusion(nn.Module):
     """The networks of one model and the constants that belong to its weights.
 
     Args:
-        unet: 4 input channels (text or unconditional), or 9 for editing inside a mask.
+        unet: 4 input channels (text or unconditional), or 9 for editing inside a mask. Without a conditioner it may
+            know classes.
         autoencoder: images to latents and back.
         conditioner: image or text to context tokens (B, L, C); None for an unconditional model.
         schedule: the noise schedule that the UNet was trained with.
@@ -52,6 +53,10 @@ class LatentDiffusion(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.unet.out[-1].weight.device
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.unet.num_classes
 
     @property
     def downsampling(self) -> int:

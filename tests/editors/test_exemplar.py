@@ -232,8 +232,10 @@ def test_wrong_settings_are_named(changes, message):
         edit(**changes)
 
 
-def test_the_largest_seed_leaves_room_for_its_samples():
-    assert edit(seed=2**63 - 1, n_samples=2).seeds == [2**63 - 1, 2**63]
+def test_the_seeds_of_all_samples_are_seeds():
+    assert edit(seed=2**63 - 2, n_samples=2).seeds == [2**63 - 2, 2**63 - 1]
+    with pytest.raises(UserError, match="seed 9223372036854775807: expected 9223372036854775806 or less, the last of"):
+        edit(seed=2**63 - 1, n_samples=2)
 
 
 def test_a_setting_that_does_not_exist_is_named():
@@ -251,7 +253,7 @@ def test_models_that_cannot_edit_are_refused():
 
         conditioner = None
 
-    with pytest.raises(UserError, match="the UNet has 4 input channels, not 9"):
+    with pytest.raises(UserError, match="the UNet has 4 input channels, not the 9 of an exemplar model$"):
         ExemplarEditor(Stub, edit_settings())
     Stub.unet.in_channels = 9
     with pytest.raises(UserError, match="NoneType takes no pictures"):

@@ -50,6 +50,43 @@ def test_samples_are_of_the_data(sampler, steps):
     assert x.std().item() == pytest.approx(0.1, rel=0.06)
 
 
+class Linear(torch.nn.Module):
+    """log p(class | x_t) of three classes: one is almost certain, the others are exp(g x0) for g of 10 and -10 as rare.
+
+    At t that is exp(g E[x0 | x_t]) but for a factor, for x0 given x_t has the same variance everywhere. Among those of
+    such a class data N(mean, std^2) is N(mean + g std^2, std^2).
+    """
+
+    num_classes, slope = 3, 10.0
+
+    def __init__(self, data: Oracle):
+        super().__init__()
+        self.data = data
+
+    def forward(self, x, t):
+        a = self.data.alphas_cumprod[t].to(x).view(-1, 1, 1, 1)
+        weight = a.sqrt() * self.data.std**2 / (a * self.data.std**2 + 1 - a)
+        drift = (self.slope * weight * x).sum((1, 2, 3))
+        return torch.stack([torch.zeros_like(drift), drift - 1e6, -drift - 1e6], dim=1)
+
+
+@pytest.mark.parametrize("sampler, tolerance", [("ddpm", 0.025), ("ddim", 0.01)])  # the first moves the means by Euler
+@pytest.mark.parametrize("class_id, scale, mean", [(0, 1.0, 0.2), (1, 1.0, 0.3), (2, 1.0, 0.1), (1, 2.0, 0.4)])
+def test_a_classifier_pulls_towards_its_class(sampler, tolerance, class_id, scale, mean):
+    schedule = Schedule.cosine()
+    model = PixelDiffusion(Oracle(schedule), schedule, image_size=32, variance="fixed_small")
+    guide = Linear(model.unet)
+    editor = pixel_sampler(model, classifier=guide, sampler=sampler, steps=250, classifier_scale=scale)
+    x = editor.sample(class_id, NoiseSource([1]), editor.settings)
+    assert x.mean().item() == pytest.approx(mean, abs=scale * tolerance)
+    assert x.std().item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_classifier_without_classes_is_refused():
+    with pytest.raises(UserError, match="^classifier: num_classes of Oracle is None, expected a whole number$"):
+        pixel_sampler(pixel_model(), classifier=Oracle(Schedule.cosine()))
+
+
 def test_classes_and_classifiers():
     editor = ldm.PixelSampler(pixel_model(num_classes=5), **FAST)
     assert editor(class_id=0).images[0].tobytes() != editor(class_id=1).images[0].tobytes()

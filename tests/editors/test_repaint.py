@@ -8,10 +8,8 @@ from PIL import Image
 
 import ldm
 from ldm.config import build
-from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.runs.settings import repaint_editor, repaint_settings
 from ldm.utils.errors import UserError
-from ldm.utils.random import NoiseSource
 from tests.checkpoints.guided import classifier, config
 from tests.golden_weights import fill
 from tests.tiny import tiny_model, tiny_text_model
@@ -27,13 +25,6 @@ def pixel_model(**options):
 @cache
 def pixel_classifier(**options):
     return fill(build(classifier(**options).model)).eval()
-
-
-@cache
-def unconditional_latent_model():
-    other = copy.deepcopy(tiny_text_model())
-    unet = fill(build(config(in_channels=4, out_channels=4).model.params.unet))
-    return LatentDiffusion(unet, other.autoencoder, None, other.schedule, other.scale_factor, other.image_size)
 
 
 def picture(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
@@ -100,9 +91,23 @@ def test_the_network_is_called_as_the_schedule_says():
 
 
 def test_what_is_known_goes_in_and_x0_is_clipped():
-    seen = []
-    fill_hole(callback=lambda i, t, x, x0: seen.append(x0))
-    assert all(x0.abs().max() <= 1 + 1e-4 for x0 in seen)
+    """At each call but the first the network sees the picture itself around the hole, at the noise of that level."""
+    model, seen, clean = pixel_model(), [], []
+    handle = model.unet.register_forward_pre_hook(lambda _, given: seen.append((given[1][0].item(), given[0])))
+    try:
+        editor = repaint_editor(model, **FAST)
+        shade = Image.new("RGB", (16, 16), (230, 230, 230))
+        editor(shade, hole(16, 16), n_samples=8, callback=lambda i, t, x, x0: clean.append(x0))
+    finally:
+        handle.remove()
+    assert len(seen) == editor.settings.calls() and all(x0.abs().max() <= 1 + 1e-3 for x0 in clean)
+    known = (torch.from_numpy(np.array(hole(16, 16))) == 0).expand(8, 3, 16, 16)
+    for t, x in seen[1:]:
+        a = model.schedule.alphas_cumprod[t].item()
+        noise = (x[known] - a**0.5 * (230 / 127.5 - 1)) / (1 - a) ** 0.5
+        assert abs(noise.mean().item()) < 0.06 and abs(noise.std().item() - 1) < 0.05  # of 4600 numbers
+    low = seen[-1][1]  # of the walk's last step, where there is next to no noise
+    assert (low[known] - (230 / 127.5 - 1)).abs().max() < 0.1
 
 
 def test_the_mask_may_be_a_tensor():
@@ -156,6 +161,14 @@ def test_what_does_not_go_together(case):
         editor(picture(16, 16), hole(16, 16), **told)
 
 
+@pytest.mark.parametrize("count", [None, 0, "5"])
+def test_a_classifier_says_how_many_classes_it_knows(count):
+    guide = torch.nn.Linear(1, 1)
+    guide.num_classes = count
+    with pytest.raises(UserError, match=f"^classifier: num_classes of Linear is {count}, expected a whole number$"):
+        repaint_editor(pixel_model(), classifier=guide, **FAST)
+
+
 def test_a_classifier_guides_models_of_pictures_alone():
     with pytest.raises(UserError, match="a classifier guides models of pictures, not LatentDiffusion"):
         repaint_editor(tiny_text_model(), classifier=pixel_classifier())
@@ -197,52 +210,22 @@ def test_wrong_settings(wrong, message):
         fill_hole(**wrong)
 
 
-# In latents
-
-
-LATENT = {
-    "unconditional": (unconditional_latent_model, {}),
-    "prompt": (tiny_text_model, {"prompt": "a red ball"}),
-    "no prompt": (tiny_text_model, {}),
-    "exemplar": (tiny_model, {"exemplar": picture(20, 30, seed=1)}),
-}
-
-
-@pytest.mark.parametrize("kind", LATENT)
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
-def test_latents_that_are_known_are_exact(kind, sampler):
-    model, told = LATENT[kind]
-    editor = repaint_editor(model(), **FAST, sampler=sampler)
-    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    mask = torch.zeros(1, 1, 32, 32)
-    mask[..., 5:17, 8:20] = 1
-    z = editor.sample(image, mask, editor.wish(**told), NoiseSource([0, 1]), editor.settings)
-    cells = editor.to_cells(mask)
-    assert cells[0, 0, 1, 2] == 1 and cells[0, 0, 0, 2] == 0  # a cell of which a row is in the hole is filled
-    kept = (cells == 0).expand_as(z)
-    assert torch.equal(z[kept], editor.encode(image).expand_as(z)[kept])
-    assert not torch.equal(z[:1], z[1:])
-
-
-@pytest.mark.parametrize("kind", LATENT)
-def test_pictures_by_latents(kind):
-    model, told = LATENT[kind]
-    result = fill_hole(model(), size=(40, 32), told=told)
-    known = np.array(hole(40, 32)) == 0
-    assert np.array_equal(np.array(result.images[0])[known], np.array(picture(40, 32))[known])
-
-
-def test_prompt_and_exemplar_change_what_is_painted():
-    for kind, other in (("prompt", {"prompt": "a blue mug"}), ("exemplar", {"exemplar": picture(20, 30, seed=2)})):
-        model, told = LATENT[kind]
-        assert fill_hole(model(), told=told).images[0].tobytes() != fill_hole(model(), told=other).images[0].tobytes()
-
-
-def test_a_mask_finer_than_the_latents_is_refused():
+def test_a_crop_that_leaves_no_known_pixel_is_told():
+    """Every other row of a picture twice as large as the model's: each pixel that the model sees is touched."""
     mask = np.zeros((32, 32), dtype=np.uint8)
     mask[::2] = 255
-    with pytest.raises(UserError, match="leaves no latent cell of 4 pixels a side that is wholly known"):
-        repaint_editor(tiny_text_model(), **FAST)(picture(32, 32), Image.fromarray(mask))
+    editor = repaint_editor(pixel_model(), **FAST)
+    message = "^mask: leaves no known pixel: crop auto shrinks the picture until none is left; use crop none$"
+    with pytest.raises(UserError, match=message):
+        editor(picture(32, 32), Image.fromarray(mask), crop="auto")
+    assert editor(picture(32, 32), Image.fromarray(mask), crop="none").images
+
+
+def test_a_soft_mask_is_cut_at_a_half():
+    soft = torch.full((1, 1, 16, 16), 0.3)
+    soft[..., 4:12, 4:12] = 0.7
+    result = repaint_editor(pixel_model(), **FAST)(picture(16, 16), soft)
+    assert result.mask.tobytes() == hole(16, 16).tobytes()
 
 
 def test_from_the_package():
