@@ -86,9 +86,7 @@ def check_untold_model(model: LatentDiffusion, purpose: str) -> None:
     """
     check_unet(model, purpose, model.autoencoder.latent_channels, "a model without conditioner", classes=True)
     if model.unet.context_dim is not None:
-        raise UserError(
-            f"{purpose}: the UNet takes context, and the model has no conditioner"
-        )
+        raise UserError(f"{purpose}: the UNet takes context, and the model has no conditioner")
 
 
 def check_unet(model: LatentDiffusion, purpose: str, channels: int, kind: str, classes: bool = False) -> None:
