@@ -70,6 +70,8 @@ def fit(config: DictConfig, logdir: Path, resume: bool = False) -> Path:
     trainer.val_check_interval *= trainer.accumulate_grad_batches if config.get("validate_every") else 1
     if first:
         check_writable(logdir)
+    if data.validation is None:
+        trainer.limit_val_batches = 0  # else Lightning warns of a loader without batches
     training = start(config, found if going_on else None)
     needs = budget(training, averages, without)
     if first:

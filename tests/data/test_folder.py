@@ -181,15 +181,18 @@ def test_the_config_reads_it(write):
     assert (data.batch_size, len(data.validation)) == (2, 1)
 
 
-def test_a_training_starts_and_goes_on_with_nothing_but_a_folder(write, tmp_path):
+def test_a_training_starts_and_goes_on_with_nothing_but_a_folder(write, tmp_path, recwarn):
     root = write(*(f"{k}.png" for k in range(6)))
     small = ["image_size=8", "unet.model_channels=32", "unet.channel_mult=[1]", "unet.attention_resolutions=[]"]
     common = [f"data.root={root}", "data.batch_size=2", "data.num_workers=0", *(f"model.{item}" for item in small)]
     trainer = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.enable_progress_bar=false"]
 
-    def train(steps: int, resume: bool = False) -> dict:
-        overrides = [*common, *trainer, f"trainer.max_steps={steps}", "panel_every=null"]
-        return load_file(fit(load_config("train/ddpm_folder", overrides=overrides), tmp_path / "run", resume))
+    def train(steps: int, *other: str, run: str = "run", resume: bool = False) -> dict:
+        overrides = [*common, *trainer, f"trainer.max_steps={steps}", "panel_every=null", *other]
+        return load_file(fit(load_config("train/ddpm_folder", overrides=overrides), tmp_path / run, resume))
 
     first, on = train(1), train(2, resume=True)
     assert any(not torch.equal(first[name], on[name]) for name in first)
+
+    train(2, "data.validation_share=0", "validate_every=1", run="unwatched")
+    assert not [warning for warning in recwarn if "Total length" in str(warning.message)]
