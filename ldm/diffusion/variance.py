@@ -20,14 +20,17 @@ def check_variance(variance: str) -> str:
     return variance
 
 
-def variance_bounds(schedule: Schedule) -> tuple[Tensor, Tensor]:
+def variance_bounds(schedule: Schedule, variance: str) -> tuple[Tensor, Tensor]:
     """The least and the largest variance of the reverse step at each t, (T,) float64 each: the posterior's, and beta.
 
     At t = 0 the posterior's is 0; that of t = 1 stands there, so that logarithms exist (beta, if there is no t = 1).
+    It is the variance of `fixed_large` there too, as in Ho et al.'s code and guided-diffusion's.
     """
-    small = schedule.posterior_variance.clone()
-    small[0] = small[1] if len(small) > 1 else schedule.betas[0]
-    return small, schedule.betas
+    small, large = schedule.posterior_variance.clone(), schedule.betas.clone()
+    small[0] = small[1] if len(small) > 1 else large[0]
+    if check_variance(variance) == "fixed_large":
+        large[0] = small[0]
+    return small, large
 
 
 def split(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:

@@ -84,11 +84,9 @@ def bound_term(
         x0, x0_predicted: (B, C, H, W) clean pictures, and the network's idea of them.
         said: like x0, what the network says of its variance; None with a fixed one.
         t: (B,) int64 on the CPU.
-        variance: see `ldm.diffusion.variance`. At t = 0 `fixed_large` is the lower bound (as in Ho et al.'s code).
+        variance: see `ldm.diffusion.variance`.
     """
-    small, large = (bounds[t] for bounds in variance_bounds(schedule))
-    if variance == "fixed_large":
-        large = torch.where(t == 0, small, large)
+    small, large = (bounds[t] for bounds in variance_bounds(schedule, variance))
     share = posterior(1.0, 0.0, schedule.alphas_cumprod[t], schedule.alphas_cumprod_prev[t])[0]
     table = torch.stack([small.log(), large.log(), share, (t == 0).double()]).to(x0)  # not before: float32 would cancel
     low, high, share, first = table.view(4, -1, *[1] * (x0.ndim - 1))
@@ -114,11 +112,14 @@ def normal_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_
 def log_likelihood(x: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
     """log of a Gaussian's mass in the interval of each value of a picture, in nats (equation 13).
 
-    Intervals are one level wide, those at the ends are open. (guided-diffusion approximates the error function.)
+    Intervals are one level wide, those at the ends are open. Masses below 1e-12, beyond 7 standard deviations, count as
+    1e-12. (guided-diffusion approximates the error function.)
     """
-    inverse = (-log_sigma).exp()
-    centred = x - mean
-    above = torch.special.ndtr((centred + HALF_LEVEL) * inverse)
-    below = torch.special.ndtr((centred - HALF_LEVEL) * inverse)
-    above, below = torch.where(x > 0.999, 1.0, above), torch.where(x < -0.999, 0.0, below)
-    return (above - below).clamp(min=1e-12).log()
+    exact = (v.to(torch.float32 if v.device.type == "mps" else torch.float64) for v in (x, mean, log_sigma))
+    value, middle, log_sigma = exact  # but where there is no float64
+    inverse, distance = (-log_sigma).exp() / math.sqrt(2), value - middle
+    above = ((distance + HALF_LEVEL) * inverse).masked_fill(x > 0.999, torch.inf)
+    below = ((distance - HALF_LEVEL) * inverse).masked_fill(x < -0.999, -torch.inf)
+    # both tails by erfc, mirrored: a difference of two numbers near 1 would keep none of their digits
+    near, far = (torch.where(distance > 0, *pair) for pair in ((below, -above), (above, -below)))
+    return ((near.erfc() - far.erfc()) / 2).clamp(min=1e-12).log().to(x.dtype)

@@ -35,7 +35,8 @@ def ddpm(
             moved by it, times the variance (classifier guidance: Dhariwal and Nichol, 2105.05233, algorithm 1).
     """
     steps, t_batch = time_grid(timesteps, schedule, x)
-    for i, (t, t_prev, level) in enumerate(zip(steps, [*steps[1:], -1], ddpm_table(schedule, steps), strict=True)):
+    table = ddpm_table(schedule, steps, variance)
+    for i, (t, t_prev, level) in enumerate(zip(steps, [*steps[1:], -1], table, strict=True)):
         shift = None if gradient is None else gradient(x, t_batch[i])
         z = draw(noise, x) if t_prev >= 0 else None
         x, x0 = ddpm_step(x, denoise(x, t_batch[i]), level, variance, z, shift)
@@ -55,10 +56,10 @@ class Level:
     large: float
 
 
-def ddpm_table(schedule: Schedule, timesteps: list[int]) -> list[Level]:
+def ddpm_table(schedule: Schedule, timesteps: list[int], variance: str) -> list[Level]:
     """One for each of the descending timesteps; the last leads to clean data."""
     grid = schedule.respaced(timesteps)
-    columns = grid.alphas_cumprod, grid.alphas_cumprod_prev, *variance_bounds(grid)
+    columns = grid.alphas_cumprod, grid.alphas_cumprod_prev, *variance_bounds(grid, variance)
     return [Level(*row) for row in reversed(torch.stack(columns, dim=1).tolist())]
 
 

@@ -1,6 +1,7 @@
 """RePaint (Lugmayr et al., 2201.09865): a model of whole pictures fills a hole by jumping back and forth in time."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -16,6 +17,9 @@ from ldm.utils.errors import UserError
 
 REVERSE = ("ddpm", "ddim", "dpm_solver")
 """What the steps down can be."""
+
+LONGEST = 1_000_000
+"""Steps of a walk, up and down; the paper's has 4570."""
 
 
 def jump_schedule(
@@ -43,7 +47,7 @@ def jump_schedule(
         start_resampling: no jumps from above this time; None: everywhere.
 
     Raises:
-        UserError: a count is not positive, or a jump as long as the schedule.
+        UserError: a count is not positive, a jump as long as the schedule, or the walk longer than `LONGEST`.
     """
     jumps = [(jump_length, jump_n_sample), (jump2_length, jump2_n_sample), (jump3_length, jump3_n_sample)]
     for name, value in [("steps", t_T), ("n_sample", n_sample)]:
@@ -56,25 +60,34 @@ def jump_schedule(
     if start_resampling is None:
         start_resampling = t_T
     _check_positive("start_resampling", start_resampling)
+    return list(_walk(t_T, n_sample, tuple(jumps), start_resampling))
 
-    def all_left(length: int, count: int) -> dict[int, int]:
-        return dict.fromkeys(range(0, t_T - length, length), count - 1)
 
-    left = [all_left(*jump) for jump in jumps]
+@lru_cache(maxsize=4)  # settings are asked for their walk again and again
+def _walk(t_T: int, n_sample: int, jumps: tuple[tuple[int, int], ...], start_resampling: int) -> tuple[int, ...]:
+    """What `jump_schedule` says, of values that it has checked."""
+    taken: list[dict[int, int]] = [{}, {}, {}]  # of each kind of jump, how many at a time
     t, times = t_T, []
     while t > 0:
         t -= 1
         times.append(t)
-        if t + 1 < t_T - 1 and t <= start_resampling:
+        again = t + 1 < t_T - 1 and t <= start_resampling
+        if len(times) + 2 * (n_sample - 1) * again > LONGEST:
+            raise UserError(
+                f"the walk of {t_T} steps takes more than {LONGEST:,} with all its jumps: "
+                "expected smaller n_sample, jump_n_sample, jump2_n_sample, jump3_n_sample"
+            )
+        if again:
             times += [t + 1, t] * (n_sample - 1)
         for k in (2, 1, 0):
-            length = jumps[k][0]
-            if left[k].get(t, 0) > 0 and t <= start_resampling - length:
-                left[k][t] -= 1
-                left[k + 1 :] = [all_left(*jump) for jump in jumps[k + 1 :]]
+            length, count = jumps[k]
+            there = t % length == 0 and t < t_T - length and t <= start_resampling - length
+            if there and taken[k].get(t, 0) < count - 1:
+                taken[k][t] = taken[k].get(t, 0) + 1
+                taken[k + 1 :] = [{} for _ in taken[k + 1 :]]
                 times += range(t + 1, t + length + 1)
                 t += length
-    return [*times, -1]
+    return *times, -1
 
 
 def network_calls(times: Sequence[int]) -> int:
@@ -121,7 +134,7 @@ def repaint(
     top = len(steps) - 1
     if times[0] != top or times[-1] != -1 or not all(abs(b - a) == 1 and b <= top for a, b in pairwise(times)):
         raise ValueError(f"times: expected a walk from {top} to -1, as jump_schedule makes it")
-    levels = list(reversed(ddpm_table(schedule, steps)))  # by time
+    levels = list(reversed(ddpm_table(schedule, steps, variance)))  # by time
     down, hole, calls = StepDown(reverse, variance, eta), mask > 0, 0
     for now, then in pairwise(times):
         level = levels[now]

@@ -13,7 +13,7 @@ SCHEDULES = [Schedule.linear(), Schedule.cosine(), Schedule.cosine().respaced(st
 
 def peer(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
     """Posterior variances with the first replaced by the second, and betas: (2006.11239, equation 7)."""
-    betas = schedule.betas.numpy()
+    betas = schedule.betas.numpy().copy()
     kept = np.cumprod(1 - betas)
     before = np.append(1.0, kept[:-1])
     posterior = betas * (1 - before) / (1 - kept)
@@ -21,17 +21,21 @@ def peer(schedule: Schedule) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_bounds(schedule):
-    small, large = variance_bounds(schedule)
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned_range", "learned_clipped"])
+def test_bounds(schedule, variance):
+    small, large = variance_bounds(schedule, variance)
     expected = peer(schedule)
+    if variance == "fixed_large":  # at t = 0 the papers' code has no larger one
+        expected[1][0] = expected[0][1]
     np.testing.assert_allclose(small.numpy(), expected[0], rtol=1e-9)
     np.testing.assert_allclose(large.numpy(), expected[1], rtol=1e-12)
     assert (small <= large * (1 + 1e-12)).all() and (small > 0).all()
 
 
 def test_a_single_step_has_a_variance_too():
-    small, large = variance_bounds(Schedule.linear().respaced([999]))
-    assert torch.equal(small, large)
+    for variance in ("learned_range", "fixed_large"):
+        small, large = variance_bounds(Schedule.linear().respaced([999]), variance)
+        assert torch.equal(small, large)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -69,5 +73,7 @@ def test_what_a_network_says_of_its_variance_is_behind_its_prediction():
 def test_what_is_wrong_is_said():
     with pytest.raises(UserError, match="variance 'learned': expected one of fixed_small, fixed_large, learned_range"):
         check_variance("learned")
+    with pytest.raises(UserError, match="variance 'learned': expected one of"):
+        variance_bounds(SCHEDULES[0], "learned")
     with pytest.raises(ValueError, match="needs a network that predicts it"):
         variance_fraction("learned_range", None)

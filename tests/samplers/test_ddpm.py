@@ -35,7 +35,8 @@ def peer(x: np.ndarray, steps: list[int], variance: str, guided: bool, noises: l
         mean = np.sqrt(before[k]) * betas[k] * x0 + np.sqrt(1 - betas[k]) * (1 - before[k]) * x
         mean /= 1 - kept[k]
         v = {"fixed_small": 0 * said, "fixed_large": 0 * said + 1, "learned_range": (said + 1) / 2}[variance]
-        spread = np.exp(v * np.log(betas[k]) + (1 - v) * np.log(posterior[max(k, 1)]))
+        large = posterior[1] if variance == "fixed_large" and k == 0 else betas[k]  # as in the papers' code
+        spread = np.exp(v * np.log(large) + (1 - v) * np.log(posterior[max(k, 1)]))
         if guided:
             mean = mean + spread * (1 - x) * (1 + steps[::-1][k] / 1000)
         x = mean + np.sqrt(spread) * noises.pop(0) if k else mean

@@ -1,10 +1,11 @@
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ldm.samplers.repaint import jump_schedule, network_calls
+from ldm.samplers.repaint import LONGEST, jump_schedule, network_calls
 from ldm.utils.errors import UserError
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "repaint_schedules.npz")
@@ -46,3 +47,33 @@ def test_without_resampling_a_walk_goes_straight_down(t_T):
 def test_schedules_that_cannot_be(wrong, message):
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
         jump_schedule(**{**SHORT, **wrong})
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        {"jump_n_sample": 10**6},
+        {"n_sample": 10**9},
+        {"t_T": 10**12},
+        {"t_T": 10**6 + 1, "jump_n_sample": 1},
+        {"t_T": 4 * 10**5, "jump_length": 1, "jump3_n_sample": 2},  # whose longer jumps restore many shorter ones
+        {"jump2_n_sample": 10**9, "jump3_n_sample": 10**9},
+    ],
+)
+def test_an_endless_walk_is_refused_at_once(endless):
+    begin = time.process_time()
+    with pytest.raises(UserError, match="takes more than 1,000,000 with all its jumps: expected smaller n_sample, ju"):
+        jump_schedule(**{**SHORT, **endless})
+    assert time.process_time() - begin < 10
+
+
+def test_the_longest_walk():
+    assert len(jump_schedule(LONGEST, 1, 1)) == LONGEST + 1
+
+
+def test_a_walk_that_is_asked_for_again_is_no_other_callers():
+    jump_schedule(**SHORT).clear()
+    assert jump_schedule(**SHORT) is not jump_schedule(**SHORT)
+    assert jump_schedule(**SHORT)[0] == 11
+    with pytest.raises(UserError, match="n_sample True: expected a whole number"):
+        jump_schedule(**SHORT | {"n_sample": 1}, jump2_n_sample=True)  # 1 and True are one to a cache
