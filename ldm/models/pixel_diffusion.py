@@ -11,6 +11,9 @@ from ldm.utils.errors import UserError
 if TYPE_CHECKING:  # the mathematics is an argument: networks do not depend on it
     from ldm.diffusion.schedule import Schedule
 
+VARIANCES = ("fixed_small", "fixed_large", "learned_range", "learned_clipped")
+"""The names of `ldm.diffusion.variance.VARIANCES`."""
+
 
 class PixelDiffusion(nn.Module):
     """A UNet and the constants that belong to its weights; to editors a latent diffusion model without an autoencoder.
@@ -18,12 +21,12 @@ class PixelDiffusion(nn.Module):
     Args:
         unet: of 3 channels in; 3 out, or 6 if it was trained to say its variance too. It may know classes.
         schedule: the noise schedule that it was trained with.
-        image_size: the side, in pixels, that it was trained at.
+        image_size: the side, in pixels, that it was trained at; a multiple of `multiple`.
         prediction: what the UNet predicts, `eps` or `v`.
         variance: of its reverse steps, see `ldm.diffusion.variance`; what the UNet says of it may be left alone.
 
     Raises:
-        UserError: the UNet's channels do not fit.
+        UserError: the UNet's channels or the side do not fit, or there is no such variance.
     """
 
     conditioner = None
@@ -38,9 +41,17 @@ class PixelDiffusion(nn.Module):
         variance: str = "learned_range",
     ):
         super().__init__()
+        if variance not in VARIANCES:
+            raise UserError(f"variance {variance!r}: expected one of {', '.join(VARIANCES)}")
+        if image_size < 1 or image_size % unet.downsampling:
+            raise UserError(
+                f"image_size {image_size}: expected a multiple of {unet.downsampling} for the levels of the UNet"
+            )
         plain, found = unet.in_channels, unet.out_channels
         if found not in ((2 * plain,) if variance.startswith("learned") else (plain, 2 * plain)):
-            expected = f"{2 * plain} with {variance}" if found == plain else f"{plain}, or {2 * plain} with the variance"
+            expected = (
+                f"{2 * plain} with {variance}" if found == plain else f"{plain}, or {2 * plain} with the variance"
+            )
             raise UserError(f"the UNet has {found} channels out, expected {expected}")
         self.unet = unet
         self.schedule = schedule

@@ -16,6 +16,7 @@ from ldm.samplers.ddpm import ddpm
 from ldm.training.base import Optimisation
 from ldm.training.diffusion import DiffusionTraining, batch_length
 from ldm.training.timesteps import LossAwareSampler, check_timesteps
+from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource, key_seed
 
 BOUND = 1e-3  # weight of the sum of the bound's terms in the hybrid loss (section 3.1)
@@ -31,7 +32,10 @@ class PixelDiffusionTraining(DiffusionTraining):
         model: without classes.
         min_snr_gamma: see `DiffusionTraining`.
         timesteps: how those of the steps are drawn: "uniform", or "loss_aware", see `LossAwareSampler`.
-        panel_steps: DDPM steps of the pictures on the panel.
+        panel_steps: DDPM steps of the pictures on the panel, 1 to as many as the schedule has.
+
+    Raises:
+        UserError: a value is out of range, or the model knows classes.
     """
 
     def __init__(
@@ -43,8 +47,15 @@ class PixelDiffusionTraining(DiffusionTraining):
         panel_steps: int = 50,
     ):
         super().__init__(model, optimisation, min_snr_gamma)
+        T = model.schedule.num_timesteps
+        if model.num_classes:
+            raise UserError(
+                f"this training tells no classes, the UNet has {model.num_classes}: set num_classes to null"
+            )
+        if not isinstance(panel_steps, int) or not 1 <= panel_steps <= T:
+            raise UserError(f"panel_steps {panel_steps}: expected a whole number from 1 to {T}")
         loss_aware = check_timesteps(timesteps) == "loss_aware"
-        self.timesteps = LossAwareSampler(model.schedule.num_timesteps) if loss_aware else None
+        self.timesteps = LossAwareSampler(T) if loss_aware else None
         self._seen: list[Tensor] = []  # of a step's batch that is accumulated in parts, see `note_losses`
         self.panel_steps = panel_steps
 

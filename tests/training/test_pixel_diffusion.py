@@ -33,7 +33,7 @@ SIZE, T = 8, 10
 OPTIMISATION = Optimisation(learning_rate=1e-3, weight_decay=0.0, warmup_steps=0, cooldown=0.0, seed=4)
 
 
-def config(variance: str = "learned_range", prediction: str = "eps") -> dict[str, Any]:
+def config(variance: str = "learned_range", prediction: str = "eps", **network: Any) -> dict[str, Any]:
     unet = {
         "in_channels": 3,
         "out_channels": 6 if variance == "learned_range" else 3,
@@ -42,6 +42,7 @@ def config(variance: str = "learned_range", prediction: str = "eps") -> dict[str
         "num_res_blocks": 1,
         "attention_resolutions": [],
         "num_heads": 1,
+        **network,
     }
     return {
         "target": "ldm.models.pixel_diffusion.PixelDiffusion",
@@ -57,7 +58,7 @@ def config(variance: str = "learned_range", prediction: str = "eps") -> dict[str
 
 def training(variance: str = "learned_range", prediction: str = "eps", **options: Any) -> PixelDiffusionTraining:
     model = fill(build(config(variance, prediction))).requires_grad_(True)
-    return attach(PixelDiffusionTraining(model, OPTIMISATION, **options))
+    return attach(PixelDiffusionTraining(model, OPTIMISATION, **{"panel_steps": 5} | options))
 
 
 def pictures(n: int) -> dict[str, Tensor]:
@@ -128,7 +129,7 @@ def test_pictures_of_another_size_are_refused():
 
 
 def test_samples_are_pictures_and_do_not_change_with_their_number():
-    made = training(panel_steps=5)
+    made = training()
     two = made.sample(2)
     assert two.shape == (2, 3, SIZE, SIZE) and two.abs().max() <= 1 and not torch.equal(two[0], two[1])
     torch.testing.assert_close(made.sample(1), two[:1], rtol=0, atol=1e-5)
@@ -138,6 +139,17 @@ def test_samples_are_pictures_and_do_not_change_with_their_number():
 def test_timesteps_of_another_name_are_refused():
     with pytest.raises(UserError, match="timesteps 'importance': expected one of uniform, loss_aware"):
         training(timesteps="importance")
+
+
+@pytest.mark.parametrize("steps", [0, T + 1, 2.5])
+def test_a_panel_of_steps_that_there_are_not_is_refused(steps):
+    with pytest.raises(UserError, match=rf"^panel_steps {steps}: expected a whole number from 1 to {T}$"):
+        training(panel_steps=steps)
+
+
+def test_a_model_of_classes_is_refused():
+    with pytest.raises(UserError, match="^this training tells no classes, the UNet has 5: set num_classes to null$"):
+        PixelDiffusionTraining(build(config(num_classes=5)), OPTIMISATION, panel_steps=5)
 
 
 def test_losses_reach_the_sampler_in_the_order_of_their_places():
@@ -234,7 +246,7 @@ class Plain(PixelDiffusionTraining):
 
 
 def train(folder: Path, devices: int) -> None:
-    made = Plain(fill(build(config())).requires_grad_(True), OPTIMISATION, timesteps="loss_aware")
+    made = Plain(fill(build(config())).requires_grad_(True), OPTIMISATION, timesteps="loss_aware", panel_steps=5)
     made.timesteps = LossAwareSampler(T, history=1)  # warm after two steps
     data = DataModule(Items(), 16, seed=1)
     trainer = pl.Trainer(
