@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     hole.add_argument("--mask_path", type=Path, help="the hole, of the picture's size: white, or painted in alpha")
     hole.add_argument("--mask_type", help="a hole of a kind: wide, narrow, super_resolve, alternate_lines, half, "
         "expand or brush; also by the original's names (thick, thin, nn2, ev2li, genhalf, ex64)")  # fmt: skip
-    add("--mask_seed", type=int, help="of wide, narrow and brush: which one is drawn (default: 0)")
+    add("--mask_seed", type=int, help="of wide, narrow and brush, which are drawn: which one (default: 0)")
     add("--invert_mask", action="store_true", help="black = repaint in --mask_path, as in RePaint's own files")
     add("--class_id", type=int, help="what to paint, if the model or the classifier knows classes: 0 for the first")
     add("--prompt", help="what the picture is to show, for a text-to-image model; none: without a condition")
@@ -49,10 +49,11 @@ def parse_args() -> argparse.Namespace:
     add("--gif", action="store_true", help="write the process too, as animated pictures: folder process")
     add("--plot_schedule", action="store_true", help="write the way through time too: schedule.png")
 
-    told = "What is not given here is as the conf of the original says, if --config is one, and else as --edit says."
+    told = "Flags beat --edit, and an --edit that is given beats a conf of the original's, if --config is one."
     group = parser.add_argument_group("edit", told, **only_if_given)
     add = group.add_argument
-    add("--edit", default="default", help="default (the paper's) or fast (configs/repaint), or a YAML file of your own")
+    add("--edit", help="default (the paper's), fast (configs/repaint), or a YAML file of your own (default: what the "
+        "conf says, and default)")  # fmt: skip
     add("--sampler", help="of the steps down: ddpm, ddim or dpm_solver")
     add_step_flags(group)
     for name, meaning in JUMPS.items():
@@ -70,6 +71,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from ldm.config import load_config
+    from ldm.diffusion.schedule import check_steps
     from ldm.editors.repaint import RePaint
     from ldm.editors.settings import RePaintSettings
     from ldm.runs.model import open_classifier, open_model
@@ -79,15 +81,14 @@ def main() -> None:
     from ldm.runs.settings import repaint_settings
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
-    from ldm.utils.holes import hole_mask
+    from ldm.utils.holes import ALIASES, STROKES, hole_mask
     from ldm.utils.image import open_image
     from ldm.utils.mask import open_mask
 
     config = load_config(args.config)
-    if "classifier" in config:  # a conf of the original's names one
-        given.setdefault("classifier", config.classifier)
     changes = {k: v for k, v in given.items() if k in RePaintSettings.__dataclass_fields__}
-    settings = repaint_settings(args.edit, **{**config.get("repaint", {}), **changes})
+    asked, conf = given.get("edit"), config.get("repaint", {})
+    settings = repaint_settings(asked or "default", {} if asked == "default" else conf, **changes)
     calls = settings.calls()
 
     for flag, other in (("invert_mask", "mask_path"), ("mask_seed", "mask_type")):
@@ -97,8 +98,11 @@ def main() -> None:
     if "mask_path" in given:
         mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule, resize=False)
     else:
-        given["mask_seed"] = given.get("mask_seed", 0)
-        mask = hole_mask(args.mask_type, image.size, given["mask_seed"])
+        mask = hole_mask(args.mask_type, image.size, given.get("mask_seed", 0))
+        if ALIASES.get(args.mask_type, args.mask_type) in STROKES:
+            given.setdefault("mask_seed", 0)
+        elif "mask_seed" in given:
+            raise UserError(f"--mask_seed: --mask_type {args.mask_type} has nothing that is drawn")
     exemplar = open_image(args.reference_path) if "reference_path" in given else None
     told = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "negative": args.negative_prompt}
     check_writable(args.outdir)
@@ -110,16 +114,15 @@ def main() -> None:
         print(args.outdir / "schedule.png")
 
     device = choose_device(args.device)
-    classifier = open_classifier(given, device, args.precision)
-    model, precision = open_model(
-        args.config,
-        given.get("ckpt"),
-        device,
-        args.precision,
-        # what it cannot use, and what it misses, is told of before its weights are read
-        lambda model: RePaint(model, settings, classifier).wish(**told, exemplar=exemplar),
-        config,
-    )
+    classifier = open_classifier(given, config, device, args.precision)
+
+    def check(model):  # what it cannot use, and what it misses, is told of before its weights are read
+        RePaint(model, settings, classifier).wish(**told, exemplar=exemplar)
+        check_steps(settings.steps, model.schedule.num_timesteps)
+        if "guidance_scale" in given and model.conditioner is None:
+            raise UserError("--scale: this model has no condition to guide")
+
+    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision, check, config)
     editor = RePaint(model, settings, classifier)
 
     def fill(callback):

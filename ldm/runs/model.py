@@ -1,6 +1,6 @@
 """A model ready to run: device and precision chosen, weights loaded."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,23 @@ def open_model(
     return load(node, file, device, torch.bfloat16 if precision == "bf16" else torch.float32), precision
 
 
-def open_classifier(given: Mapping[str, Any], device: torch.device, precision: str) -> nn.Module | None:
-    """The classifier of `ldm.utils.cli.add_classifier_flags`, if there is one among the flags given; see `open_model`.
+def open_classifier(
+    given: MutableMapping[str, Any], node: DictConfig, device: torch.device, precision: str
+) -> nn.Module | None:
+    """The classifier of `ldm.utils.cli.add_classifier_flags`, if there is one; see `open_model`.
+
+    Args:
+        given: flags. They get the weights that the model's config names, unless there are others.
+        node: the model's config; a conf of the original's may have a `classifier`.
 
     Raises:
-        UserError: it is none.
+        UserError: it is none, or there is none to be scaled.
     """
+    if "classifier" in node:
+        given.setdefault("classifier", node.classifier)
     if not given.keys() & {"classifier", "classifier_config"}:
+        if "classifier_scale" in given:
+            raise UserError("--classifier_scale: expected --classifier or --classifier_config with it")
         return None
     config = given.get("classifier_config", "imagenet256_classifier")
 

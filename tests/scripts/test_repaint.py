@@ -92,7 +92,7 @@ def test_the_picture_says_how_it_was_made_and_that_makes_it_again(repaint, tmp_p
     assert np.abs(one - two).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["wide", "thin", "nn2", "half"])
+@pytest.mark.parametrize("kind", ["wide", "thin"])
 def test_a_mask_is_drawn_from_its_seed(repaint, tmp_path, kind):
     assert repaint(mask_type=kind, mask_seed=5)[0] == 0
     drawn = pixels(tmp_path / "out/source/scene_3_mask.png")
@@ -101,6 +101,12 @@ def test_a_mask_is_drawn_from_its_seed(repaint, tmp_path, kind):
     assert {"mask_type": kind, "mask_seed": 5}.items() <= settings.items()
     repaint(mask_type=kind)
     assert read_settings(tmp_path / "out/results/scene_3.png")["mask_seed"] == 0
+
+
+def test_a_mask_without_a_seed(repaint, tmp_path):
+    assert repaint(mask_type="nn2")[0] == 0
+    assert np.array_equal(pixels(tmp_path / "out/source/scene_3_mask.png"), mask_picture(hole_mask("nn2", SIZE)))
+    assert "mask_seed" not in read_settings(tmp_path / "out/results/scene_3.png")
 
 
 def test_an_inverted_mask(repaint, tmp_path):
@@ -214,6 +220,19 @@ def test_a_conf_of_the_originals(repaint, tmp_path, models):
     assert {"config": str(tmp_path / "in/theirs.yml"), "steps": 5, "jump_length": 2}.items() <= settings.items()
     code, out, _ = repaint(conf_path=tmp_path / "in/theirs.yml", **given, jump_n_sample=None)
     assert code == 0 and "resampling 3: 13 network calls" in out
+
+
+def test_an_edit_that_is_given_beats_a_conf(repaint, tmp_path, models):
+    OmegaConf.save(conf(models), tmp_path / "in/theirs.yml")
+    given = dict.fromkeys(("ckpt", "steps", "jump_length", "jump_n_sample")) | {"conf_path": tmp_path / "in/theirs.yml"}
+    (tmp_path / "in/mine.yaml").write_text("{sampler: ddim, steps: 4, jump_length: 1, eta: 1.0}")
+    for flags, told in (
+        ({"edit": tmp_path / "in/mine.yaml"}, "20x14, ddim, 4 steps, jump length 1, resampling 3"),
+        ({"edit": tmp_path / "in/mine.yaml", "sampler": "ddpm"}, "20x14, ddpm, 4 steps, jump length 1, resampling 3"),
+        ({"edit": "default", "steps": 11, "jump_n_sample": 1}, "20x14, ddpm, 11 steps, jump length 10, resampling 1"),
+    ):
+        code, out, err = repaint(**{**given, **flags})
+        assert code == 0 and out.startswith(told), err
 
 
 def test_the_classifier_of_a_conf_is_used(repaint, tmp_path, models):

@@ -26,8 +26,13 @@ BAD = {
     "unknown kind": ({"mask_type": "round"}, "mask type 'round': expected one of wide, narrow"),
     "kind for a tiny picture": ({"mask_type": "half", "image": "IN/tiny.png"}, "mask type half: size 6x4, expected 8"),
     "seed of a mask file": ({"mask_seed": 3}, "--mask_seed: expected --mask_type with it"),
+    "seed of a mask that is not drawn": (
+        {"mask_type": "genhalf", "mask_seed": 3},
+        "--mask_seed: --mask_type genhalf has nothing that is drawn",
+    ),
+    "seed of an unknown kind": ({"mask_type": "round", "mask_seed": 3}, "mask type 'round': expected one of wide"),
     "steps": ({"steps": 0}, "steps 0: expected"),
-    "too many steps": ({"steps": 1001}, "1001"),
+    "too many steps": ({"steps": 1001}, "steps 1001: expected a whole number from 1 to 1000"),
     "jump as long as the schedule": ({"jump_length": 4}, "jump_length 4: expected less than the 4 steps"),
     "jump length 0": ({"jump_length": 0}, "jump_length 0: expected"),
     "jump count negative": ({"jump_n_sample": -1}, "jump_n_sample -1: expected"),
@@ -37,6 +42,9 @@ BAD = {
     "start of resampling": ({"start_resampling": -2}, "start_resampling -2: expected"),
     "eta without ddim": ({"eta": 0.5}, "eta 0.5: only the sampler ddim takes it"),
     "eta": ({"eta": 2, "sampler": "ddim"}, "eta 2"),
+    "eta no number": ({"eta": "nan", "sampler": "ddim"}, "eta nan: expected a finite number"),
+    "seeds": ({"seed": 2**63 - 1, "n_samples": 2}, "seed 9223372036854775807: expected 9223372036854775806 or less"),
+    "scale": ({"scale": 3}, "--scale: this model has no condition to guide"),
     "sampler": ({"sampler": "plms"}, "sampler 'plms': expected one of ddpm, ddim, dpm_solver"),
     "samples": ({"n_samples": 0}, "n_samples 0: expected 1 or more"),
     "crop": ({"crop": "square"}, "crop 'square': expected one of none, auto"),
@@ -52,6 +60,7 @@ BAD = {
         "the model has 5 classes and the classifier 7, expected the same",
     ),
     "classifier none": ({"classifier_config": "MODEL/classes.yaml", "class_id": 1}, "PixelDiffusion is no classifier"),
+    "scale of no classifier": ({"classifier_scale": 2}, "--classifier_scale: expected --classifier or"),
     "classifier without weights": (
         {"classifier_config": "MODEL/classifier.yaml", "classifier": None},
         "classifier.yaml",
@@ -113,5 +122,5 @@ def test_a_mask_is_inverted_only_if_it_is_a_file(repaint, tmp_path):  # noqa: F8
 
 def test_the_model_is_refused_before_its_weights_are_read(repaint, monkeypatch):  # noqa: F811
     monkeypatch.setattr("ldm.runs.model.load", lambda *_: pytest.fail("loaded"))
-    for flags in ({"model": "classes"}, {"class_id": 1}, {"prompt": "a ball"}):
+    for flags in ({"model": "classes"}, {"class_id": 1}, {"prompt": "a ball"}, {"steps": 2000}, {"scale": 2}):
         assert repaint(**flags)[0] == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from ldm.runs.outputs import read_settings
 from tests.scripts.outputs import pixels, written
@@ -100,7 +101,10 @@ BAD = {
     "samples": ({"n_samples": 0}, "n_samples 0: expected 1 or more"),
     "batch": ({"batch": 0}, "argument --batch: expected 1 or more"),
     "steps": ({"steps": 0}, "steps 0: expected 1 or more"),
-    "too many steps": ({"steps": 1001}, "1001"),
+    "too many steps": ({"steps": 1001}, "steps 1001: expected a whole number from 1 to 1000"),
+    "seeds": ({"seed": 2**63 - 2}, "seed 9223372036854775806: expected 9223372036854775805 or less, the last of 3"),
+    "eta no number": ({"eta": "nan", "sampler": "ddim"}, "eta nan: expected a finite number"),
+    "scale of no classifier": ({"classifier_scale": 2}, "--classifier_scale: expected --classifier or"),
     "sampler": ({"sampler": "euler"}, "sampler 'euler': expected one of"),
     "sampler of latents": ({"sampler": "plms"}, "sampler 'plms': expected one of"),
     "eta without ddim": ({"eta": 0.5}, "eta 0.5: only the sampler ddim takes it"),
@@ -123,3 +127,27 @@ def test_bad_input_is_named_in_one_line_and_leaves_nothing(sample, models, text_
     assert code == 2
     assert re.fullmatch(rf"error: .*{message}.*\n", err)
     assert not (tmp_path / "out").exists()
+
+
+def test_too_many_steps_are_refused_before_weights_are_read(sample, monkeypatch):
+    monkeypatch.setattr("ldm.runs.model.load", lambda *_: pytest.fail("loaded"))
+    assert sample(steps=2000)[0] == 2
+
+
+def test_the_classifier_of_a_conf_is_used(sample, tmp_path, models):
+    """A conf of the original's becomes such a config."""
+    config = OmegaConf.load(models / "classes.yaml")
+    config.classifier, config.repaint = str(models / "classifier.safetensors"), {"classifier_scale": 50.0, "steps": 9}
+    OmegaConf.save(config, tmp_path / "conf.yaml")
+    given = {"model": "classes", "n_samples": 1, "class_id": 1, "classifier_config": models / "classifier.yaml"}
+    runs = {
+        "conf": {"config": tmp_path / "conf.yaml"},
+        "mild": {"config": tmp_path / "conf.yaml", "classifier_scale": 0},
+    }
+    runs["flags"] = {"classifier": config.classifier, "classifier_scale": 50}
+    for name, flags in runs.items():
+        assert sample(**given, **flags, outdir=tmp_path / name)[::2] == (0, "")
+    conf, mild, flags = (pixels(tmp_path / name / "samples/00000.png") for name in runs)
+    assert np.array_equal(conf, flags) and (conf != mild).any()
+    said = read_settings(tmp_path / "conf/samples/00000.png")
+    assert {"classifier": config.classifier, "classifier_scale": 50, "steps": 2}.items() <= said.items()
