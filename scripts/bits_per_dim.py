@@ -12,6 +12,7 @@ from typing import Any
 from ldm.utils.cli import Parser, add_model_flags, positive, run
 
 TOYWORLD = "toyworld"
+VARIANCES = ("fixed_small", "fixed_large", "learned_range", "learned_clipped")  # of ldm.diffusion.variance
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("evaluation")
     add = group.add_argument
     add("--steps", type=int, help="timesteps of a shorter process (default: all of the model's)")
+    add("--variance", choices=VARIANCES, help="of the steps (default: the model's own)")
     add("--batch", type=positive, default=16, help="pictures at once; does not change their figures")
     add(
         "--seed",
@@ -39,6 +41,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
+    import os
     import time
     from functools import partial
     from itertools import islice
@@ -61,17 +64,23 @@ def main() -> None:
     def check(model: torch.nn.Module) -> None:
         if not isinstance(model, PixelDiffusion):
             raise UserError(f"config {args.config}: {type(model).__name__} is no model of pictures")
+        PixelDiffusion(model.unet, model.schedule, model.image_size, model.prediction, variance_of(model))  # can be
         check_class(model, args.class_id, None)
         grid(model)
+
+    def variance_of(model: PixelDiffusion) -> str:
+        return args.variance or model.variance
 
     def grid(model: PixelDiffusion) -> torch.Tensor:
         T = model.schedule.num_timesteps
         return strided_timesteps(T if args.steps is None else args.steps, T)
 
+    if os.path.isdir(args.out):
+        raise UserError(f"--out {args.out}: is a folder, expected a file in one")
     check_writable(args.out.parent)
     device, given = choose_device(args.device), vars(args)
     model, precision = open_model(args.config, given.get("ckpt"), device, args.precision, check)
-    timesteps = grid(model)
+    timesteps, variance = grid(model), variance_of(model)
     found, pictures = pictures_of(args.data, args.count, model.image_size, args.seed)
     pictures = islice(pictures, args.count)
 
@@ -83,11 +92,12 @@ def main() -> None:
             denoise, _ = told_class(model, args.class_id, len(batch), None, 0.0, ancestral=True)
             x0 = torch.stack(batch).to(device)
             tick = partial(bar.update, len(batch))
-            parts.append(bound(denoise, x0, model.schedule, timesteps, model.variance, noise.randn, tick))
+            parts.append(bound(denoise, x0, model.schedule, timesteps, variance, noise.randn, tick))
     if not parts:
         raise UserError(f"--data {args.data}: none of its {found} pictures can be read")
     whole = Bound(*(torch.cat([getattr(part, name).cpu().double() for part in parts]) for name in ("terms", "prior")))
-    figures = {name: mean(getattr(whole, name)) for name in ("total", "prior", "decoder")}  # [mean, standard error]
+    values = {name: getattr(whole, name) for name in ("total", "prior", "decoder")}
+    figures = {name: mean(value) if done > 1 else (value.item(), None) for name, value in values.items()}
     report = {
         "model": args.config,
         "weights": [str(file) for file in given["ckpt"]] if "ckpt" in given else "the model's own",
@@ -95,16 +105,16 @@ def main() -> None:
         "count": done,
         "seed": args.seed,
         "steps": len(timesteps),
-        "variance": model.variance,
-        "bits per dimension": figures,
+        "variance": variance,
+        "bits per dimension": figures,  # [mean, standard error]
         "terms": whole.terms.mean(0).tolist(),  # upwards from t = 0, the decoder's
         "seconds": time.perf_counter() - began,
         "precision": precision,
         "device": str(device),
     }
-    print(f"{done} pictures, {len(timesteps)} timesteps, {model.variance}: bits per dimension")
+    print(f"{done} pictures, {len(timesteps)} timesteps, {variance}: bits per dimension")
     for name, (value, error) in figures.items():
-        print(f"{name:8}{value:10.4f} ± {error:.4f}")
+        print(f"{name:8}{value:10.4f}" + ("" if error is None else f" ± {error:.4f}"))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, report)
     print(args.out)

@@ -13,8 +13,9 @@ MODELS = {
     "ten": config(num_classes=10),
     "classifier": classifier(),
     "other": classifier(num_classes=7),
+    "plain": config(out_channels=3),
 }
-"""Of 16 x 16 pixels; `classes`, `ten` and the classifiers know 5, 10, 5 and 7 classes."""
+"""Of 16 x 16 pixels; `plain` says no variance; `classes`, `ten` and the classifiers know 5, 10, 5 and 7 classes."""
 
 
 def write_models(folder: Path) -> Path:
