@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PAPER = ("wide", "narrow", "super_resolve", "alternate_lines", "half", "expand")
 RESAMPLED, ONCE = "RePaint", "no resampling"
+WALK = {"steps": 50, "jump_length": 5, "jump_n_sample": 5}  # where no --edit says another
 EXAMPLES, SIDE = 3, 128  # of each mask in the grid
 
 
@@ -30,11 +31,12 @@ def main() -> None:
     add_precision_flag(parser)
     parser.add_argument("--masks", nargs="+", default=PAPER, help="kinds of holes (default: the paper's six)")
     parser.add_argument("--size", type=positive, help="side of the scenes (default: the model's)")
-    parser.add_argument("--edit", default="default", help="a name in configs/repaint, or a YAML file of your own")
+    parser.add_argument("--edit", help="a name in configs/repaint, or a YAML file of your own (default: default, but "
+                        "{steps} steps and jumps of {jump_length}, {jump_n_sample} times)".format(**WALK))  # fmt: skip
     parser.add_argument("--sampler", help="of the steps down: ddpm, ddim or dpm_solver")
-    parser.add_argument("--steps", type=int, default=50, help="of the grid")
-    parser.add_argument("--jump_length", type=int, default=5, help="steps that a jump goes back up")
-    parser.add_argument("--jump_n_sample", type=int, default=5, help="how often each part of the way down is walked")
+    parser.add_argument("--steps", type=int, help="of the grid")
+    parser.add_argument("--jump_length", type=int, help="steps that a jump goes back up")
+    parser.add_argument("--jump_n_sample", type=int, help="how often each part of the way down is walked")
     parser.add_argument("--eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
     parser.add_argument("--lpips", type=Path, metavar="VGG16", help="also LPIPS, by torchvision's VGG16 in this file")
     args = parser.parse_args()
@@ -44,6 +46,7 @@ def main() -> None:
 
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_holes import HoleScenes
+    from ldm.diffusion.schedule import check_steps
     from ldm.editors.repaint import RePaint
     from ldm.evaluation.features import ClipDistance
     from ldm.runs.hole_filling import CLASSICAL, DISTANCE, has_opencv, table, won
@@ -56,9 +59,11 @@ def main() -> None:
     from ldm.utils.errors import UserError
     from ldm.utils.files import write_json
 
+    if args.count < 2:
+        raise UserError(f"--count {args.count}: expected 2 or more, one scene has no standard error")
     names = ("sampler", "steps", "jump_length", "jump_n_sample", "eta")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    settings = repaint_settings(args.edit, **changes)
+    settings = repaint_settings(args.edit or "default", {} if args.edit else WALK, **changes)
     once = dict.fromkeys(("n_sample", "jump_n_sample", "jump2_n_sample", "jump3_n_sample"), 1)
     ways = {RESAMPLED: settings, ONCE: replace(settings, **once)}
     calls = {name: way.calls() for name, way in ways.items()}
@@ -66,9 +71,12 @@ def main() -> None:
         HoleScenes(args.seed, args.count, kind)
     check_writable(args.out)
     device = choose_device(args.device)
-    model, precision = open_model(
-        args.model, args.ckpt, device, args.precision, lambda model: RePaint(model, settings).wish()
-    )
+
+    def check(model: Any) -> None:
+        RePaint(model, settings).wish()
+        check_steps(settings.steps, model.schedule.num_timesteps)
+
+    model, precision = open_model(args.model, args.ckpt, device, args.precision, check)
     editor, size = RePaint(model, settings), args.size or model.image_size
     if size % model.multiple:
         raise UserError(f"--size {size}: expected a multiple of {model.multiple}")

@@ -1,10 +1,14 @@
 import json
+import shutil
 
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.checkpoints.io import save_tensors
+from ldm.config import ROOT, load_config
+from ldm.training.fit import write_config
+from ldm.utils.errors import UserError
 from tests.checkpoints.guided import bare, config
 
 
@@ -59,7 +63,7 @@ def test_without_opencv_its_methods_are_left_out(run_script, flags, tmp_path, mo
     from ldm.runs import hole_filling
 
     monkeypatch.setattr(hole_filling, "find_spec", lambda name: None)
-    done = run_script("measure_repaint.py", *flags, *WALK, "--count", 1, "--masks", "half")
+    done = run_script("measure_repaint.py", *flags, *WALK, "--count", 2, "--masks", "half")
     assert done.returncode == 0, done.stderr
     assert "note: OpenCV is not installed" in done.stderr
     report = json.loads((tmp_path / "outputs/measure_repaint/report.json").read_text())
@@ -67,9 +71,42 @@ def test_without_opencv_its_methods_are_left_out(run_script, flags, tmp_path, mo
 
 
 @pytest.mark.parametrize(
+    "flags, told",
+    [
+        ([], "ddpm, 50 steps, jump 5, 5 times"),
+        (["--steps", 20], "ddpm, 20 steps, jump 5, 5 times"),
+        (["--edit", "default"], "ddpm, 250 steps, jump 10, 10 times"),
+        (["--edit", "fast"], "ddim, 20 steps, jump 2, 5 times"),
+        (["--edit", "fast", "--jump_length", 3, "--sampler", "ddpm"], "ddpm, 20 steps, jump 3, 5 times"),
+    ],
+)
+def test_an_edit_says_the_walk_where_no_flag_does(run_script, model, monkeypatch, flags, told):
+    def stop(*_):
+        raise UserError("far enough")
+
+    monkeypatch.setattr("ldm.runs.hole_filling.fill", stop)
+    weights = ["--model", model / "tiny.yaml", "--ckpt", model / "tiny.safetensors", "--device", "cpu"]
+    done = run_script("measure_repaint.py", *weights, "--count", 2, "--masks", "half", *flags)
+    assert f"px: {told};" in done.stdout and "far enough" in done.stderr
+
+
+def test_a_training_of_clip_can_measure(run_script, flags, tmp_path):
+    write_config(load_config("train/toyworld_clip"), tmp_path / "config.yaml")
+    shutil.copy(ROOT / "pretrained_models/toyworld/clip.safetensors", tmp_path / "weights.safetensors")
+    found = []
+    for clip in ("toyworld_clip", tmp_path / "config.yaml"):
+        done = run_script("measure_repaint.py", *flags, *WALK, "--clip", clip, "--count", 2, "--masks", "half")
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((tmp_path / "outputs/measure_repaint/report.json").read_text())["masks"]["half"])
+    assert found[0]["figures"] == found[1]["figures"]
+
+
+@pytest.mark.parametrize(
     "wrong, message",
     [
         (["--count", 0], "--count"),
+        (["--count", 1], "--count 1: expected 2 or more"),
+        (["--edit", "fast", "--steps", 1001], "steps 1001: expected a whole number from 1 to 1000"),
         (["--masks", "wide", "whole"], "mask type 'whole': expected one of"),
         (["--steps", 0], "steps 0: expected"),
         (["--jump_length", 50], "jump_length 50: expected less than the 50 steps"),
