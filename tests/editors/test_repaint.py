@@ -100,7 +100,8 @@ def test_what_is_known_goes_in_and_x0_is_clipped():
         editor(shade, hole(16, 16), n_samples=8, callback=lambda i, t, x, x0: clean.append(x0))
     finally:
         handle.remove()
-    assert len(seen) == editor.settings.calls() and all(x0.abs().max() <= 1 + 1e-3 for x0 in clean)
+    assert len(seen) == editor.settings.calls()
+    assert all(x0.abs().max() <= 1 + 5e-3 for x0 in clean)  # by way of the noise, where float32 rounds 1 - alpha
     known = (torch.from_numpy(np.array(hole(16, 16))) == 0).expand(8, 3, 16, 16)
     for t, x in seen[1:]:
         a = model.schedule.alphas_cumprod[t].item()
