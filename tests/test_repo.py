@@ -230,6 +230,6 @@ def test_the_paths_in_the_readme_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     tops = "configs|ldm|scripts|dataset|pretrained_models|tests|docs"
     shown = set(re.findall(rf"(?<![\w/.-])((?:{tops})/[\w./-]*\w(?:\.\w+|/))", text))
-    fetched = {"ckpt", "safetensors"}
+    fetched = {"ckpt", "pt", "safetensors"}
     assert shown
     assert [path for path in shown if path.rpartition(".")[2] not in fetched and not (ROOT / path).exists()] == []
