@@ -33,8 +33,8 @@ diffedit: .venv/installed
 	@echo "The edited pictures are in $(DIFFEDITED)/results, side by side with what they were made from in $(DIFFEDITED)/grid."
 
 repaint: .venv/installed
-	$(BIN)/python scripts/repaint.py --image $(EXAMPLE)/scene.png --mask_type half --gif --plot_schedule --outdir $(REPAINTED)
-	@echo "The filled picture is in $(REPAINTED)/results, the way there as an animated picture beside it."
+	$(BIN)/python scripts/repaint.py --image $(EXAMPLE)/scene.png --mask_type half --edit fast --gif --plot_schedule --outdir $(REPAINTED)
+	@echo "The filled picture is in $(REPAINTED)/results, the way there as an animated picture in $(REPAINTED)/process."
 
 test: lint
 	HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q
