@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ldm.editors.settings import Settings
 from ldm.models.clip_text import TextConditioner
+from ldm.models.diffusion import DiffusionModel
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.models.pixel_diffusion import PixelDiffusion
 from ldm.utils.errors import UserError
 
 S = TypeVar("S", bound=Settings)
@@ -22,7 +22,7 @@ class Editor(Generic[S]):
         settings: used where a call does not say otherwise.
     """
 
-    def __init__(self, model: LatentDiffusion | PixelDiffusion, settings: S):
+    def __init__(self, model: DiffusionModel, settings: S):
         self.model = model
         self.settings = settings
 

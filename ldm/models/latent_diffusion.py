@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.models.autoencoder import AutoencoderKL
+from ldm.models.diffusion import DiffusionModel
 from ldm.models.unet import UNet
 
 if TYPE_CHECKING:  # the mathematics is an argument: networks do not depend on it
     from ldm.diffusion.schedule import Schedule
 
 
-class LatentDiffusion(nn.Module):
+class LatentDiffusion(DiffusionModel):
     """The networks of one model and the constants that belong to its weights.
 
     Args:
@@ -41,32 +42,15 @@ class LatentDiffusion(nn.Module):
         image_size: int,
         prediction: str = "eps",
     ):
-        super().__init__()
-        self.unet = unet
+        super().__init__(unet, schedule, image_size, prediction)
         self.autoencoder = autoencoder
         self.conditioner = conditioner
-        self.schedule = schedule
         self.scale_factor = scale_factor
-        self.image_size = image_size
-        self.prediction = prediction
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.out[-1].weight.device
-
-    @property
-    def num_classes(self) -> int | None:
-        return self.unet.num_classes
 
     @property
     def downsampling(self) -> int:
         """Pixels to the side of a latent cell."""
         return self.autoencoder.downsampling
-
-    @property
-    def multiple(self) -> int:
-        """Image sides must be a multiple of this many pixels: each UNet level below the first halves the latent."""
-        return self.downsampling * self.unet.downsampling
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latent of an image of that size in pixels."""

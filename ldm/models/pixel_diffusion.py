@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ldm.models.diffusion import DiffusionModel
 from ldm.models.unet import UNet
 from ldm.utils.errors import UserError
 
@@ -15,7 +15,7 @@ VARIANCES = ("fixed_small", "fixed_large", "learned_range", "learned_clipped")
 """The names of `ldm.diffusion.variance.VARIANCES`."""
 
 
-class PixelDiffusion(nn.Module):
+class PixelDiffusion(DiffusionModel):
     """A UNet and the constants that belong to its weights; to editors a latent diffusion model without an autoencoder.
 
     Args:
@@ -40,7 +40,7 @@ class PixelDiffusion(nn.Module):
         prediction: str = "eps",
         variance: str = "learned_range",
     ):
-        super().__init__()
+        super().__init__(unet, schedule, image_size, prediction)
         if variance not in VARIANCES:
             raise UserError(f"variance {variance!r}: expected one of {', '.join(VARIANCES)}")
         if image_size < 1 or image_size % unet.downsampling:
@@ -53,24 +53,7 @@ class PixelDiffusion(nn.Module):
                 f"{2 * plain} with {variance}" if found == plain else f"{plain}, or {2 * plain} with the variance"
             )
             raise UserError(f"the UNet has {found} channels out, expected {expected}")
-        self.unet = unet
-        self.schedule = schedule
-        self.image_size = image_size
-        self.prediction = prediction
         self.variance = variance
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.out[-1].weight.device
-
-    @property
-    def num_classes(self) -> int | None:
-        return self.unet.num_classes
-
-    @property
-    def multiple(self) -> int:
-        """Image sides must be a multiple of this many pixels: each UNet level below the first halves them."""
-        return self.unet.downsampling
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(channels, height, width) of what is diffused, for an image of that size in pixels: the image's own."""

@@ -1,9 +1,10 @@
 """What training a diffusion model comes down to, of latents or of pictures: a loss at random timesteps."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldm.diffusion.losses import min_snr_weight
+from ldm.models.diffusion import DiffusionModel
 from ldm.training.base import Optimisation, Training
 from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource
@@ -15,14 +16,14 @@ class DiffusionTraining(Training):
     """Subclasses define `loss`.
 
     Args:
-        model: with a `schedule`, a `prediction` and an `image_size`.
+        model: of latents or of pictures.
         min_snr_gamma: Min-SNR loss weighting (2303.09556); None trains with the plain loss.
         uncond_probability: how often a sample's condition is dropped, for classifier-free guidance (2207.12598).
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: DiffusionModel,
         optimisation: Optimisation,
         min_snr_gamma: float | None = None,
         uncond_probability: float = 0.0,
