@@ -9,6 +9,10 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
+from ldm.utils.errors import UserError
+
+TOKENS = ("class", "all")
+
 
 class ClipImageEncoder(nn.Module):
     """A vision transformer that gives one vector per image: the class token after the last layer norm, not projected.
@@ -26,24 +30,40 @@ class ClipImageEncoder(nn.Module):
         self.width = width
         self.visual = VisionTransformer(image_size, patch_size, width, layers, heads, mlp_ratio, act_layer=QuickGELU)
         self.visual.proj = None  # the diffusion model takes the token before CLIP's projection
+        self.visual.output_tokens = True  # the patches' tokens come after the class token
+
+    @property
+    def length(self) -> int:
+        """Tokens of an image: the class token and one of each patch."""
+        return len(self.visual.positional_embedding)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Images (B, 3, S, S), normalised by `clip_normalise` -> class tokens (B, width)."""
-        return self.visual(pixels)
+        return self.visual(pixels)[0]
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """The same images -> all tokens after the last layer norm (B, length, width), the class token first."""
+        class_token, patches = self.visual(pixels)
+        return torch.cat([class_token[:, None], patches], dim=1)
 
 
 class ExemplarConditioner(nn.Module):
-    """An exemplar image to the one context token of the UNet's cross-attention.
+    """An exemplar image to the context of the UNet's cross-attention.
 
     Args:
         encoder: usually frozen; everything else here is trained.
-        context_dim: channels of the token, as the UNet's `context_dim`.
-        mapper_layers: depth of the mapper between class token and context.
+        context_dim: channels of a token, as the UNet's `context_dim`.
+        mapper_layers: depth of the mapper between CLIP's tokens and the context.
+        tokens: `class`, the paper's bottleneck of one token (L = 1), or `all` (L = `encoder.length`), with which the
+            paper compares it: every patch is told of, and can be copied.
     """
 
-    def __init__(self, encoder: ClipImageEncoder, context_dim: int, mapper_layers: int = 5):
+    def __init__(self, encoder: ClipImageEncoder, context_dim: int, mapper_layers: int = 5, tokens: str = "class"):
         super().__init__()
+        if tokens not in TOKENS:
+            raise UserError(f"tokens {tokens!r}: expected one of {', '.join(TOKENS)}")
         self.encoder = encoder
+        self.tokens = tokens
         self.mapper = Mapper(encoder.width, mapper_layers)
         self.final_ln = nn.LayerNorm(encoder.width)
         self.proj_out = nn.Linear(encoder.width, context_dim)
@@ -55,16 +75,25 @@ class ExemplarConditioner(nn.Module):
         return self.encoder.image_size
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Exemplars (B, 3, S, S), normalised by `clip_normalise` -> context (B, 1, context_dim)."""
-        return self.bottleneck(self.encoder(pixels))
+        """Exemplars (B, 3, S, S), normalised by `clip_normalise` -> context (B, L, context_dim)."""
+        return self.bottleneck(self.encode(pixels))
 
-    def bottleneck(self, class_token: Tensor) -> Tensor:
-        """The trained part: (B, width) -> (B, 1, context_dim). Class tokens of a frozen encoder can be cached."""
-        return self.proj_out(self.final_ln(self.mapper(class_token[:, None])))
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The frozen part: exemplars (B, 3, S, S) -> CLIP's tokens (B, L, width), which can be cached."""
+        return self.encoder(pixels)[:, None] if self.tokens == "class" else self.encoder.tokens(pixels)
+
+    def bottleneck(self, tokens: Tensor) -> Tensor:
+        """The trained part: (B, L, width) -> (B, L, context_dim)."""
+        return self.proj_out(self.final_ln(self.mapper(tokens)))
+
+    @property
+    def length(self) -> int:
+        """L, the tokens of a context."""
+        return 1 if self.tokens == "class" else self.encoder.length
 
     def unconditional(self, batch: int) -> Tensor:
-        """The learnt stand-in for "no exemplar" (batch, 1, context_dim), past the mapper and the projection."""
-        return self.learnable_vector.expand(batch, -1, -1)
+        """The learnt stand-in for "no exemplar" (batch, L, context_dim), past the mapper and the projection."""
+        return self.learnable_vector.expand(batch, self.length, -1)
 
 
 class Mapper(nn.Module):

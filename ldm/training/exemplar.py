@@ -7,13 +7,15 @@ from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.training.base import Optimisation
 from ldm.training.latent_diffusion import LatentDiffusionTraining
 from ldm.utils.clip import clip_denormalise
+from ldm.utils.errors import UserError
 
 
 class ExemplarTraining(LatentDiffusionTraining):
     """Mean squared error on the noise; the exemplar is dropped per sample for classifier-free guidance.
 
-    Trained: UNet, mapper, final_ln, proj_out and learnable_vector. Frozen: the autoencoder, CLIP, and the query, key
-    and norm of the one-token cross-attention, whose gradient is exactly zero (a softmax over one token is 1).
+    Trained: UNet, mapper, final_ln, proj_out and learnable_vector. Frozen: the autoencoder, CLIP, and if the context
+    is one token the query, key and norm of the cross-attention, whose gradient is exactly zero (a softmax over one
+    token is 1).
     Batches hold what `ldm.data.recipe.Recipe` makes, or what the latent cache made of it.
 
     Args:
@@ -34,8 +36,9 @@ class ExemplarTraining(LatentDiffusionTraining):
         panel_guidance: float = 5.0,
     ):
         super().__init__(model, optimisation, min_snr_gamma, train, uncond_probability, panel_steps, panel_guidance)
-        for dead in one_token_dead_weights(model.unet):
-            dead.requires_grad_(False)
+        if model.conditioner.length == 1:
+            for dead in one_token_dead_weights(model.unet):
+                dead.requires_grad_(False)
 
     def latents(self, batch: dict, noise: Tensor) -> tuple[Tensor, Tensor]:
         if "z" in batch:  # from the latent cache
@@ -45,16 +48,18 @@ class ExemplarTraining(LatentDiffusionTraining):
 
     def frozen_outputs(self, batch: dict, noise: Tensor) -> dict[str, Tensor]:
         z, concat = self.latents(batch, noise)
-        return {"z": z, "concat": concat, "class_token": self.model.conditioner.encoder(batch["exemplar"])}
+        return {"z": z, "concat": concat, "tokens": self.model.conditioner.encode(batch["exemplar"])}
 
     def context(self, batch: dict, drop: Tensor) -> Tensor:
         conditioner = self.model.conditioner
-        if "class_token" in batch:
-            class_token = batch["class_token"].float()
+        if "tokens" in batch:  # the class token comes first, so that a cache of all tokens serves it too
+            tokens = batch["tokens"][:, : conditioner.length].float()
+            if tokens.shape[1] < conditioner.length:
+                raise UserError(f"latent cache: {tokens.shape[1]} token an exemplar, expected {conditioner.length}")
         else:
             with torch.no_grad():
-                class_token = conditioner.encoder(batch["exemplar"])
-        return torch.where(drop[:, None, None], conditioner.learnable_vector, conditioner.bottleneck(class_token))
+                tokens = conditioner.encode(batch["exemplar"])
+        return torch.where(drop[:, None, None], conditioner.learnable_vector, conditioner.bottleneck(tokens))
 
     def pictures(self, batch: dict) -> dict[str, Tensor]:
         if "z" in batch:

@@ -24,11 +24,12 @@ def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part:
     the work (`part` = (k, n): every n-th shard from the k-th).
 
     Raises:
-        UserError: the folder holds shards that were made otherwise: with other frozen weights, another source or shard.
+        UserError: the folder holds shards that were made otherwise: with other frozen weights or options of the
+            condition, another source or shard.
     """
     training, source = start(config).eval(), build(config.source)
     model = training.model
-    origin = {"origin": fingerprint(model, source, config.source, shard)}
+    origin = {"origin": fingerprint(config, model, source, shard)}
     for path in folder.glob("*.safetensors"):
         if read_metadata(path).get("origin") != origin["origin"]:
             raise UserError(f"{folder}: {path.name} is of other frozen weights, source or shard size; empty the folder")
@@ -54,10 +55,10 @@ def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part:
             bar.update(len(indices))
 
 
-def fingerprint(model: LatentDiffusion, source: Dataset, source_config: DictConfig, shard: int) -> str:
+def fingerprint(config: DictConfig, model: LatentDiffusion, source: Dataset, shard: int) -> str:
     """A digest of what a shard depends on, besides its number."""
-    node = OmegaConf.to_container(source_config, resolve=True)
-    digest = hashlib.blake2b(repr((node, len(source), shard, model.image_size, model.scale_factor)).encode())
+    nodes = [OmegaConf.to_container(node, resolve=True) for node in (config.source, config.model.params.conditioner)]
+    digest = hashlib.blake2b(repr((nodes, len(source), shard, model.image_size, model.scale_factor)).encode())
     for name, tensor in model.state_dict().items():
         if name.startswith(FROZEN):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())

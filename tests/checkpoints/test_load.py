@@ -93,7 +93,10 @@ def test_the_image_tower_computes_what_transformers_computes(tmp_path):
     model = load(official.model_config(), official.write(tmp_path / "model.ckpt", tensors))
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        torch.testing.assert_close(model.conditioner.encoder(pixels), peer(pixels).pooler_output, atol=2e-6, rtol=0)
+        seen, encoder = peer(pixels), model.conditioner.encoder
+        torch.testing.assert_close(encoder(pixels), seen.pooler_output, atol=2e-6, rtol=0)
+        patches = peer.post_layernorm(seen.last_hidden_state)
+        torch.testing.assert_close(encoder.tokens(pixels), patches, atol=2e-6, rtol=0)
 
 
 def test_precision_is_cast_while_reading(tmp_path):

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from ldm.config import build, load_config
 from ldm.models.clip_image import ClipImageEncoder, ExemplarConditioner
 from ldm.utils.clip import CLIP_MEAN, CLIP_STD
+from ldm.utils.errors import UserError
 from tests.golden_weights import load_golden
 from tests.models.official_clip import fill_official
 
@@ -66,7 +67,27 @@ def test_context_is_the_original(conditioner, golden):
 def test_cached_class_tokens_give_the_same_context(conditioner, golden):
     with torch.no_grad():
         whole = conditioner(golden["x"])
-        assert torch.equal(conditioner.bottleneck(conditioner.encoder(golden["x"])), whole)
+        assert torch.equal(conditioner.bottleneck(conditioner.encode(golden["x"])), whole)
+
+
+def test_all_tokens_are_the_class_token_and_one_of_each_patch():
+    """A change of one patch's pixels reaches its token before any attention: with no layers, that token alone."""
+    torch.manual_seed(0)
+    conditioner = ExemplarConditioner(ClipImageEncoder(16, 8, 32, layers=0, heads=2), 24, mapper_layers=2, tokens="all")
+    x = torch.randn(2, 3, 16, 16)
+    other = x.clone()
+    other[:, :, 8:, :8] += 1  # the third patch in reading order
+    with torch.no_grad():
+        tokens = conditioner.encode(x)
+        assert tokens.shape == (2, 5, 32) and conditioner.length == 5
+        assert torch.equal(tokens[:, 0], conditioner.encoder(x))
+        assert (tokens != conditioner.encode(other)).any(2).all(0).tolist() == [False, False, False, True, False]
+        assert conditioner(x).shape == conditioner.unconditional(2).shape == (2, 5, 24)
+
+
+def test_unknown_tokens_are_refused():
+    with pytest.raises(UserError, match="tokens 'patch': expected one of class, all"):
+        ExemplarConditioner(ClipImageEncoder(16, 8, 32, layers=1, heads=2), 24, tokens="patch")
 
 
 def test_unconditional_is_the_raw_learnable_vector(conditioner, golden):

@@ -23,8 +23,8 @@ def test_a_cached_item_is_what_the_frozen_networks_make_of_the_source(toyworld, 
     near = (cached["concat"][4:] - keep).abs()
     assert near.max() <= 1 and near.mean() < 0.1
     with torch.no_grad():
-        token = training.model.conditioner.encoder(item["exemplar"][None])[0]
-    torch.testing.assert_close(cached["class_token"].float(), token, atol=0.1, rtol=0.05)  # the cache is made in bf16
+        token = training.model.conditioner.encode(item["exemplar"][None])[0]
+    torch.testing.assert_close(cached["tokens"].float(), token, atol=0.1, rtol=0.05)  # the cache is made in bf16
 
 
 def test_a_cache_of_something_else_is_not_kept(toyworld, frozen, tmp_path):
@@ -39,14 +39,15 @@ def test_a_cache_of_something_else_is_not_kept(toyworld, frozen, tmp_path):
     write(config)
     assert shard.stat().st_mtime_ns == made
 
-    source, scale, weights = config.copy(), config.copy(), config.copy()
+    source, scale, tokens, weights = (config.copy() for _ in range(4))
+    tokens.model.params.conditioner.params.tokens = "all"
     source.recipe.params.jitter = 0
     scale.model.params.scale_factor *= 2
     other = load_file(frozen[0])
     other["autoencoder.quant_conv.bias"] += 1
     save_file(other, tmp_path / "other.safetensors")
     weights.frozen[0] = str(tmp_path / "other.safetensors")
-    for changed in ((config, 6), (source,), (scale,), (weights,)):
+    for changed in ((config, 6), (source,), (scale,), (tokens,), (weights,)):
         with pytest.raises(UserError, match="latents: 00000.safetensors is of other frozen weights, source or shard"):
             write(*changed)
     save_file(load_file(shard), shard)  # nothing says what this one is of
