@@ -1,1 +1,1 @@
-"""The papers' tables, one command each: what is missing is generated, all is measured, and reported beside the paper."""
+"""The papers' tables, one command each: what is missing is generated, and everything measured beside the paper."""

@@ -1,0 +1,149 @@
+"""A benchmark's result as `report.md` for people, `report.json` for programs, and plots."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ldm.evaluation.bootstrap import Estimate
+from ldm.utils.errors import UserError
+from ldm.utils.files import replacing, write_json
+
+ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
+Value = Estimate | float | None  # None: not measured, or not stated
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric.
+
+    Args:
+        key: of the rows' values.
+        title: as it heads its column; which of the metrics that share a name it is belongs here ("FID (CLIP)").
+        better: which way is.
+        digits: after the point.
+    """
+
+    key: str
+    title: str
+    better: Literal["lower", "higher"] | None = None
+    digits: int = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method.
+
+    Args:
+        values: by a column's key; what is left out is as None.
+        source: `paper` for numbers that were copied, `here` for those of this run.
+        note: what a reader has to know to compare it.
+    """
+
+    name: str
+    values: Mapping[str, Value]
+    source: Literal["paper", "here"]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A table with all that it depends on.
+
+    Args:
+        about: config, seeds, hashes, times: whatever the numbers depend on, for JSON.
+        notes: sentences beneath the table.
+        partial: why it is not the whole benchmark, if it is not.
+
+    Raises:
+        ValueError: a row has a value of no column.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    about: Mapping[str, Any]
+    notes: Sequence[str] = field(default_factory=tuple)
+    partial: str | None = None
+
+    def __post_init__(self):
+        known = {column.key for column in self.columns}
+        for row in self.rows:
+            if unknown := row.values.keys() - known:
+                raise ValueError(f"row {row.name}: no column {min(unknown)}")
+
+
+def write_report(
+    report: Report, folder: str | Path, plots: Mapping[str, Callable[[Path], None]] | None = None
+) -> list[Path]:
+    """Write `report.md`, `report.json` and the plots, each whole or not at all; returns their paths.
+
+    Args:
+        folder: is made if it is not there.
+        plots: name -> writes a PNG to the path that it is given; the file is `<name>.png`.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    pictures = [folder / f"{name}.png" for name in plots or {}]
+    for path, plot in zip(pictures, (plots or {}).values(), strict=True):
+        plot(path)
+    table, numbers = folder / "report.md", folder / "report.json"
+    with replacing(table) as partial:
+        partial.write_text(markdown(report, [path.name for path in pictures]), encoding="utf-8")
+    write_json(numbers, asdict(report))
+    return [table, numbers, *pictures]
+
+
+def markdown(report: Report, pictures: Sequence[str] = ()) -> str:
+    """The report as Markdown; `pictures` are shown by their paths."""
+    lines = [f"# {report.title}", ""]
+    if report.partial:
+        lines += [f"**Partial: {report.partial}.** These numbers are not the benchmark's.", ""]
+    titles = [column.title + ARROWS[column.better] for column in report.columns]
+    noted = any(row.note for row in report.rows)
+    lines += [_line(["", *titles, *["note"] * noted]), _line(["---"] * (1 + len(titles) + noted))]
+    for row in report.rows:
+        cells = [row.name, *(_cell(row.values.get(column.key), column.digits) for column in report.columns)]
+        if row.source == "paper":
+            cells = [f"*{cell}*" for cell in cells]
+        lines.append(_line([*cells, *[row.note] * noted]))
+    legend = []
+    if any(row.source == "paper" for row in report.rows):
+        legend.append("In italics: the paper's numbers, copied.")
+    if any(isinstance(value, Estimate) for row in report.rows for value in row.values.values()):
+        legend.append("In brackets: 95 % intervals by the bootstrap over the items measured.")
+    lines += ["", " ".join([*legend, "-: not stated, or not measured."]), ""]
+    lines += [f"- {note}" for note in report.notes] + [""] * bool(report.notes)
+    lines += [f"![{Path(name).stem.replace('_', ' ')}]({name})\n" for name in pictures]
+    lines += ["## What it depends on", "", "| | |", "|---|---|"]
+    lines += [_line([key, f"`{value}`"]) for key, value in _flat(report.about)]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _cell(value: Value, digits: int) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, Estimate):
+        return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return f"{value:.{digits}f}"
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values by dotted names; lists of plain values in one line."""
+    found = []
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else value))
+    return found
