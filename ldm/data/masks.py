@@ -1,6 +1,6 @@
 """Training masks: the extended box itself, or a shape whose sides are Bezier curves bulging towards it.
 
-All masks are uint8, 255 = repaint, 0 = keep.
+And a shape of another kind, to measure what a model makes of holes that it has not been trained on. All masks are uint8, 255 = repaint, 0 = keep.
 """
 
 from random import Random
@@ -25,6 +25,21 @@ def bounds(mask: np.ndarray) -> Box:
     if not len(rows):
         return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def blob_mask(box: Box, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """(height, width) uint8: 255 within an uneven ellipse around a box, as a hand draws it.
+
+    Its radius, as a share of the box's extent, is 0.62 with waves of 2 to 5 to the round: most corners stick out.
+    """
+    x0, y0, x1, y1 = box
+    angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    waves = sum(rng.uniform(-0.08, 0.08) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 6))
+    radius = 0.62 * (1 + waves)
+    xs, ys = (x0 + x1) / 2 + radius * (x1 - x0) * np.cos(angle), (y0 + y1) / 2 + radius * (y1 - y0) * np.sin(angle)
+    mask = Image.new("L", (width, height))
+    ImageDraw.Draw(mask).polygon([*zip(xs.tolist(), ys.tolist(), strict=True)], fill=255)
+    return np.array(mask)
 
 
 def bezier_mask(box: Box, extended: Box, width: int, height: int, rng: Random, jitter: int) -> np.ndarray:

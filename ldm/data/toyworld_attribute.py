@@ -80,8 +80,8 @@ def draw_things(wanted: Sequence[Labels], seed: int, size: int = 64) -> Iterator
     """A real thing for every wanted (class, colour, pattern), as often as it is wanted, from freshly drawn scenes.
 
     Yields:
-        {"image" (3, size, size) in [-1, 1], "box" (4,), "class", "colour", "pattern"} in the order in which they turn
-        up; a scene is there for one thing only.
+        {"image" (3, size, size) in [-1, 1], "box" (4,), "visible" (1, size, size), "class", "colour", "pattern"} in the
+        order in which they turn up; a scene is there for one thing only.
     """
     missing, index = Counter(wanted), 0
     while missing.total():
@@ -91,5 +91,10 @@ def draw_things(wanted: Sequence[Labels], seed: int, size: int = 64) -> Iterator
             kind = labels(thing)
             if missing[tuple(kind.values())]:
                 missing[tuple(kind.values())] -= 1
-                yield {"image": to_tensor(scene.image), "box": torch.tensor(thing.box), **kind}
+                yield {
+                    "image": to_tensor(scene.image),
+                    "box": torch.tensor(thing.box),
+                    "visible": torch.from_numpy(thing.mask)[None].float(),
+                    **kind,
+                }
                 break

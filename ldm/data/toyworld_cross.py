@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ldm.data.crops import cut, padded_box
 from ldm.data.images import to_tensor
-from ldm.data.masks import box_mask
+from ldm.data.masks import blob_mask, box_mask
 from ldm.data.toyworld_judge import labels
 from ldm.data.toyworld_render import render_scene, scene_id
 
@@ -22,10 +22,12 @@ class CrossExemplars(Dataset):
 
     An item is a function of (seed, index):
         image: (3, size, size) in [-1, 1]; mask: (1, size, size), 1 = repaint, the box of one thing, padded.
+        blob: the same for a hole as a hand draws it around that thing.
         box: (4,) the box of the thing that goes, in pixels; visible: (1, size, size), 1 where that thing is visible.
         exemplar: PIL picture, the padded crop of the thing that comes.
         class, colour, pattern: int, of the thing that comes.
-        donor, donor_box: the scene that the exemplar is taken from, as `image`, and its box there.
+        donor, donor_box, donor_visible: the scene that the exemplar is taken from, as `image`, its box there, and
+            where the thing is visible, (1, size, size).
     """
 
     def __init__(self, seed: int, length: int, size: int = 64):
@@ -47,14 +49,17 @@ class CrossExemplars(Dataset):
             others = [thing for thing in donor.objects if thing.cls != old.cls and thing.colour != old.colour]
         new = others[int(rng.integers(len(others)))]
         mask = box_mask(padded_box(old.box, PADDING, size, size), size, size)
+        blob = blob_mask(old.box, size, size, np.random.default_rng(scene_id(self.seed, "blob", index)))
         return {
             "image": to_tensor(scene.image),
             "mask": torch.from_numpy(mask)[None].float() / 255,
+            "blob": torch.from_numpy(blob)[None].float() / 255,
             "box": torch.tensor(old.box),
             "visible": torch.from_numpy(old.mask)[None].float(),
             "exemplar": Image.fromarray(cut(donor.image, padded_box(new.box, PADDING, size, size))),
             "donor": to_tensor(donor.image),
             "donor_box": torch.tensor(new.box),
+            "donor_visible": torch.from_numpy(new.mask)[None].float(),
             **labels(new),
         }
 

@@ -49,3 +49,25 @@ def test_a_batch_keeps_its_exemplars_apart():
     assert batch["image"].shape == (3, 3, 64, 64) and batch["mask"].shape == (3, 1, 64, 64)
     assert batch["box"].shape == (3, 4) and batch["class"].dtype == torch.int64
     assert [np.array_equal(a, data[i]["exemplar"]) for i, a in enumerate(batch["exemplar"])] == [True] * 3
+
+
+def test_a_blob_is_an_uneven_round_hole_about_the_thing():
+    data = CrossExemplars(seed=7, length=24)
+    shares = []
+    for item in (data[i] for i in range(24)):
+        x0, y0, x1, y1 = item["box"].tolist()
+        blob = item["blob"]
+        assert blob.unique().tolist() == [0, 1]
+        inside = blob[:, y0:y1, x0:x1]
+        shares.append(inside.mean().item())
+        assert inside[0, (y1 - y0) // 2, (x1 - x0) // 2] == 1
+        assert item["visible"][blob > 0].sum() > 0.8 * item["visible"].sum()
+        assert not torch.equal(blob, item["mask"])
+    assert 0.8 < sum(shares) / len(shares) < 0.99  # corners of the box stick out
+
+
+def test_the_exemplars_thing_is_known_in_its_scene():
+    for item in (CrossExemplars(seed=7, length=12)[i] for i in range(12)):
+        x0, y0, x1, y1 = item["donor_box"].tolist()
+        rows, columns = (item["donor_visible"][0].amax(dim).nonzero()[:, 0] for dim in (1, 0))
+        assert [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] == [x0, y0, x1, y1]

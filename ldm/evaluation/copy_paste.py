@@ -1,0 +1,79 @@
+"""How much of an exemplar's pixels is found again in an edit: the "copy and paste" that a bottleneck is to prevent.
+
+A model that has understood what a thing is draws one of its kind; a model that copies draws this very one, with its
+pattern in the same place. So an edit is compared with the exemplar's thing and with another thing of the same class,
+colour and pattern: what it has in common with the exemplar beyond what any such thing has is copied.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SCALES = (0.7, 0.8, 0.9, 1.0)  # sizes at which a thing is looked for, of the largest that fits the box
+REACH = 3  # pixels around the box in which it is looked for
+
+
+class Thing(NamedTuple):
+    """A thing cut out of a picture: pixels (3, h, w) in [-1, 1], and (1, h, w), 1 where it is visible."""
+
+    pixels: Tensor
+    visible: Tensor
+
+
+def cut_out(image: Tensor, visible: Tensor, box: Tensor) -> Thing:
+    """The thing in a box (x0, y0, x1, y1; x1 and y1 exclusive) of a picture (3, H, W)."""
+    x0, y0, x1, y1 = box.tolist()
+    return Thing(image[:, y0:y1, x0:x1], visible[:, y0:y1, x0:x1])
+
+
+def resemblance(image: Tensor, box: Tensor, thing: Thing) -> float:
+    """The highest normalised cross-correlation of a thing with a picture (3, H, W), in and around a box: -1..1.
+
+    Each channel has its own mean, so that colours alone count for nothing; over places, sizes, and the thing's mirror
+    image. 1 where the picture shows these pixels, however bright and of whatever contrast.
+    """
+    height, width = image.shape[-2:]
+    x0, y0, x1, y1 = box.tolist()
+    extent = x1 - x0, y1 - y0
+    window = image[:, max(y0 - REACH, 0) : min(y1 + REACH, height), max(x0 - REACH, 0) : min(x1 + REACH, width)]
+    return max(_correlation(window.double(), *candidate) for candidate in _candidates(thing, *extent))
+
+
+def _candidates(thing: Thing, width: int, height: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The thing and its mirror image at every size, and stretched to the box."""
+    h, w = thing.pixels.shape[-2:]
+    fit = min(width / w, height / h)
+    sizes = {(max(round(scale * fit * h), 2), max(round(scale * fit * w), 2)) for scale in SCALES} | {(height, width)}
+    both = torch.cat([thing.pixels, thing.visible])[None].double()
+    for size in sorted(sizes):
+        sized = F.interpolate(both, size, mode="bilinear", align_corners=False, antialias=True)[0]
+        for seen in (sized, sized.flip(-1)):
+            yield seen[:3], seen[3:]
+
+
+def _correlation(window: Tensor, pixels: Tensor, visible: Tensor) -> float:
+    """The highest normalised cross-correlation over all places of a template in a window (3, H, W)."""
+    weight = visible / visible.sum()
+    pattern = weight * (pixels - (weight * pixels).sum((1, 2), keepdim=True))
+
+    common = F.conv2d(window[None], pattern[None])[0, 0]  # the window's own mean falls out: the pattern's sum is 0
+    mean, square = (F.conv2d(x[:, None], weight[None]) for x in (window, window.square()))
+    variance = (square - mean.square()).sum((0, 1)).clamp(min=1e-6)
+    own = (pattern * pixels).sum()
+    return (common / (variance * own.clamp(min=1e-6)).sqrt()).max().item()
+
+
+def copied(image: Tensor, box: Tensor, exemplar: Thing, other: Thing) -> float:
+    """How much more a picture has in common with the exemplar's thing than with another one of its kind: -2..2."""
+    return resemblance(image, box, exemplar) - resemblance(image, box, other)
+
+
+def copy_paste_score(edits: Tensor, pastes: Tensor) -> float:
+    """`copied` of edits (N,) in percent of what it is for the same exemplars pasted into the same boxes, (N,).
+
+    0: an edit resembles its exemplar as any thing of that kind does. 100: the exemplar was pasted.
+    """
+    return 100 * (edits.double().mean() / pastes.double().mean()).item()
