@@ -30,7 +30,7 @@ def pasted(thing: Thing, left: int, top: int, side: int, mirrored: bool = False)
 
 @pytest.mark.parametrize("left, top, side, mirrored", [(12, 10, 24, False), (14, 9, 24, True), (15, 14, 17, False)])
 def test_a_copy_is_found_at_every_place_and_size_and_mirrored(left, top, side, mirrored):
-    assert resemblance(pasted(striped(0), left, top, side, mirrored), BOX, striped(0)) > 0.95
+    assert resemblance(pasted(striped(0), left, top, side, mirrored), BOX, striped(0)) > 0.92
 
 
 def test_brightness_and_contrast_do_not_matter():
