@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm.benchmark.layout import item_file, read_ids, read_test_bench, result_files
+from ldm.utils.errors import UserError
+
+IDS = [460, 724, 139]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    for id in IDS:
+        for kind in ("image", "mask", "exemplar"):
+            file = item_file(tmp_path, kind, f"{id:012d}")
+            file.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (8, 8)).save(file)
+    np.save(tmp_path / "id_list.npy", np.array(IDS))
+    return tmp_path
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for id in IDS:
+        Image.new("RGB", (8, 8)).save(folder / f"{id:012d}.png")
+    return folder
+
+
+def ids() -> list[str]:
+    return [f"{id:012d}" for id in IDS]
+
+
+def test_the_official_names(bench):
+    items = read_test_bench(bench)
+    assert [item.id for item in items] == ["000000000460", "000000000724", "000000000139"]
+    assert items[0].image == bench / "GT_3500" / "000000000460_GT.png"
+    assert items[0].mask == bench / "Mask_bbox_3500" / "000000000460_mask.png"
+    assert items[0].exemplar == bench / "Ref_3500" / "000000000460_ref.png"
+
+
+def test_missing_files_are_counted_and_the_first_named(bench):
+    item_file(bench, "exemplar", "000000000724").unlink()
+    item_file(bench, "exemplar", "000000000139").unlink()
+    with pytest.raises(UserError, match=r"2 files of its 3 ids are missing, the first Ref_3500/000000000724_ref\.png"):
+        read_test_bench(bench)
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "Mask_bbox_3500"])
+def test_a_missing_folder(bench, folder):
+    for file in (bench / "Mask_bbox_3500").iterdir():
+        file.unlink()
+    (bench / "Mask_bbox_3500").rmdir()
+    with pytest.raises(UserError, match=folder):
+        read_test_bench(bench if folder != "nowhere" else bench / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (np.array([], int), "holds no ids"),
+        (np.array([1, 2, 1]), "1 ids are in it twice"),
+        (np.array(["a"]), "expected ids, whole numbers"),
+        (np.array([{}], object), "no list of ids"),
+        (b"not numpy", "no list of ids"),
+    ],
+)
+def test_wrong_ids(tmp_path, content, told):
+    file = tmp_path / "id_list.npy"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        np.save(file, content, allow_pickle=True)
+    with pytest.raises(UserError, match=told) as caught:
+        read_ids(file)
+    assert str(file) in str(caught.value)
+
+
+def test_results_in_the_order_of_the_ids(results):
+    assert result_files(results, ids()) == [results / f"{id}.png" for id in ids()]
+
+
+def test_strangers_missing_results_and_other_sizes(results):
+    with pytest.raises(UserError, match=r"1 of 4 are missing, the first 000000000001\.png"):
+        result_files(results, [*ids(), "000000000001"])
+    with pytest.raises(UserError, match=r"1 files are no results of these ids, the first 000000000139\.png"):
+        result_files(results, ids()[:2])
+    Image.new("RGB", (8, 9)).save(results / "000000000139.png")
+    with pytest.raises(UserError, match=r"000000000139\.png: is 8x9, expected 8x8"):
+        result_files(results, ids())
+    with pytest.raises(UserError, match=r"000000000460\.png: is 8x8, expected 8x9"):
+        result_files(results, ids(), (8, 9))
+    (results / "000000000139.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"000000000139\.png: cannot be read"):
+        result_files(results, ids())
