@@ -1,7 +1,12 @@
 """Fréchet distance between Gaussians fitted to features, as in FID (Heusel et al., 1706.08500, equation 6)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from ldm.evaluation.bootstrap import Estimate, bootstrap
+from ldm.utils.errors import UserError
 
 
 def fit(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,6 +30,98 @@ def frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> flo
     mean_a, cov_a, mean_b, cov_b = (x.double() for x in (mean_a, cov_a, mean_b, cov_b))
     root = torch.linalg.svdvals(_square_root(cov_a) @ _square_root(cov_b)).sum()
     return ((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root).item()
+
+
+def frechet_distance(a: Tensor, b: Tensor, *, singular: bool = False) -> float:
+    """Fréchet distance between features (N, d) and (M, d).
+
+    It depends on N: few samples look farther away than many of the same distribution.
+
+    Args:
+        singular: allow N or M of d or less (but 2 at least), whose covariance is singular.
+
+    Raises:
+        UserError: too few samples for a covariance, or sets of different dimensions.
+    """
+    _check_enough(a, "first", singular)
+    _check_enough(b, "second", singular)
+    if a.shape[1] != b.shape[1]:
+        raise UserError(f"Fréchet distance: features of {a.shape[1]} and of {b.shape[1]} dimensions, expected the same")
+    return frechet(*fit(a), *fit(b))
+
+
+def frechet_estimate(
+    a: Tensor, b: Tensor, *, seed: int = 0, resamples: int = 200, level: float = 0.95, singular: bool = False
+) -> Estimate:
+    """`frechet_distance` with its interval over the samples of `a`; `b`, the reference, stays as it is.
+
+    Resamples are told apart by eigenvalues of `cov_b^1/2 cov_a cov_b^1/2`, whose error, near 1e-8 of the covariance's
+    largest, is nothing beside their spread, and which are five times faster than `frechet` (0.1 s each at d = 512).
+    """
+    value = frechet_distance(a, b, singular=singular)
+    mean_b, cov_b = fit(b)
+    root_b = _square_root(cov_b)
+
+    def resampled(indices: Tensor) -> float:
+        mean, cov = fit(a[indices])
+        roots = torch.linalg.eigvalsh(root_b @ cov @ root_b).clamp(min=0).sqrt()
+        return ((mean - mean_b).square().sum() + cov.trace() + cov_b.trace() - 2 * roots.sum()).item()
+
+    spread = bootstrap(resampled, len(a), seed=seed, resamples=resamples, level=level)
+    return Estimate(value, value + spread.low - spread.value, value + spread.high - spread.value, len(a))
+
+
+def simplified_frechet(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance between features (N, d) and (M, d) that takes their dimensions for independent of each other.
+
+    `|mean_a - mean_b|^2 + |std_a - std_b|^2`, for which two samples are enough (simplified FID, Kim et al. 2020).
+
+    Raises:
+        UserError: fewer than two samples.
+    """
+    for which, features in (("first", a), ("second", b)):
+        _check_enough(features, which, singular=True)
+    a, b = a.double(), b.double()
+    return ((a.mean(0) - b.mean(0)).square().sum() + (a.std(0) - b.std(0)).square().sum()).item()
+
+
+def class_frechet(
+    features: Tensor,
+    classes: Tensor,
+    real: Tensor,
+    real_classes: Tensor,
+    distance: Callable[[Tensor, Tensor], float] = simplified_frechet,
+) -> Tensor:
+    """Distance of the pictures of each class to real pictures of it, (C,) float64, by rising class.
+
+    Its mean is CSFID, the measure of DiffEdit (2210.11427, section 4.1), which has it from FlexIT (2203.04705);
+    `mean_estimate` gives the interval over classes.
+
+    Args:
+        features, classes: (N, d) and (N,) int64, of edited pictures and the class each was to become.
+        real, real_classes: (M, d) and (M,), of real pictures.
+
+    Raises:
+        UserError: too few samples of a class, named.
+    """
+    distances = []
+    for which in classes.unique().tolist():
+        try:
+            distances.append(distance(features[classes == which], real[real_classes == which]))
+        except UserError as error:
+            raise UserError(f"class {which}: {error}") from error
+    return torch.tensor(distances, dtype=torch.float64)
+
+
+def _check_enough(features: Tensor, which: str, singular: bool) -> None:
+    count, dimensions = features.shape
+    if singular and count < 2:
+        raise UserError(f"Fréchet distance: {count} samples in the {which} set, expected 2 or more for a variance")
+    if not singular and count <= dimensions:
+        raise UserError(
+            f"Fréchet distance: {count} samples in the {which} set, expected more than {dimensions} (their dimension) "
+            "for a covariance"
+        )
 
 
 def _square_root(cov: Tensor) -> Tensor:

@@ -1,7 +1,16 @@
+import numpy as np
 import pytest
 import torch
 
-from ldm.evaluation.frechet import fit, frechet
+from ldm.evaluation.frechet import (
+    class_frechet,
+    fit,
+    frechet,
+    frechet_distance,
+    frechet_estimate,
+    simplified_frechet,
+)
+from ldm.utils.errors import UserError
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -46,3 +55,65 @@ def test_mean_and_covariance_of_features():
     assert mean.dtype == cov.dtype == torch.float64
     torch.testing.assert_close(cov, torch.cov(features.double().T))
     torch.testing.assert_close(mean, features.double().mean(0))
+
+
+def by_numpy(a: np.ndarray, b: np.ndarray) -> float:
+    """FID as it is usually written: by a root of the product of the covariances."""
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    eigenvalues = np.linalg.eigvals(cov_a @ cov_b)
+    root = np.sqrt(eigenvalues.real.clip(0)).sum()
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * root
+
+
+def test_distance_of_features():
+    a, b = noise(200, 30) @ noise(30, 30, seed=1), 1 + noise(90, 30, seed=2)
+    assert frechet_distance(a, b) == pytest.approx(by_numpy(a.numpy(), b.numpy()), rel=1e-9)
+    assert abs(frechet_distance(a.float(), a.float())) < 1e-6
+    assert frechet_distance(a, a + 2) == pytest.approx(4 * 30, abs=1e-6)
+
+
+def test_samples_of_known_gaussians_come_near_the_closed_form():
+    a, b = noise(20_000, 8), 0.5 + 3 * noise(20_000, 8, seed=1)
+    assert frechet_distance(a, b) == pytest.approx(8 * (0.5**2 + (3 - 1) ** 2), rel=0.02)
+
+
+def test_too_few_samples_for_a_covariance():
+    few, many = noise(30, 30), noise(31, 30, seed=1)
+    with pytest.raises(UserError, match=r"30 samples in the first set, expected more than 30 \(their dimension\)"):
+        frechet_distance(few, many)
+    with pytest.raises(UserError, match="30 samples in the second set"):
+        frechet_distance(many, few)
+    assert frechet_distance(few, many, singular=True) > 0
+    with pytest.raises(UserError, match="1 samples in the second set, expected 2"):
+        frechet_distance(few, many[:1], singular=True)
+    with pytest.raises(UserError, match="30 and of 5 dimensions"):
+        frechet_distance(many, noise(31, 5))
+
+
+def test_interval_of_a_distance():
+    a, b = noise(300, 10), noise(3000, 10, seed=1)
+    estimate = frechet_estimate(a, b, resamples=100)
+    assert estimate.value == frechet_distance(a, b) and estimate.n == 300
+    assert estimate.low < estimate.value < estimate.high
+    others = [frechet_distance(noise(300, 10, seed=seed), b) for seed in range(2, 42)]  # what it is to foresee
+    assert estimate.high - estimate.low == pytest.approx(np.quantile(others, 0.975) - np.quantile(others, 0.025), rel=1)
+    far = frechet_estimate(a + 1, b, resamples=100)
+    assert far.low > estimate.high
+
+
+def test_without_correlations():
+    a, b = noise(50, 4).numpy() * 3, noise(7, 4, seed=1).numpy() + 1
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + ((a.std(0, ddof=1) - b.std(0, ddof=1)) ** 2).sum()
+    assert simplified_frechet(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_distance_class_by_class():
+    features, real = noise(40, 3), noise(60, 3, seed=1)
+    classes, real_classes = torch.arange(40) % 4 * 10, torch.arange(60) % 6 * 10
+    found = class_frechet(features, classes, real, real_classes)
+    expected = [simplified_frechet(features[k::4], real[k::6]) for k in range(4)]
+    assert found.tolist() == expected
+    shifted = class_frechet(real + 2, real_classes, real, real_classes, frechet_distance)
+    torch.testing.assert_close(shifted, torch.full((6,), 12.0, dtype=torch.float64))
+    with pytest.raises(UserError, match="class 30: .* 0 samples in the second set"):
+        class_frechet(features, classes, real[real_classes < 30], real_classes[real_classes < 30])

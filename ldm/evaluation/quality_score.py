@@ -1,0 +1,77 @@
+"""Quality Score: how likely pictures are under a mixture of Gaussians fitted to features of real ones.
+
+The measure of Paint by Example (2211.13227, section 5.1), which has it from GIQA (Gu et al., 2003.08932).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from ldm.utils.errors import UserError
+
+ROWS = 4096  # pictures whose densities are computed at once
+
+
+@dataclass(frozen=True)
+class Gmm:
+    """A mixture of k Gaussians in d dimensions, float64.
+
+    Attributes:
+        weights: (k,), their sum is 1.
+        means: (k, d).
+        precisions_cholesky: (k, d, d), upper triangular U of each inverse covariance `U U^T`, as scikit-learn keeps it.
+    """
+
+    weights: Tensor
+    means: Tensor
+    precisions_cholesky: Tensor
+
+    def log_likelihood(self, features: Tensor) -> Tensor:
+        """Natural logarithm of the density at each row of features (N, d): (N,) float64.
+
+        Raises:
+            UserError: the features have another dimension.
+        """
+        dimensions = self.means.shape[1]
+        if features.ndim != 2 or features.shape[1] != dimensions:
+            raise UserError(f"Quality Score: features {tuple(features.shape)}, expected (N, {dimensions}), the GMM's")
+        return torch.cat([self._log_likelihood(rows.double()) for rows in features.split(ROWS)])
+
+    def _log_likelihood(self, x: Tensor) -> Tensor:
+        logs = []
+        for weight, mean, root in zip(self.weights, self.means, self.precisions_cholesky, strict=True):
+            squares = ((x - mean) @ root).square().sum(1)
+            normaliser = root.diagonal().log().sum() - len(mean) / 2 * math.log(2 * math.pi)
+            logs.append(weight.log() + normaliser - squares / 2)
+        return torch.stack(logs).logsumexp(0)
+
+
+def fit_gmm(features: Tensor, k: int = 20, seed: int = 0, *, singular: bool = False) -> Gmm:
+    """Fit a mixture of k Gaussians with full covariances to features (N, d), by scikit-learn's EM from k-means.
+
+    Args:
+        singular: allow N of k d or less (but k at least): scikit-learn's floor of 1e-6 then makes up for the variance
+            that is missing, and densities of other pictures mean little.
+
+    Raises:
+        UserError: too few samples, or a component broke down.
+    """
+    count, dimensions = features.shape
+    needed = k if singular else k * dimensions + 1
+    if count < needed:
+        raise UserError(
+            f"GMM: {count} samples, expected at least {needed} for {k} components of {dimensions} dimensions"
+        )
+    try:
+        fitted = GaussianMixture(k, covariance_type="full", random_state=seed).fit(features.double().cpu().numpy())
+    except ValueError as error:
+        raise UserError(f"GMM: cannot be fitted ({' '.join(str(error).split())[:200]})") from error
+    return Gmm(*(torch.from_numpy(x) for x in (fitted.weights_, fitted.means_, fitted.precisions_cholesky_)))
+
+
+def quality_score(log_likelihood: Tensor, scale: float = 300.0) -> Tensor:
+    """0 to 100 for each picture: `100 clip(s / scale, 0, 1)` of its log-likelihood s; both are (N,) float64."""
+    return 100 * (log_likelihood.double() / scale).clamp(0, 1)
