@@ -1,8 +1,10 @@
 """The geometry around a model: any picture size in, the same size out, and nothing changed away from the mask."""
 
 import logging
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import reduce
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ MAX_ZOOM = 4  # a tiny mask is not enlarged more than this
 RING = 8  # colours are compared within this many pixels around the mask (or the feather, if wider)
 MIN_RING_PIXELS = 64
 GAIN = (0.8, 1.25)  # contrast of an edit is never changed by more than this to match its surroundings
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +67,34 @@ class View:
     def from_model(self, output: Tensor) -> Tensor:
         """The model's output -> (B, C, height, width): the padding is cut off and the resizing undone."""
         return resize(output[..., : self.size[0], : self.size[1]], (self.height, self.width))
+
+
+@dataclass(frozen=True)
+class Region:
+    """What of a picture is to be edited, and how the model sees it.
+
+    Attributes:
+        image: the picture, RGB or RGBA.
+        mask: (1, 1, H, W), 1 = edit.
+        view: the window of it.
+        window: (1, 3, h, w) in [-1, 1], what the model sees of the picture; sides multiples of the model's `multiple`.
+        hole: (1, 1, h, w), the same of the mask.
+    """
+
+    image: Image.Image
+    mask: Tensor
+    view: View
+    window: Tensor
+    hole: Tensor
+
+    @property
+    def masked(self) -> Image.Image:
+        """The picture, RGB, with what is to be edited blanked."""
+        return to_pil(to_tensor(self.image)[0] * (1 - self.mask[0]))
+
+    def lay_in(self, output: Tensor, settings: Compositing) -> list[Image.Image]:
+        """The finished pictures, from the model's output (B, 3, h, w); see the function `lay_in`."""
+        return lay_in(self.view.from_model(output), self.image, self.mask, self.view, settings)
 
 
 def whole(scene: Tensor) -> View:
@@ -112,6 +144,19 @@ def around_mask(mask: Tensor, image_size: int, margin: int) -> View:
         width=w,
         size=(max(round(h * scale), 1), max(round(w * scale), 1)),
     )
+
+
+def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Items of one key together, as windows of one size are that can be a batch; in the order of first appearance."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def keep_alpha(image: Image.Image) -> Image.Image:
+    """The picture in mode RGBA if it has any transparency, else RGB."""
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -41,38 +41,43 @@ def told_exemplar(
     )
 
 
-def told_prompts(model: LatentDiffusion, prompts: Sequence[str], negative: str, scale: float) -> Denoise:
-    """To make what each prompt of the batch says, guided away from `negative`.
+def told_prompts(model: LatentDiffusion, prompts: Sequence[str], negatives: Sequence[str], scale: float) -> Denoise:
+    """To make what each prompt of the batch says, guided away from the negative one beside it.
 
     Args:
         model: with a `TextConditioner`.
     """
-    different = list(dict.fromkeys(prompts))  # the encoder reads each once
+
+    def contexts(prompts: Sequence[str]) -> Tensor:
+        different = list(dict.fromkeys(prompts))  # the encoder reads each once
+        return model.conditioner(different)[[different.index(prompt) for prompt in prompts]]
+
     return classifier_free_guidance(
         Denoiser(model.unet, model.schedule, model.prediction),
-        cond=model.conditioner(different)[[different.index(prompt) for prompt in prompts]],
-        uncond=model.conditioner([negative]).expand(len(prompts), -1, -1),
+        cond=contexts(prompts),
+        uncond=contexts(negatives),
         scale=scale,
     )
 
 
 def told_class(
     model: PixelDiffusion | LatentDiffusion,
-    class_id: int | None,
-    batch: int,
+    class_ids: Sequence[int | None],
     classifier: nn.Module | None,
     scale: float,
     ancestral: bool,
 ) -> tuple[Denoise, Denoise | None]:
-    """To make pictures of a class, or of none; the second is the `gradient` that samplers of the kind of `ddpm` take.
+    """To make pictures of a class each, or all of none.
+
+    The second that is returned is the `gradient` that samplers of the kind of `ddpm` take.
 
     Args:
         model: without a conditioner.
-        class_id: checked by `check_class`.
+        class_ids: of the batch, checked by `check_class`.
         classifier: guides by `scale`, if there is one.
         ancestral: for a sampler of that kind, which the network tells its variance too.
     """
-    y = None if class_id is None else torch.full((batch,), class_id, device=model.device)
+    y = None if None in class_ids else torch.tensor(class_ids, device=model.device)
     schedule, pixels = model.schedule, isinstance(model, PixelDiffusion)
 
     def network(x: Tensor, t: Tensor, context: None) -> Tensor:

@@ -4,13 +4,16 @@ from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from ldm.editors.settings import Settings
+from ldm.editors import compose
+from ldm.editors.settings import Compositing, Settings
 from ldm.models.clip_text import TextConditioner
 from ldm.models.diffusion import DiffusionModel
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.utils.errors import UserError
+from ldm.utils.image import to_tensor
 
 S = TypeVar("S", bound=Settings)
 
@@ -35,6 +38,13 @@ class Editor(Generic[S]):
     def encode(self, image: Tensor) -> Tensor:
         """Pictures -> latents (B, c, h, w) float32, by the mode of the posterior: nothing about them is random."""
         return self.model.encode(image.to(self.like.device), None).float()
+
+    def region(self, image: Image.Image, mask: Tensor, settings: Compositing) -> compose.Region:
+        """What of a picture an edit inside a mask (1, 1, H, W) works on, as the settings say."""
+        image, multiple = compose.keep_alpha(image), self.model.multiple
+        view = compose.choose_view(mask, settings, self.model.image_size)
+        window = view.to_model(view.cut(to_tensor(image)), multiple)
+        return compose.Region(image, mask, view, window, view.mask_to_model(view.cut(mask), multiple))
 
     def to_cells(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, 1, h, w): a latent cell is edited if any of its pixels is."""

@@ -82,7 +82,7 @@ class PixelSampler(Editor[PixelSampling]):
         model, schedule, ancestral = self.model, self.model.schedule, settings.sampler == "ddpm"
         x = noise.randn(*model.latent_shape(model.image_size, model.image_size))
         scale = settings.classifier_scale
-        denoise, gradient = told_class(model, class_id, len(x), self.classifier, scale, ancestral)
+        denoise, gradient = told_class(model, [class_id] * len(x), self.classifier, scale, ancestral)
         options = {"variance": model.variance, "gradient": gradient} if ancestral else {}
         if settings.sampler == "ddim":
             options = {"eta": settings.eta, "clean": True}

@@ -11,18 +11,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ldm.diffusion.schedule import strided_timesteps
-from ldm.editors import compose
+from ldm.editors.compose import Region, grouped
 from ldm.editors.conditions import check_class, check_classifier, told_class, told_exemplar, told_prompts
 from ldm.editors.editor import Editor, check_exemplar_model, check_text_model, check_untold_model
 from ldm.editors.exemplar import exemplar_pixels, fit_exemplar
-from ldm.editors.settings import RePaintSettings
+from ldm.editors.settings import Compositing, RePaintSettings
 from ldm.models.clip_text import TextConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.pixel_diffusion import PixelDiffusion
 from ldm.samplers.common import Callback, Denoise
 from ldm.samplers.repaint import repaint
 from ldm.utils.errors import UserError
-from ldm.utils.image import to_pil, to_tensor
 from ldm.utils.mask import fit_mask, mask_picture
 from ldm.utils.random import NoiseSource
 
@@ -48,12 +47,12 @@ class RePaintResult:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is told to a model about the picture.
+    """What is told to a model about a picture.
 
     Args:
         class_id: of a class-conditional model or of the classifier's classes.
         prompt, negative: of a text-to-image model; the empty prompt is its unconditional model.
-        pixels: (B or 1, 3, S, S) of an exemplar model, see `exemplar_pixels`.
+        pixels: (1, 3, S, S) of an exemplar model, see `exemplar_pixels`.
     """
 
     class_id: int | None = None
@@ -119,25 +118,49 @@ class RePaint(Editor[RePaintSettings]):
                 something the model needs or cannot use.
         """
         settings = replace(self.settings, **changes)
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        mask = fit_mask(mask, image.size, settings.mask_rule)
-        if mask.all():
-            raise UserError("mask: everything is selected, nothing of the picture is known (scripts/sample.py samples)")
+        region = self.region(image, fit_mask(mask, image.size, settings.mask_rule), settings)
         wish = self.wish(class_id, prompt, negative, exemplar)
         seeds = [settings.seed + k for k in range(settings.n_samples)]
-
-        scene = to_tensor(image)
-        view = compose.choose_view(mask, settings, self.model.image_size)
-        window = view.to_model(view.cut(scene), self.model.multiple)
-        hole = view.mask_to_model(view.cut(mask), self.model.multiple)
-        z = self.sample(window, hole, wish, NoiseSource(seeds), settings, callback)
+        z = self.sample(region.window, region.hole, [wish], NoiseSource(seeds), settings, callback)
         return RePaintResult(
-            images=compose.lay_in(view.from_model(self.decode(z)), image, mask, view, settings),
+            images=region.lay_in(self.decode(z), settings),
             seeds=seeds,
-            mask=mask_picture(mask),
-            masked=to_pil(scene[0] * (1 - mask[0])),
+            mask=mask_picture(region.mask),
+            masked=region.masked,
             settings=settings,
         )
+
+    def fill_all(
+        self, regions: Sequence[Region], wishes: Sequence[Wish], seeds: Sequence[int], settings: RePaintSettings
+    ) -> list[Image.Image]:
+        """Fill the holes of several pictures, a sample of each; those whose windows are of one size in one batch.
+
+        Args:
+            regions: of this editor, by the same settings.
+            wishes: one for each.
+            seeds: one for each: region k alone is filled so by `seed=seeds[k], n_samples=1`, but for rounding.
+            settings: how; the seed and n_samples are not read.
+        """
+        filled = [region.image for region in regions]
+        for rows in grouped(range(len(regions)), lambda row: regions[row].window.shape):
+            windows, holes = (torch.cat([getattr(regions[row], name) for row in rows]) for name in ("window", "hole"))
+            noise = NoiseSource(seeds[row] for row in rows)
+            z = self.sample(windows, holes, [wishes[row] for row in rows], noise, settings)
+            for row, output in zip(rows, self.decode(z).split(1), strict=True):
+                (filled[row],) = regions[row].lay_in(output, settings)
+        return filled
+
+    def region(self, image: Image.Image, mask: Tensor, settings: Compositing) -> Region:
+        """As of every editor.
+
+        Raises:
+            UserError: nothing of the picture is known, see `sample`.
+        """
+        if mask.all():
+            raise UserError("mask: everything is selected, nothing of the picture is known (scripts/sample.py samples)")
+        region = super().region(image, mask, settings)
+        self._known_cells(region.hole, settings)
+        return region
 
     def wish(
         self,
@@ -173,7 +196,7 @@ class RePaint(Editor[RePaintSettings]):
         self,
         image: Tensor,
         mask: Tensor,
-        wish: Wish,
+        wishes: Sequence[Wish],
         noise: NoiseSource,
         settings: RePaintSettings,
         callback: Callback | None = None,
@@ -183,6 +206,7 @@ class RePaint(Editor[RePaintSettings]):
         Args:
             image: (B or 1, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
             mask: (B or 1, 1, H, W), 1 = repaint.
+            wishes: B, or one for all.
             noise: draws B rows: the start, for an exemplar model the posterior of the masked picture's latent, and
                 what the steps add.
             settings: how; what concerns compositing and the seed is not read, but for what an error says.
@@ -193,15 +217,9 @@ class RePaint(Editor[RePaintSettings]):
                 is, can come to that with fine masks.
         """
         model, schedule, device = self.model, self.model.schedule, self.like.device
-        cells = self.to_cells(mask).to(device)
-        if bool(cells.flatten(1).all(1).any()):
-            if model.downsampling > 1:
-                side = f"{model.downsampling} pixels a side"
-                raise UserError(f"mask: leaves no latent cell of {side} that is wholly known")
-            shrunk = ": crop auto shrinks the picture until none is left; use crop none"
-            raise UserError(f"mask: leaves no known pixel{shrunk if settings.crop == 'auto' else ''}")
+        cells = self._known_cells(mask, settings).to(device)
         x = noise.randn(*model.latent_shape(*image.shape[-2:]))
-        denoise, gradient = self.denoiser(image, mask, wish, noise, x.shape, settings)
+        denoise, gradient = self.denoiser(image, mask, wishes, noise, x.shape, settings)
         return repaint(
             denoise,
             x.to(device),
@@ -218,11 +236,21 @@ class RePaint(Editor[RePaintSettings]):
             callback=callback,
         )
 
+    def _known_cells(self, mask: Tensor, settings: Compositing) -> Tensor:
+        """What `to_cells` makes of a mask; raises what `sample` says."""
+        cells, side = self.to_cells(mask), self.model.downsampling
+        if bool(cells.flatten(1).all(1).any()):
+            if side > 1:
+                raise UserError(f"mask: leaves no latent cell of {side} pixels a side that is wholly known")
+            shrunk = ": crop auto shrinks the picture until none is left; use crop none"
+            raise UserError(f"mask: leaves no known pixel{shrunk if settings.crop == 'auto' else ''}")
+        return cells
+
     def denoiser(
         self,
         image: Tensor,
         mask: Tensor,
-        wish: Wish,
+        wishes: Sequence[Wish],
         noise: NoiseSource,
         shape: Sequence[int],
         settings: RePaintSettings,
@@ -230,11 +258,14 @@ class RePaint(Editor[RePaintSettings]):
         """`denoise` and `gradient` as `repaint` wants them."""
         model, batch, scale = self.model, shape[0], settings.guidance_scale
         if self.takes_exemplars:
-            return told_exemplar(model, image, mask, wish.pixels, noise.randn(*shape[1:]), scale), None
+            pixels = torch.cat([wish.pixels for wish in wishes])
+            return told_exemplar(model, image, mask, pixels, noise.randn(*shape[1:]), scale), None
+        wishes = [*wishes] * (batch // len(wishes))
         if self.takes_prompts:
-            return told_prompts(model, [wish.prompt] * batch, wish.negative, scale), None
-        ancestral = settings.sampler == "ddpm"
-        return told_class(model, wish.class_id, batch, self.classifier, settings.classifier_scale, ancestral)
+            prompts, negatives = [wish.prompt for wish in wishes], [wish.negative for wish in wishes]
+            return told_prompts(model, prompts, negatives, scale), None
+        classes, ancestral = [wish.class_id for wish in wishes], settings.sampler == "ddpm"
+        return told_class(model, classes, self.classifier, settings.classifier_scale, ancestral)
 
 
 def check_latent_model(model: LatentDiffusion, purpose: str) -> None:

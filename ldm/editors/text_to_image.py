@@ -129,5 +129,5 @@ class TextToImage(Editor[Sampling]):
         x = noise.randn(*shape)
         if start is not None:
             x = start.randn(*shape)
-        denoise = told_prompts(model, prompts, negative, settings.guidance_scale)
+        denoise = told_prompts(model, prompts, [negative] * len(prompts), settings.guidance_scale)
         return run_sampler(denoise, x.to(self.like.device), model.schedule, settings, noise, callback)

@@ -44,7 +44,7 @@ def fill(
         scene is as it was, byte for byte.
     """
     scenes, masks = batch["image"], batch["mask"]
-    filled = editor.decode(editor.sample(scenes, masks, editor.wish(), NoiseSource(seeds), settings, callback))
+    filled = editor.decode(editor.sample(scenes, masks, [editor.wish()], NoiseSource(seeds), settings, callback))
     before = torch.cat([to_tensor(to_pil(picture)) for picture in filled])
     exact = torch.where(masks > 0, scenes, before).eq(scenes).flatten(1).all(1)
     return finish(filled, scenes, masks, settings)[0], exact

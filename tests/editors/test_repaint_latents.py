@@ -47,7 +47,7 @@ def test_latents_that_are_known_are_exact(kind, sampler):
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 5:17, 8:20] = 1
-    z = editor.sample(image, mask, editor.wish(**told), NoiseSource([0, 1]), editor.settings)
+    z = editor.sample(image, mask, [editor.wish(**told)], NoiseSource([0, 1]), editor.settings)
     cells = editor.to_cells(mask)
     assert cells[0, 0, 1, 2] == 1 and cells[0, 0, 0, 2] == 0  # a cell of which a row is in the hole is filled
     kept = (cells == 0).expand_as(z)
