@@ -1,0 +1,157 @@
+"""One run of a benchmark: what is missing is made by all processes, measured and reported by the first."""
+
+import platform
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldm import __version__
+from ldm.benchmark.report import Report, write_report
+from ldm.config import ROOT
+from ldm.utils.errors import UserError
+from ldm.utils.processes import Share, gather
+
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
+THIS_RUN = "this run"  # the part of a report's `about` in which two runs of the same benchmark may differ
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where and how a benchmark runs; none of it but `limit` changes a number.
+
+    Attributes:
+        folder: of results, features and the report.
+        limit: items of each table that are made and measured; None for all.
+        batch: pictures made, or looked at, at once.
+    """
+
+    folder: Path
+    limit: int | None
+    batch: int
+    device: torch.device
+    share: Share
+
+    def some(self, items: Iterable) -> list:
+        """The items within the limit."""
+        return list(items)[: self.limit]
+
+
+@dataclass
+class Made:
+    """What was generated.
+
+    Attributes:
+        folders: by name, those whose pictures may be measured.
+        pictures: how many this process made now; those that were there are not counted.
+        problems: a line for each thing that failed.
+    """
+
+    folders: dict[str, Path] = field(default_factory=dict)
+    pictures: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Measured:
+    """What was found.
+
+    Attributes:
+        plots: name -> writes a PNG.
+        problems: a line for each metric that could not be measured.
+    """
+
+    report: Report
+    plots: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+class Benchmark(ABC):
+    """A table of a paper; a config in `configs/benchmark/` builds it."""
+
+    @abstractmethod
+    def generate(self, work: Work) -> Made:
+        """Make the pictures of this process's share that are not there."""
+
+    @abstractmethod
+    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
+        """Measure the pictures that are there, in the folders of `Made`."""
+
+
+def run_benchmark(benchmark: Benchmark, work: Work, about: Mapping[str, Any]) -> list[str]:
+    """Run a benchmark and write its report; all processes do.
+
+    Args:
+        about: what the report depends on, from outside of the benchmark.
+
+    Returns:
+        All problems of all processes, and of the measuring in the first one: none if the benchmark is whole.
+    """
+    began = time.monotonic()
+    made = benchmark.generate(work)
+    made_by_all = gather(made, work.share)
+    problems = list(dict.fromkeys(line for each in made_by_all for line in each.problems))
+    if work.share.rank:
+        return problems
+    measured = benchmark.measure(work, made.folders)
+    problems += measured.problems
+    this_run = {
+        "pictures made": sum(each.pictures for each in made_by_all),
+        "wall time, s": round(time.monotonic() - began, 1),
+        "processes": work.share.world,
+        "device": device_name(work.device),
+    }
+    report = measured.report
+    report = replace(
+        report,
+        about={**about, **report.about, "versions": versions(), "commit": commit(), THIS_RUN: this_run},
+        notes=[*report.notes, *(f"**Failed:** {line}" for line in problems)],
+        partial=report.partial or (f"{len(problems)} things failed, see below" if problems else None),
+    )
+    for path in write_report(report, work.folder, measured.plots):
+        print(path)
+    return problems
+
+
+@dataclass
+class Attempts:
+    """Parts of a work of which each may fail alone: a `UserError` becomes a line among the problems."""
+
+    problems: list[str]
+
+    def __call__(self, what: str, part: Callable[[], Any]) -> Any:
+        """The part's result; None if it failed."""
+        try:
+            return part()
+        except UserError as error:
+            self.problems.append(f"{what}: {error}")
+            return None
+
+
+def versions() -> dict[str, str]:
+    return {"ldm": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def commit() -> str:
+    """The commit that the code is of, as far as git is there to say."""
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty", "--exclude", "*"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown: no git"
+    return said.stdout.strip()
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
