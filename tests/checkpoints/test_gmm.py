@@ -95,7 +95,9 @@ def test_a_hostile_pickle_is_refused_by_name_and_runs_nothing(tmp_path, mixture,
     for function, argument in ((os.mkdir, str(victim)), (builtins.eval, f"__import__('os').mkdir({str(victim)!r})")):
         mixture.converged_ = Detonator(function, argument)
         content = pickle.dumps(mixture if beside else mixture.converged_, protocol)
-        name = {os.mkdir: f"{os.name}.mkdir", builtins.eval: "builtins.eval"}[function]
+        name = {os.mkdir: f"{os.name}.mkdir", builtins.eval: "__builtin__.eval" if protocol == 2 else "builtins.eval"}[
+            function
+        ]
         assert f"refused, it asks for {name}, " in refusal(content)
         assert not victim.exists()
         pickle.loads(content)  # the trap is a real one
