@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ldm.data.images import picture_files
 from ldm.utils.errors import UserError
 
 FILES = {
@@ -97,7 +98,24 @@ def result_files(folder: str | Path, ids: Sequence[str], size: tuple[int, int] |
                         f"the first {strangers[0]}; expected <id>.png alone")  # fmt: skip
     if missing := sorted(names - held):
         raise UserError(f"results {folder}: {len(missing)} of {len(ids)} are missing, the first {missing[0]}")
-    files = [folder / f"{id}.png" for id in ids]
+    return of_one_size([folder / f"{id}.png" for id in ids], size)
+
+
+def listed_results(folder: str | Path, id_list: Path | None = None) -> list[Path]:
+    """The results of the ids in a file; without one, all pictures in the folder, which have one size.
+
+    Raises:
+        UserError: as `result_files` and `read_ids`.
+    """
+    return of_one_size(picture_files(folder)) if id_list is None else result_files(folder, read_ids(id_list))
+
+
+def of_one_size(files: list[Path], size: tuple[int, int] | None = None) -> list[Path]:
+    """The same files, all of which have that width and height, by default those of the first.
+
+    Raises:
+        UserError: one has not, or is no picture.
+    """
     for file in files:
         found = picture_size(file)
         size = size or found

@@ -19,6 +19,10 @@ class Estimate:
     high: float
     n: int
 
+    def __format__(self, spec: str) -> str:
+        """The figure and its interval, each as `spec` says: `f"{estimate:.2f}"` is "3.18 [3.02, 3.35]"."""
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
 
 def bootstrap(
     statistic: Callable[[Tensor], float], n: int, *, seed: int = 0, resamples: int = 1000, level: float = 0.95

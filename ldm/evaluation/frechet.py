@@ -32,6 +32,19 @@ def frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> flo
     return ((mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root).item()
 
 
+def check_count(features: Tensor, name: str, singular: bool = False) -> None:
+    """Refuse features (N, d) that are too few for a covariance, or `singular` for a variance; `name` says whose they are.
+
+    Raises:
+        UserError: N is d or less, or below 2.
+    """
+    count, dimensions = features.shape
+    if singular and count < 2:
+        raise UserError(f"{name}: {count} samples, expected 2 or more for a variance")
+    if not singular and count <= dimensions:
+        raise UserError(f"{name}: {count} samples, expected more than {dimensions} (their dimension) for a covariance")
+
+
 def frechet_distance(a: Tensor, b: Tensor, *, singular: bool = False) -> float:
     """Fréchet distance between features (N, d) and (M, d).
 
@@ -43,8 +56,8 @@ def frechet_distance(a: Tensor, b: Tensor, *, singular: bool = False) -> float:
     Raises:
         UserError: too few samples for a covariance, or sets of different dimensions.
     """
-    _check_enough(a, "first", singular)
-    _check_enough(b, "second", singular)
+    check_count(a, "Fréchet distance, first set", singular)
+    check_count(b, "Fréchet distance, second set", singular)
     if a.shape[1] != b.shape[1]:
         raise UserError(f"Fréchet distance: features of {a.shape[1]} and of {b.shape[1]} dimensions, expected the same")
     return frechet(*fit(a), *fit(b))
@@ -79,8 +92,8 @@ def simplified_frechet(a: Tensor, b: Tensor) -> float:
     Raises:
         UserError: fewer than two samples.
     """
-    for which, features in (("first", a), ("second", b)):
-        _check_enough(features, which, singular=True)
+    check_count(a, "Fréchet distance, first set", singular=True)
+    check_count(b, "Fréchet distance, second set", singular=True)
     a, b = a.double(), b.double()
     return ((a.mean(0) - b.mean(0)).square().sum() + (a.std(0) - b.std(0)).square().sum()).item()
 
@@ -111,17 +124,6 @@ def class_frechet(
         except UserError as error:
             raise UserError(f"class {which}: {error}") from error
     return torch.tensor(distances, dtype=torch.float64)
-
-
-def _check_enough(features: Tensor, which: str, singular: bool) -> None:
-    count, dimensions = features.shape
-    if singular and count < 2:
-        raise UserError(f"Fréchet distance: {count} samples in the {which} set, expected 2 or more for a variance")
-    if not singular and count <= dimensions:
-        raise UserError(
-            f"Fréchet distance: {count} samples in the {which} set, expected more than {dimensions} (their dimension) "
-            "for a covariance"
-        )
 
 
 def _square_root(cov: Tensor) -> Tensor:

@@ -128,6 +128,16 @@ def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out:
     add("--out", type=Path, default=Path(out), help="folder of report and pictures")
 
 
+def add_feature_flags(parser: Parser) -> None:
+    """What looking at pictures by a network takes: --weights as `ldm.benchmark.extractors` knows it, and how."""
+    add = parser.add_argument_group("features").add_argument
+    add("--weights", metavar="FILE", help="of the network, if not the published file in pretrained_models; random for "
+        "a trial, whose numbers mean nothing")  # fmt: skip
+    add("--batch", "--batch-size", type=positive, default=64, help="pictures looked at at once")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--cache", type=Path, default=Path("outputs/features"), metavar="DIR", help="keeps features between runs")
+
+
 def sort_overrides(files: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Config files and `key=value` apart: behind `--base FILE` argparse takes overrides for further files."""
     given = [*files, *overrides]

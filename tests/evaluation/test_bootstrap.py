@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.evaluation.bootstrap import bootstrap, mean_estimate
+from ldm.evaluation.bootstrap import Estimate, bootstrap, mean_estimate
 from ldm.utils.errors import UserError
 
 
@@ -60,3 +60,7 @@ def test_one_sample_has_no_width_and_none_no_figure():
     assert (one.value, one.low, one.high, one.n) == (2.5, 2.5, 2.5, 1)
     with pytest.raises(UserError, match="no samples"):
         mean_estimate(torch.zeros(0))
+
+
+def test_in_text():
+    assert f"{Estimate(3.18, 3.02, 3.349, 5):.2f}" == "3.18 [3.02, 3.35]"

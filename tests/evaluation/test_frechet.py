@@ -79,12 +79,12 @@ def test_samples_of_known_gaussians_come_near_the_closed_form():
 
 def test_too_few_samples_for_a_covariance():
     few, many = noise(30, 30), noise(31, 30, seed=1)
-    with pytest.raises(UserError, match=r"30 samples in the first set, expected more than 30 \(their dimension\)"):
+    with pytest.raises(UserError, match=r"first set: 30 samples, expected more than 30 \(their dimension\)"):
         frechet_distance(few, many)
-    with pytest.raises(UserError, match="30 samples in the second set"):
+    with pytest.raises(UserError, match="second set: 30 samples"):
         frechet_distance(many, few)
     assert frechet_distance(few, many, singular=True) > 0
-    with pytest.raises(UserError, match="1 samples in the second set, expected 2"):
+    with pytest.raises(UserError, match="second set: 1 samples, expected 2"):
         frechet_distance(few, many[:1], singular=True)
     with pytest.raises(UserError, match="30 and of 5 dimensions"):
         frechet_distance(many, noise(31, 5))
@@ -115,5 +115,5 @@ def test_distance_class_by_class():
     assert found.tolist() == expected
     shifted = class_frechet(real + 2, real_classes, real, real_classes, frechet_distance)
     torch.testing.assert_close(shifted, torch.full((6,), 12.0, dtype=torch.float64))
-    with pytest.raises(UserError, match="class 30: .* 0 samples in the second set"):
+    with pytest.raises(UserError, match="class 30: .* second set: 0 samples"):
         class_frechet(features, classes, real[real_classes < 30], real_classes[real_classes < 30])
