@@ -209,7 +209,7 @@ class ExemplarEditor(Editor[EditSettings]):
             strength=inference.strength,
             threshold=inference.threshold,
             clamp=inference.clamp,
-            seed=inference.seed,
+            seeds=[inference.seed],
             inside=self.to_cells(mask if inside is None else inside),
             callback=callback,
         )

@@ -1,6 +1,6 @@
 """Where two conditions make a network see other noise: DiffEdit (Couairon et al., 2210.11427), section 3.2, step 1."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,11 +58,12 @@ def infer_mask(
     strength: float,
     threshold: float,
     clamp: float,
-    seed: int,
+    seeds: Sequence[int],
     inside: Tensor | None = None,
     callback: Callable[[int], None] | None = None,
 ) -> InferredMask:
-    """The whole of the step. Map j is made with noise of its own, a function of (seed, j).
+    """The whole of the step. Map j is made with noise of its own, a function of (seed, j): pictures of one seed meet
+    the same ones.
 
     Args:
         denoise, z, reference, query: see `difference_map`.
@@ -70,10 +71,12 @@ def infer_mask(
         n: noises over which the map is averaged.
         strength: noise level, as a share of the schedule's timesteps, in (0, 1].
         threshold: what is above it is in the mask.
+        seeds: of the noises, one for each picture or for all.
         clamp, inside: see `scale_map`.
         callback: told how many more evaluations of the network are done for each query.
     """
-    noises = NoiseSource(key_seed(seed, "map", j) for j in range(n)).randn(*z.shape[1:]).to(z)
+    drawn = [NoiseSource(key_seed(seed, "map", j) for j in range(n)).randn(*z.shape[1:]) for seed in seeds]
+    noises = torch.stack(drawn, dim=1).to(z)
     t = max(round(strength * schedule.num_timesteps) - 1, 0)
     told = callback and (lambda maps: callback(2 * maps))
     difference = difference_map(denoise, z, reference, query, t, schedule, noises, told)
@@ -102,7 +105,7 @@ def difference_map(
         reference: (B, L, C) contexts of what the pictures show.
         query: (Q, L, C) contexts of what they are to show.
         t: the timestep to which z is noised.
-        noises: (n, c, h, w), one for each map; every picture meets the same.
+        noises: (n, B or 1, c, h, w), one for each map, of each picture or of all.
         callback: told how many maps have been added.
     """
     maps_at_once = max(1, CELLS // ((len(z) + len(query)) * z.shape[-2:].numel()))
@@ -110,7 +113,7 @@ def difference_map(
     context = torch.cat([reference, query])
     for part in noises.split(maps_at_once):
         n = len(part)
-        x = q_sample(z, part[:, None], alpha_cumprod)  # (n, B, c, h, w)
+        x = q_sample(z, part, alpha_cumprod)  # (n, B, c, h, w)
         x = torch.cat([x, x.expand(-1, len(query), -1, -1, -1)], dim=1).flatten(0, 1)
         times = torch.full((len(x),), t, device=x.device)
         eps = denoise(x, times, context.repeat(n, 1, 1)).unflatten(0, (n, -1))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ldm.diffusion.process import q_sample
 from ldm.diffusion.schedule import Schedule
-from ldm.editors.diffedit import Inversion
+from ldm.editors.diffedit_steps import Inversion
 
 
 def noised(inversion: Inversion, schedule: Schedule, noise: Tensor) -> Inversion:

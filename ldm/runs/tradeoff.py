@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.editors.diffedit import DiffEdit, Inversion
+from ldm.editors.diffedit import DiffEdit
+from ldm.editors.diffedit_steps import Inversion
 from ldm.editors.sdedit import noised
 from ldm.editors.settings import encoded_steps
 from ldm.evaluation.frechet import fit, frechet

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.editors import diffedit as editing
+from ldm.editors import diffedit_steps
 from ldm.editors.diffedit import DiffEdit
 from ldm.runs.settings import diffedit_editor, diffedit_settings
 from ldm.samplers import ddim
@@ -42,7 +42,7 @@ def seen(monkeypatch):
 
         return ddim(denoise, x, schedule, timesteps, hook=hook and record, **options)
 
-    monkeypatch.setattr(editing, "ddim", watched)
+    monkeypatch.setattr(diffedit_steps, "ddim", watched)
     return levels
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ldm.diffusion.schedule import Schedule
-from ldm.editors.diffedit import DiffEdit, Inversion
+from ldm.editors.diffedit import DiffEdit
+from ldm.editors.diffedit_steps import Inversion
 from ldm.editors.mask_inference import difference_map
 from ldm.models.clip_text import ClipTextEncoder, TextConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
@@ -113,7 +114,8 @@ def test_mask(editor, pipeline, z):
     t = int(pipeline.scheduler.timesteps[S // 2])
     noise = torch.randn(n, *z.shape[1:], generator=torch.Generator().manual_seed(1))
     prompts = contexts(editor, reference=SOURCE, query=TARGET)
-    difference = difference_map(editor.denoise, z, **prompts, t=t, schedule=editor.model.schedule, noises=noise)
+    schedule = editor.model.schedule
+    difference = difference_map(editor.denoise, z, **prompts, t=t, schedule=schedule, noises=noise[:, None])
     assert difference.max() > 1.5 * difference.mean()
     ours = (difference / difference.mean() / 1.5).clamp(max=1)[0, 0]  # which does not take the lowest for 0
     clear = (ours - 0.5).abs() > 1e-4

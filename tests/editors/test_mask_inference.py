@@ -44,7 +44,7 @@ def test_float64_to_rounding():
     model, z = analytic_model(), torch.randn(1, CHANNELS, 4, 6, dtype=torch.float64)
     drawn = torch.randn(4, CHANNELS, 4, 6, dtype=torch.float64)
     contexts = model.conditioner(["", "left 1.5"]).double()
-    difference = difference_map(model.unet, z, contexts[:1], contexts[1:], 499, SCHEDULE, drawn)
+    difference = difference_map(model.unet, z, contexts[:1], contexts[1:], 499, SCHEDULE, drawn[:, None])
     expected = numpy_map(z[0].numpy(), (0, 0), (1.0, 1.5), drawn.numpy(), 499, 2.0)
     np.testing.assert_allclose(scale_map(difference, 2.0)[0, 0], expected, atol=1e-12)
 
@@ -69,7 +69,7 @@ def test_each_map_has_noise_of_its_own_and_the_average_settles():
 
     def difference(n, seed):
         drawn = noises(n, seed, z.shape[1:])
-        return difference_map(model.unet, z, contexts[:1], contexts[1:], 499, SCHEDULE, drawn)
+        return difference_map(model.unet, z, contexts[:1], contexts[1:], 499, SCHEDULE, drawn[:, None])
 
     singles = torch.stack([difference(1, seed) for seed in range(12)])
     averages = torch.stack([difference(16, seed) for seed in range(12)])
@@ -78,6 +78,17 @@ def test_each_map_has_noise_of_its_own_and_the_average_settles():
     assert len({tuple(row.tolist()) for row in drawn}) == 3
     assert torch.equal(noises(2, 0, (4,)), drawn[:2])
     assert not torch.equal(noises(2, 1, (4,)), drawn[:2])
+
+
+def test_pictures_of_a_batch_can_have_seeds_of_their_own():
+    editor, image = diffedit_editor(tiny_text_model()), pictures(3, 16, 16)
+    sources, targets, seeds = ["", "a mug", "a ball"], ["a red ball", "a mug", "a blue ball"], [7, 3, 7]
+    batch = editor.infer_mask(image, sources, targets, n=4, seed=seeds).map
+    for k, seed in enumerate(seeds):
+        one = slice(k, k + 1)
+        single = editor.infer_mask(image[one], sources[one], targets[one], n=4, seed=seed).map
+        torch.testing.assert_close(batch[one], single, rtol=0, atol=2e-5)
+    assert (batch[:1] - editor.infer_mask(image[:1], [""], targets[:1], n=4, seed=3).map).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -145,7 +156,7 @@ def test_nothing_found_tells_of_its_maps():
 def test_evaluations_are_told_of():
     told, model = [], analytic_model()
     z, contexts = model.encode(pictures(), None), model.conditioner(["", "left 1", "right 1"])
-    knobs = {"n": 3, "strength": 0.5, "threshold": 0.5, "clamp": 3.0, "seed": 0}
+    knobs = {"n": 3, "strength": 0.5, "threshold": 0.5, "clamp": 3.0, "seeds": [0]}
     infer_mask(model.unet, z, contexts[:1], contexts[1:2], SCHEDULE, CELL, **knobs, callback=told.append)
     assert sum(told) == model.unet.rows == 6
     model.unet.rows = 0
