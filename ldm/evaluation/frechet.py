@@ -33,7 +33,7 @@ def frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> flo
 
 
 def check_count(features: Tensor, name: str, singular: bool = False) -> None:
-    """Refuse features (N, d) that are too few for a covariance, or `singular` for a variance; `name` says whose they are.
+    """Refuse features (N, d) too few for a covariance, or, if `singular`, for a variance; `name` says whose they are.
 
     Raises:
         UserError: N is d or less, or below 2.
