@@ -47,6 +47,23 @@ class ClipImageEncoder(nn.Module):
         return torch.cat([class_token[:, None], patches], dim=1)
 
 
+class ProjectedClip(nn.Module):
+    """CLIP's image tower with its projection into the space of texts; not scaled to length 1.
+
+    Args:
+        projection: from `encoder.width`, without a bias.
+    """
+
+    def __init__(self, encoder: ClipImageEncoder, projection: nn.Linear):
+        super().__init__()
+        self.encoder = encoder
+        self.projection = projection
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Images (B, 3, S, S), normalised by `clip_normalise` -> (B, embed_dim)."""
+        return self.projection(self.encoder(pixels))
+
+
 class ExemplarConditioner(nn.Module):
     """An exemplar image to the context of the UNet's cross-attention.
 

@@ -65,7 +65,7 @@ def test_equal_pictures_have_distance_zero(lpips, pictures):
 
 def test_positions_where_nothing_is_active_have_a_gradient(file, pictures):
     lpips = Perceptual(file)
-    for parameter in lpips.features[0].parameters():
+    for parameter in lpips.lpips.features[0].parameters():
         parameter.zero_()
     a = pictures[0].requires_grad_()
     lpips(a, pictures[1]).sum().backward()
@@ -88,7 +88,7 @@ def test_it_is_no_part_of_the_training(file):
     assert len(list(training.parameters())) == len(list(autoencoder.parameters()))
     averaged = torch.optim.swa_utils.AveragedModel(training)
     assert averaged.module.perceptual is training.perceptual
-    assert not any(p.requires_grad for p in training.perceptual.features.parameters())
+    assert not any(p.requires_grad for p in training.perceptual.lpips.parameters())
 
 
 def test_it_can_be_built_where_weights_take_no_memory(file, lpips, pictures):

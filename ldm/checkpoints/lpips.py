@@ -1,0 +1,44 @@
+"""LPIPS from files: torchvision's classifier, and the published weights of its layers, which come with torchmetrics."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torchmetrics
+from torch import Tensor
+
+from ldm.checkpoints.io import read_tensors
+from ldm.checkpoints.keymaps import own
+from ldm.checkpoints.load import fill, take
+from ldm.models.lpips import Lpips
+
+HEADS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models"  # version 0.1 of the weights
+VGG16 = "https://download.pytorch.org/models/vgg16-397923af.pth"
+ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+
+
+def make_lpips(net: str, classifier: Mapping[str, Tensor], source: str) -> Lpips:
+    """A distance for use: in eval mode, without gradients of its own.
+
+    Args:
+        net: `alex` or `vgg`.
+        classifier: torchvision's AlexNet or VGG16; of its tensors `features.*` are read.
+        source: where they come from, for messages.
+
+    Raises:
+        UserError: they are another network's.
+    """
+    with torch.device("meta"):
+        lpips = Lpips(net)
+    values = take(classifier_shapes(net), classifier, source, own, within="features.")
+    heads = read_tensors(HEADS / f"{net}.pth")
+    values |= {f"heads.{k}": heads[f"lin{k}.model.1.weight"].clone() for k in range(len(lpips.heads))}
+    fill(lpips, values)
+    return lpips.eval().requires_grad_(False)
+
+
+def classifier_shapes(net: str) -> dict[str, torch.Size]:
+    """What is read of torchvision's file."""
+    with torch.device("meta"):
+        tensors = Lpips(net).features.state_dict()
+    return {f"features.{name}": tensor.shape for name, tensor in tensors.items()}
