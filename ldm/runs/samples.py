@@ -11,6 +11,7 @@ from ldm.editors.pixel_sampling import SamplesResult
 from ldm.editors.text_to_image import TextToImageResult
 from ldm.runs.outputs import next_number, save_png
 from ldm.utils.errors import UserError
+from ldm.utils.files import read_text
 
 GAP = 2  # pixels between the pictures of a grid
 
@@ -21,12 +22,7 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         UserError: it cannot be read, or there is no prompt in it.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"prompts {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"prompts {path}: no text in UTF-8 (byte {error.start})") from error
+    lines = read_text(path, "prompts").splitlines()
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise UserError(f"prompts {path}: there is none in it, expected one in each line")

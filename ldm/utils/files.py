@@ -1,6 +1,7 @@
-"""Files that appear under their name only when they are complete, JSON and tables."""
+"""Files that appear under their name only when they are complete; text, JSON and tables; what files hold, hashed."""
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -57,3 +58,30 @@ def read_column(file: str | Path, column: str) -> list[float]:
     if not values:
         raise UserError(f"{file}: no column {column}, or nothing in it")
     return values
+
+
+def read_text(file: str | Path, kind: str) -> str:
+    """The text of a file in UTF-8, without a byte order mark; `kind` is what messages call it.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{kind} {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{kind} {file}: no text in UTF-8 (byte {error.start})") from error
+
+
+def content_hash(file: str | Path) -> str:
+    """A hash of a file's bytes, 32 hexadecimal digits.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from error

@@ -1,0 +1,167 @@
+import json
+
+import pytest
+from PIL import Image
+
+from ldm.runs.jobs import Job, read_jobs
+from ldm.utils.errors import UserError
+
+NEEDS, TAKES = ("image", "mask"), ("exemplar", "weights", "prompt", "seed")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures a, b and c of three kinds."""
+    for number, kind in enumerate(("image", "mask", "exemplar")):
+        (tmp_path / kind).mkdir()
+        for name in "abc":
+            Image.new("RGB", (4, 4), (ord(name), number, 0)).save(tmp_path / kind / f"{name}.png")
+    return tmp_path
+
+
+def write(folder, name, *lines):
+    path = folder / name
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    return path
+
+
+def test_the_three_kinds_of_list_say_the_same(folder):
+    image, mask, exemplar = (folder / kind / "a.png" for kind in ("image", "mask", "exemplar"))
+    expected = Job("a", image, mask, (exemplar,))
+    lists = [
+        folder,
+        write(
+            folder, "jobs.csv", "image,mask,exemplar", *(f"image/{n}.png,mask/{n}.png,exemplar/{n}.png" for n in "abc")
+        ),
+        write(folder, "jobs.jsonl", *({k: f"{k}/{n}.png" for k in ("image", "mask", "exemplar")} for n in "abc")),
+    ]
+    for path in lists:
+        jobs, wrong = read_jobs(path, NEEDS, TAKES)
+        assert wrong == [] and [job.name for job in jobs] == ["a", "b", "c"]
+        assert jobs[0].told() == expected.told() and jobs[0].digest() == expected.digest()
+
+
+def test_everything_that_a_job_can_say(folder):
+    row = {"name": "x", "image": "image/a.png", "mask": str(folder / "mask/b.png"), "seed": 0, "prompt": "a, b",
+           "exemplar": ["exemplar/a.png", "exemplar/b.png"], "weights": [2, 1.5]}  # fmt: skip
+    table = write(folder, "jobs.csv", "seed, name,image,mask,exemplar,weights,prompt", "",
+                  f'0,x,image/a.png,{row["mask"]}, exemplar/a.png; exemplar/b.png,2;1.5,"a, b"')  # fmt: skip
+    for path in (write(folder, "jobs.jsonl", "", row), table):
+        (job,), wrong = read_jobs(path, NEEDS, TAKES)
+        assert wrong == []
+        assert job.told() == {
+            "name": "x",
+            "image": folder / "image/a.png",
+            "mask": folder / "mask/b.png",
+            "exemplars": (folder / "exemplar/a.png", folder / "exemplar/b.png"),
+            "weights": (2.0, 1.5),
+            "prompt": "a, b",
+            "seed": 0,
+        }
+        assert job.place.endswith(("csv line 3", "jsonl line 2"))
+
+
+def test_prompts_in_a_folder_are_text_files(folder):
+    (folder / "prompt").mkdir()
+    (folder / "prompt" / "a.txt").write_text("\ufeffa blue ball\n", encoding="utf-8")
+    (folder / "prompt" / "b.txt").write_bytes(b"\xff")
+    jobs, wrong = read_jobs(folder, ("image", "prompt"))
+    assert [(job.name, job.prompt, job.mask) for job in jobs] == [("a", "a blue ball", None)]
+    assert len(wrong) == 2 and "b.txt: no text in UTF-8" in wrong[0] and wrong[1].endswith(", c: no prompt")
+
+
+def test_the_digest_is_of_what_is_asked_for_not_of_what_it_is_called(folder):
+    job = Job("a", folder / "image/a.png", folder / "mask/a.png", (folder / "exemplar/a.png",), seed=3)
+    other = folder / "other.png"
+    other.write_bytes(job.image.read_bytes())
+    assert Job("z", other, job.mask, job.exemplars, seed=3, place="here").digest() == job.digest()
+    changed = [
+        Job("a", folder / "image/b.png", job.mask, job.exemplars, seed=3),
+        Job("a", job.image, folder / "mask/b.png", job.exemplars, seed=3),
+        Job("a", job.image, None, (job.mask, *job.exemplars), seed=3),
+        Job("a", job.image, job.mask, job.exemplars * 2, seed=3),
+        Job("a", job.image, job.mask, job.exemplars, (2.0,), seed=3),
+        Job("a", job.image, job.mask, job.exemplars, seed=4),
+        Job("a", job.image, job.mask, job.exemplars, seed=3, prompt="b"),
+        Job("a", job.image, job.mask, job.exemplars, seed=3, source_prompt="b"),
+        Job("a", job.image, job.mask, job.exemplars, seed=3, class_id=3),
+    ]
+    assert len({job.digest(), *(other.digest() for other in changed)}) == 1 + len(changed)
+    with pytest.raises(UserError, match="none.png: No such file"):
+        Job("a", folder / "none.png").digest()
+
+
+GOOD = {"image": "image/a.png", "mask": "mask/a.png"}
+WRONG = {
+    "no JSON": ("{", "is no JSON"),
+    "no object": ("[1]", "expected an object {...}, found [1]"),
+    "deep": ("[" * 100_000, "is no JSON"),
+    "unknown key": ({**GOOD, "exemplars": "a"}, "unknown key 'exemplars'; did you mean exemplar?"),
+    "not for this script": ({**GOOD, "class_id": 3}, "unknown key 'class_id'"),
+    "no mask": ({"image": "image/a.png"}, "no mask"),
+    "an empty mask": ({**GOOD, "mask": ""}, "no mask"),
+    "missing file": ({**GOOD, "mask": "mask/z.png"}, "mask/z.png: no such file"),
+    "a folder": ({**GOOD, "image": "image"}, "image: no such file"),
+    "missing exemplar": ({**GOOD, "exemplar": ["exemplar/a.png", "no.png"]}, "no.png: no such file"),
+    "a number for a path": ({**GOOD, "mask": 3}, "mask 3: expected text"),
+    "seed no number": ({**GOOD, "seed": "three"}, "seed 'three': expected a whole number"),
+    "seed a fraction": ({**GOOD, "seed": 3.5}, "seed 3.5: expected a whole number"),
+    "seed a truth": ({**GOOD, "seed": True}, "seed True: expected a whole number"),
+    "seed negative": ({**GOOD, "seed": -1}, "seed -1: expected a whole number, 0 or more"),
+    "seed too large": ({**GOOD, "seed": 2**63}, f"seed {2**63}: expected a whole number"),
+    "weights no numbers": ({**GOOD, "weights": [1, "x"]}, "weights 'x': expected a number"),
+    "name a path": ({**GOOD, "name": "../a"}, "name '../a': expected that of a file"),
+    "name hidden": ({**GOOD, "name": ".a"}, "name '.a': expected"),
+    "name a number": ({**GOOD, "name": 7}, "name 7: expected"),
+    "name no text": ({**GOOD, "name": "a\ud800"}, "name 'a\\ud800': expected"),
+    "name too long": ({**GOOD, "name": "é" * 101}, "expected 200 bytes or less"),
+    "the same name": ({**GOOD, "name": "b"}, "name 'b': jobs.jsonl line 1 has the same"),
+}
+
+
+@pytest.mark.parametrize("line, message", WRONG.values(), ids=WRONG)
+def test_a_wrong_line_is_told_by_its_number_and_the_others_are_read(folder, line, message):
+    file = write(folder, "jobs.jsonl", {**GOOD, "name": "b"}, line, {**GOOD, "name": "c"})
+    jobs, (error,) = read_jobs(file, NEEDS, TAKES)
+    assert [job.name for job in jobs] == ["b", "c"]
+    assert error.startswith("jobs.jsonl line 2: ") and message in error and "\n" not in error
+
+
+def test_wrong_lines_of_a_table(folder):
+    lines = ["image,mask,seed", "image/a.png,mask/a.png,x", "image/b.png,mask/b.png,1,2", "image/c.png,mask/c.png"]
+    jobs, wrong = read_jobs(write(folder, "jobs.csv", *lines), NEEDS, TAKES)
+    assert [job.name for job in jobs] == ["c"]
+    assert wrong[0].startswith("jobs.csv line 2: seed 'x'")
+    assert wrong[1] == "jobs.csv line 3: 4 values, expected 3 or fewer"
+
+
+def test_a_folder_with_two_pictures_of_a_name(folder):
+    Image.new("L", (4, 4)).save(folder / "mask" / "b.bmp")
+    (folder / "mask" / "c.png").unlink()
+    (folder / "mask" / "z.png").write_bytes(b"")
+    jobs, wrong = read_jobs(folder, NEEDS, TAKES)
+    assert [job.name for job in jobs] == ["a"]
+    assert [error.split(", ", 1)[1] for error in wrong] == [
+        "b: mask: several files are of this name, b.png is one", "c: no mask", "z: no image",
+    ]  # fmt: skip
+
+
+REFUSED = {
+    "missing": ("none.csv", None, "jobs .*none.csv: No such file"),
+    "another kind": ("jobs.txt", "a", "jobs.txt: expected a folder, or a file .csv or .jsonl"),
+    "no text": ("jobs.csv", b"\xff", "jobs.csv: no text in UTF-8"),
+    "empty": ("jobs.jsonl", "\n", "jobs.jsonl: there is none in it"),
+    "a head alone": ("jobs.csv", "image,mask\n", "jobs.csv: there is none in it"),
+    "unknown column": ("jobs.csv", "image,mask,sed\n", "unknown column 'sed'; did you mean seed?"),
+    "column twice": ("jobs.csv", "image,mask,image\n", "column image is there twice"),
+    "no column": ("jobs.csv", "image,prompt\n", "no column mask"),
+    "an endless cell": ("jobs.csv", 'image,mask\n"' + "x" * 200_000, "jobs.csv: line . is no line of a table"),
+}
+
+
+@pytest.mark.parametrize("name, content, message", REFUSED.values(), ids=REFUSED)
+def test_what_is_no_list_is_refused(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message):
+        read_jobs(tmp_path / name, NEEDS, TAKES)
