@@ -44,17 +44,17 @@ def main() -> None:
     import sys
     from dataclasses import asdict, replace
 
+    from ldm.benchmark.extractors import open_extractor
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_holes import HoleScenes
     from ldm.diffusion.schedule import check_steps
     from ldm.editors.repaint import RePaint
-    from ldm.evaluation.features import ClipDistance
+    from ldm.evaluation.extractors import ToyWorldClip
     from ldm.runs.hole_filling import CLASSICAL, DISTANCE, has_opencv, table, won
     from ldm.runs.judging import example_grid
     from ldm.runs.model import open_model
     from ldm.runs.outputs import check_writable, save_png
     from ldm.runs.settings import repaint_settings
-    from ldm.training.perceptual import Perceptual
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.files import write_json
@@ -80,9 +80,9 @@ def main() -> None:
     editor, size = RePaint(model, settings), args.size or model.image_size
     if size % model.multiple:
         raise UserError(f"--size {size}: expected a multiple of {model.multiple}")
-    distances: Distances = {DISTANCE: ClipDistance(load(args.clip, device=device))}
+    distances: Distances = {DISTANCE: ToyWorldClip(load(args.clip, device=device)).distance}
     if args.lpips:
-        distances["LPIPS"] = Perceptual(args.lpips.absolute())
+        distances["LPIPS"] = open_extractor("lpips_vgg", args.lpips, device)
     if not has_opencv():
         print("note: OpenCV is not installed, its methods are left out; pip install -e .[measure]", file=sys.stderr)
     print(f"{args.count} scenes of seed {args.seed} a mask, {size} px: {settings.sampler}, {settings.steps} steps, "

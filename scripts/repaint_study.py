@@ -25,7 +25,7 @@ def main() -> None:
     from ldm.checkpoints.load import load
     from ldm.data.toyworld_holes import HoleScenes
     from ldm.editors.repaint import RePaint
-    from ldm.evaluation.features import ClipDistance
+    from ldm.evaluation.extractors import ToyWorldClip
     from ldm.runs import repaint_study
     from ldm.runs.hole_filling import DISTANCE
     from ldm.runs.kept_results import fingerprint
@@ -58,7 +58,7 @@ def main() -> None:
         "variance": getattr(model, "variance", None),
     }
     file = args.out / "repaint_study.json"
-    study = Study(RePaint(model, base), {DISTANCE: ClipDistance(clip)}, scenes, about, file, args.batch)
+    study = Study(RePaint(model, base), {DISTANCE: ToyWorldClip(clip).distance}, scenes, about, file, args.batch)
     print(f"{args.count} scenes of seed {args.seed}, {args.mask} masks; precision {precision}, {device}", flush=True)
 
     # cheap ones first, so that an interrupted study has most of its points
