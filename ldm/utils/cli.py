@@ -31,6 +31,24 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"error: {message}\n")
 
+    def check_jobs(self, args: argparse.Namespace, needed: Iterable[str], single: Iterable[str]) -> None:
+        """See that a run has either --jobs, or what a single picture needs; flags are absent where they are not given.
+
+        Args:
+            needed: flags without which, if there is no --jobs, argparse would refuse the rest; "a|b": one of them.
+            single: flags that make no sense with --jobs.
+        """
+        given = vars(args)
+        if "jobs" in given:
+            if wrong := [name for name in single if name in given]:
+                self.error(f"argument --{wrong[0]}: not allowed with argument --jobs")
+            return
+        missing = [names for names in needed if not given.keys() & set(names.split("|"))]
+        if alone := [names for names in missing if "|" not in names]:
+            self.error(f"the following arguments are required: {', '.join(f'--{name}' for name in alone)}")
+        if missing:
+            self.error(f"one of the arguments {' '.join(f'--{name}' for name in missing[0].split('|'))} is required")
+
 
 def positive(text: str) -> int:
     """A flag's whole number, 1 or more."""
@@ -57,6 +75,18 @@ def add_model_flags(parser: Parser, config: str, aliases: Iterable[str] = ()) ->
         help="the weights (one file or several), if not those that the config names")  # fmt: skip
     add_precision_flag(group)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def add_job_flags(parser: Parser) -> None:
+    """--jobs, absent if not given, and --batch."""
+    told = (
+        "A run that was stopped goes on when it is started again; several processes share the work if torchrun or srun "
+    )
+    told += "starts them. Exit code 4: some jobs failed."
+    add = parser.add_argument_group("a list of jobs instead of one picture", told).add_argument
+    add("--jobs", type=Path, metavar="LIST", default=argparse.SUPPRESS,
+        help="a folder with image/ and so on, a table .csv, or JSON lines .jsonl: see the README")  # fmt: skip
+    add("--batch", type=positive, default=4, help="jobs of the list made at once")
 
 
 def add_precision_flag(group: argparse._ActionsContainer) -> None:

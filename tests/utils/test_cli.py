@@ -1,3 +1,4 @@
+import argparse
 import subprocess
 import sys
 
@@ -5,7 +6,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from ldm.config import ROOT
-from ldm.utils.cli import Parser, note_unused, run, sort_overrides
+from ldm.utils.cli import Parser, add_job_flags, note_unused, run, sort_overrides
 from ldm.utils.errors import UserError
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -25,6 +26,37 @@ def test_help_shows_the_defaults_that_say_something():
     shown = " ".join(parser.format_help().split())
     assert "so often (default: 0)" in shown
     assert shown.count("(default: ") == 2 and "where (default: elsewhere)" in shown
+
+
+def job_parser() -> Parser:
+    parser = Parser("Do it.")
+    for name in ("image", "mask", "box", "film"):
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS)
+    add_job_flags(parser)
+    return parser
+
+
+@pytest.mark.parametrize("given", ["--image a --mask b", "--image a --box b --film c", "--jobs l", "--jobs l --mask b"])
+def test_a_picture_or_a_list_of_jobs(given):
+    parser = job_parser()
+    parser.check_jobs(parser.parse_args(given.split()), ("image", "mask|box"), ("image", "film"))
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("--film c", "the following arguments are required: --image"),
+        ("--image a", "one of the arguments --mask --box is required"),
+        ("--jobs l --film c", "argument --film: not allowed with argument --jobs"),
+        ("--jobs l --image a --mask b", "argument --image: not allowed with argument --jobs"),
+        ("--jobs l --batch 0", "argument --batch: expected 1 or more, got 0"),
+    ],
+)
+def test_neither_or_both(capsys, given, message):
+    parser = job_parser()
+    with pytest.raises(SystemExit) as stop:
+        parser.check_jobs(parser.parse_args(given.split()), ("image", "mask|box"), ("image", "film"))
+    assert stop.value.code == 2 and capsys.readouterr().err == f"error: {message}\n"
 
 
 class Unreadable:
