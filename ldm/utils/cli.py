@@ -85,7 +85,8 @@ def add_job_flags(parser: Parser) -> None:
     told += "starts them. Exit code 4: some jobs failed."
     add = parser.add_argument_group("a list of jobs instead of one picture", told).add_argument
     add("--jobs", type=Path, metavar="LIST", default=argparse.SUPPRESS,
-        help="a folder with image/ and so on, a table .csv, or JSON lines .jsonl: see the README")  # fmt: skip
+        help="a folder with image/ and so on, a table .csv, or JSON lines .jsonl, as the README says; "
+        "exit code 4 if some failed")  # fmt: skip
     add("--batch", type=positive, default=4, help="jobs of the list made at once")
 
 
