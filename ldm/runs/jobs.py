@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,10 @@ class Job:
     def told(self) -> dict[str, Any]:
         """What was said of it."""
         return {key: value for key, value in vars(self).items() if key != "place" and value not in (None, (), "")}
+
+    def with_defaults(self, **values: Any) -> "Job":
+        """The job with values for what was not said."""
+        return replace(self, **{key: value for key, value in values.items() if getattr(self, key) in (None, ())})
 
     def digest(self) -> str:
         """A hash of what it asks for: the words and numbers, and what the files hold, whatever they are called.

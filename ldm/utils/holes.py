@@ -61,6 +61,18 @@ ALIASES = {
 """The names of the paper's masks in the original's files."""
 
 
+def hole_kind(name: str) -> str:
+    """One of `HOLES` by its name or its alias.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    kind = ALIASES.get(name, name)
+    if kind not in HOLES:
+        raise UserError(f"mask type {kind!r}: expected one of {', '.join([*HOLES, *ALIASES])}")
+    return kind
+
+
 def hole_mask(kind: str, size: tuple[int, int], seed: int = 0) -> Tensor:
     """A mask (1, 1, H, W) float32 of zeros and ones, 1 = repaint; neither all of one nor all of the other.
 
@@ -75,9 +87,7 @@ def hole_mask(kind: str, size: tuple[int, int], seed: int = 0) -> Tensor:
     Raises:
         UserError: there is no such kind, or the size is too small.
     """
-    kind = ALIASES.get(kind, kind)
-    if kind not in HOLES:
-        raise UserError(f"mask type {kind!r}: expected one of {', '.join([*HOLES, *ALIASES])}")
+    kind = hole_kind(kind)
     if min(size) < MIN_SIDE:
         raise UserError(f"mask type {kind}: size {size[0]}x{size[1]}, expected {MIN_SIDE} or more each way")
     hole = _drawn(kind, size, seed) if kind in STROKES else _regular(kind, size)

@@ -165,3 +165,11 @@ def test_what_is_no_list_is_refused(tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         read_jobs(tmp_path / name, NEEDS, TAKES)
+
+
+def test_defaults_are_for_what_was_not_said(tmp_path):
+    job = Job("a", tmp_path / "a.png", prompt="a mug", seed=0)
+    paths = (tmp_path / "b.png",)
+    filled = job.with_defaults(prompt="a ball", seed=3, class_id=2, exemplars=paths, source_prompt=None)
+    assert (filled.prompt, filled.seed, filled.class_id, filled.exemplars) == ("a mug", 0, 2, paths)
+    assert filled.source_prompt is None and filled.image == job.image
