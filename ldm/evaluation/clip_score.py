@@ -19,6 +19,19 @@ SIDE = 224  # of the pictures that CLIP sees
 Convention = Literal["original", "exact"]
 
 
+class Whole:
+    """All of a picture, stretched to a square by Pillow's bicubic kernel; both conventions see the exemplar so."""
+
+    name = "squashed to 224 x 224 by Pillow's bicubic"
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """RGB picture -> (3, 224, 224), normalised for CLIP."""
+        return _normalised(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC))[0]
+
+
+whole = Whole()
+
+
 @dataclass(frozen=True)
 class RegionCrop:
     """What CLIP sees of a box in a picture, stretched to a square.
@@ -53,14 +66,6 @@ class RegionCrop:
             return whole(picture.crop(self.box))
         pixels = _normalised(picture)[:, :, y0:y1, x0:x1]
         return F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", align_corners=False, antialias=False)[0]
-
-
-def whole(picture: Image.Image) -> Tensor:
-    """All of a picture, stretched to a square by Pillow's bicubic kernel: (3, 224, 224), normalised for CLIP.
-
-    Both conventions see the exemplar so.
-    """
-    return _normalised(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC))[0]
 
 
 def cosine_score(a: Tensor, b: Tensor) -> Tensor:
