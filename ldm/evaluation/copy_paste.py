@@ -1,8 +1,9 @@
-"""How much of an exemplar's pixels is found again in an edit: the "copy and paste" that a bottleneck is to prevent.
+"""How much of an exemplar is found again in an edit: the "copy and paste" that a bottleneck is to prevent.
 
-A model that has understood what a thing is draws one of its kind; a model that copies draws this very one, with its
-pattern in the same place. So an edit is compared with the exemplar's thing and with another thing of the same class,
-colour and pattern: what it has in common with the exemplar beyond what any such thing has is copied.
+A model that has understood what a thing is draws one of its kind; a model that copies draws this very one: facing the
+same way (its pose), and with its pattern in the same places (its pixels). Either is told by what the edit has in common
+with the exemplar's thing beyond what it has in common with another one: its own mirror image, or another thing of the
+same class, colour and pattern.
 """
 
 from collections.abc import Iterator
@@ -29,29 +30,32 @@ def cut_out(image: Tensor, visible: Tensor, box: Tensor) -> Thing:
     return Thing(image[:, y0:y1, x0:x1], visible[:, y0:y1, x0:x1])
 
 
+def mirrored(thing: Thing) -> Thing:
+    return Thing(thing.pixels.flip(-1), thing.visible.flip(-1))
+
+
 def resemblance(image: Tensor, box: Tensor, thing: Thing) -> float:
     """The highest normalised cross-correlation of a thing with a picture (3, H, W), in and around a box: -1..1.
 
-    Each channel has its own mean, so that colours alone count for nothing; over places, sizes, and the thing's mirror
-    image. 1 where the picture shows these pixels, however bright and of whatever contrast.
+    Over places and sizes; each channel has its own mean, so that colours alone count for nothing. 1 where the picture
+    shows these pixels, however bright and of whatever contrast.
     """
     height, width = image.shape[-2:]
     x0, y0, x1, y1 = box.tolist()
-    extent = x1 - x0, y1 - y0
+    extent = y1 - y0, x1 - x0
     window = image[:, max(y0 - REACH, 0) : min(y1 + REACH, height), max(x0 - REACH, 0) : min(x1 + REACH, width)]
     return max(_correlation(window.double(), *candidate) for candidate in _candidates(thing, *extent))
 
 
-def _candidates(thing: Thing, width: int, height: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The thing and its mirror image at every size, and stretched to the box."""
+def _candidates(thing: Thing, height: int, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The thing at every size, and stretched to the box."""
     h, w = thing.pixels.shape[-2:]
     fit = min(width / w, height / h)
     sizes = {(max(round(scale * fit * h), 2), max(round(scale * fit * w), 2)) for scale in SCALES} | {(height, width)}
     both = torch.cat([thing.pixels, thing.visible])[None].double()
     for size in sorted(sizes):
         sized = F.interpolate(both, size, mode="bilinear", align_corners=False, antialias=True)[0]
-        for seen in (sized, sized.flip(-1)):
-            yield seen[:3], seen[3:]
+        yield sized[:3], sized[3:]
 
 
 def _correlation(window: Tensor, pixels: Tensor, visible: Tensor) -> float:
@@ -66,13 +70,19 @@ def _correlation(window: Tensor, pixels: Tensor, visible: Tensor) -> float:
     return (common / (variance * own.clamp(min=1e-6)).sqrt()).max().item()
 
 
-def copied(image: Tensor, box: Tensor, exemplar: Thing, other: Thing) -> float:
-    """How much more a picture has in common with the exemplar's thing than with another one of its kind: -2..2."""
-    return resemblance(image, box, exemplar) - resemblance(image, box, other)
+def copied(image: Tensor, box: Tensor, exemplar: Thing, other: Thing) -> tuple[float, float]:
+    """How much more a picture has in common with the exemplar's thing than with others, -2..2 each.
+
+    Returns:
+        pose: than with its mirror image. pixels: either way round, than with another thing of its kind.
+    """
+    straight, turned = (resemblance(image, box, thing) for thing in (exemplar, mirrored(exemplar)))
+    alike = max(resemblance(image, box, thing) for thing in (other, mirrored(other)))
+    return straight - turned, max(straight, turned) - alike
 
 
 def copy_paste_score(edits: Tensor, pastes: Tensor) -> float:
-    """`copied` of edits (N,) in percent of what it is for the same exemplars pasted into the same boxes, (N,).
+    """`copied` (one of the two) of edits, (N,), in percent of what it is for the exemplars pasted into the holes, (N,).
 
     0: an edit resembles its exemplar as any thing of that kind does. 100: the exemplar was pasted.
     """

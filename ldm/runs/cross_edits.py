@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.editors.exemplar import ExemplarEditor, exemplar_pixels, fit_exemplar
+from ldm.editors.settings import Compositing
 from ldm.evaluation.judge import Judge
 from ldm.evaluation.metrics import psnr
 from ldm.runs.judging import Figures, finish, judged, round_trip
@@ -27,18 +28,27 @@ def edit_and_judge(
     """Edit every scene of a batch with its own exemplar and seed: an edit is the same in every batch.
 
     Returns:
-        The pictures as a user gets them, composited as the editor's settings say, and
+        See `judge_edits`.
+    """
+    settings, pixels = editor.settings, encoder_input(editor, batch["exemplar"])
+    edited = editor.sample(batch["image"], batch["mask"], pixels, NoiseSource(seeds), settings)
+    return judge_edits(judge, batch, editor.decode(edited).clamp(-1, 1), batch["mask"], settings)
+
+
+def judge_edits(
+    judge: Judge, batch: Mapping[str, Any], edited: Tensor, masks: Tensor, settings: Compositing
+) -> tuple[list[Image.Image], Figures]:
+    """What is to be said of the edits (B, 3, H, W) of a batch, as decoded, in holes (B, 1, H, W).
+
+    Returns:
+        The pictures as a user gets them, composited as the settings say, and
         edit/class, edit/colour, edit/pattern, edit/all: whether the box shows what the exemplar does,
         background: dB outside the mask, before compositing, against the scene,
         exact: whether the picture is the scene outside the mask and its feather, byte for byte.
     """
-    settings, pixels = editor.settings, encoder_input(editor, batch["exemplar"])
-    scenes, masks = batch["image"], batch["mask"]
-    edited = editor.decode(editor.sample(scenes, masks, pixels, NoiseSource(seeds), settings)).clamp(-1, 1)
-
-    pictures, exact = finish(edited, scenes, masks, settings)
-    figures = {"background": psnr(edited, scenes, where=1 - masks), "exact": exact}
+    pictures, exact = finish(edited, batch["image"], masks, settings)
     shown = torch.cat([to_tensor(picture) for picture in pictures])
+    figures = {"background": psnr(edited, batch["image"], where=1 - masks), "exact": exact}
     return pictures, judged("edit", judge, shown, batch["box"], batch) | figures
 
 
