@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     add("--out", type=Path, metavar="DIR", help="gets pictures, features and the report "
         "(default: outputs/benchmark/<name of the config>)")  # fmt: skip
     add("--limit", type=positive, metavar="N", help="of each table the first N items alone: a trial, labelled so")
-    add("--batch", type=positive, default=8, help="pictures made at once; does not change them")
+    add("--batch", type=positive, default=8, help="pictures made, or looked at, at once; one run keeps to one")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     return parser.parse_args()
 
@@ -45,7 +45,7 @@ def main() -> None:
     share = this_share()
     folder = args.out or Path("outputs/benchmark") / Path(args.config).stem
     check_writable(folder)
-    work = Work(folder, args.limit, args.batch, choose_device(args.device), share)
+    work = Work(folder, args.limit, args.batch, choose_device(args.device, share.local_rank), share)
     about = {"config": args.config, "overrides": args.overrides, "settings": OmegaConf.to_container(config.params)}
     problems = run_benchmark(benchmark, work, about)
     for line in problems:

@@ -1,5 +1,6 @@
 """One run of a benchmark: what is missing is made by all processes, measured and reported by the first."""
 
+import hashlib
 import platform
 import subprocess
 import time
@@ -16,7 +17,8 @@ from ldm import __version__
 from ldm.benchmark.report import Report, write_report
 from ldm.config import ROOT
 from ldm.utils.errors import UserError
-from ldm.utils.processes import Share, gather
+from ldm.utils.files import content_hash
+from ldm.utils.processes import Share
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 THIS_RUN = "this run"  # the part of a report's `about` in which two runs of the same benchmark may differ
@@ -49,7 +51,7 @@ class Made:
 
     Attributes:
         folders: by name, those whose pictures may be measured.
-        pictures: how many this process made now; those that were there are not counted.
+        pictures: how many all processes made now; those that were there are not counted.
         problems: a line for each thing that failed.
     """
 
@@ -77,7 +79,7 @@ class Benchmark(ABC):
 
     @abstractmethod
     def generate(self, work: Work) -> Made:
-        """Make the pictures of this process's share that are not there."""
+        """Make the pictures that are not there, this process its share; all have been made when it returns."""
 
     @abstractmethod
     def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
@@ -91,18 +93,17 @@ def run_benchmark(benchmark: Benchmark, work: Work, about: Mapping[str, Any]) ->
         about: what the report depends on, from outside of the benchmark.
 
     Returns:
-        All problems of all processes, and of the measuring in the first one: none if the benchmark is whole.
+        All problems, in the first process with those of measuring: none if the benchmark is whole.
     """
     began = time.monotonic()
     made = benchmark.generate(work)
-    made_by_all = gather(made, work.share)
-    problems = list(dict.fromkeys(line for each in made_by_all for line in each.problems))
+    problems = list(dict.fromkeys(made.problems))
     if work.share.rank:
         return problems
     measured = benchmark.measure(work, made.folders)
     problems += measured.problems
     this_run = {
-        "pictures made": sum(each.pictures for each in made_by_all),
+        "pictures made": made.pictures,
         "wall time, s": round(time.monotonic() - began, 1),
         "processes": work.share.world,
         "device": device_name(work.device),
@@ -132,6 +133,18 @@ class Attempts:
         except UserError as error:
             self.problems.append(f"{what}: {error}")
             return None
+
+
+def files_hash(files: Iterable[Path]) -> str:
+    """Of what files hold, in their order; their names do not count.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        digest.update(content_hash(file).encode())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

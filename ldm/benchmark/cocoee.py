@@ -1,0 +1,191 @@
+"""Paint by Example's benchmark (2211.13227, section 5): 3,500 edits of COCO's val2017, COCOEE.
+
+Folders are those of the original, see `ldm.benchmark.layout`. Real pictures are COCO's test2017, squared by
+`scripts/create_square_gt_for_fid.py`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ldm.benchmark.cocoee_figures import Results
+from ldm.benchmark.generation import abouts, make_row, open_extractors, random_notes, records
+from ldm.benchmark.gmm import open_gmm
+from ldm.benchmark.layout import Item, read_test_bench
+from ldm.benchmark.papers import COCOEE, COCOEE_LEADERBOARD
+from ldm.benchmark.plots import plot_rows
+from ldm.benchmark.report import Column, Report, Row, Value
+from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
+from ldm.data.images import picture_files
+from ldm.editors.exemplar import ExemplarEditor
+from ldm.editors.settings import EditSettings
+from ldm.evaluation.bootstrap import Estimate, bootstrap, mean_estimate
+from ldm.evaluation.extractors import Extractor
+from ldm.evaluation.feature_cache import FeatureCache, features_of
+from ldm.evaluation.frechet import frechet_estimate
+from ldm.evaluation.metrics import pooled_psnr
+from ldm.evaluation.quality_score import quality_score
+from ldm.runs.job_edits import exemplar_work
+from ldm.runs.jobs import Job
+from ldm.runs.model import open_model
+from ldm.runs.settings import edit_settings
+from ldm.runs.work import editor_about
+
+COLUMNS = (
+    Column("fid_clip", "FID (CLIP ViT-B/32)", "lower"),
+    Column("qs", "Quality Score", "higher"),
+    Column("clip", "CLIP score, original's crop", "higher"),
+    Column("clip_exact", "CLIP score, exact crop", "higher"),
+    Column("fid_inception", "FID (Inception)", "lower"),
+    Column("clip_fg", "CLIP, box", "higher"),
+    Column("dino_fg", "DINO, box", "higher"),
+    Column("lpips_bg", "background LPIPS", "lower", 3),
+    Column("ssim_bg", "background SSIM", "higher", 3),
+    Column("psnr_bg", "PSNR outside the hole, dB", "higher", 1),
+)
+TITLES = {column.key: column.title for column in COLUMNS}
+NOTES = (
+    "What Paint by Example's code calls FID is the first column: of CLIP's features, against all of COCO's test2017. "
+    "It cannot be compared with FID of Inception's features, which no paper states here.",
+    "The leaderboard's background figures zero the hole in both pictures, as ours do; its foreground scores are of "
+    "things that SAM cut out, ours of the whole box (CLIP, box and DINO, box): they are not shown beside each other.",
+)
+
+
+def as_jobs(items: Sequence[Item], seed: int) -> list[Job]:
+    """The items as jobs; item k has the seed `seed` + k, whichever others are made."""
+    return [
+        Job(item.id, item.image, item.mask, (item.exemplar,), seed=seed + k, place=f"id {item.id}")
+        for k, item in enumerate(items)
+    ]
+
+
+class Cocoee(Benchmark):
+    """COCOEE.
+
+    Args:
+        data: the test bench.
+        reference: the folder of real pictures.
+        gmm: of the Quality Score.
+        model: a config, or its name.
+        checkpoint: the model's weights, if not those that the config names.
+        precision: see `ldm.runs.model.open_model`.
+        seed: of the first item.
+        rows: name -> `edit` (a file of configs/edit) and what differs from it. What stands beside the paper's numbers
+            follows the original's conventions.
+        extractors: kind (see `ldm.benchmark.extractors`) -> its weights, null for the published ones in
+            pretrained_models, or "random" for a trial.
+        resamples: of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        reference: str,
+        gmm: str,
+        model: str,
+        checkpoint: str | Sequence[str] | None,
+        precision: str,
+        seed: int,
+        rows: Mapping[str, Mapping[str, Any]],
+        extractors: Mapping[str, str | None],
+        resamples: int,
+    ):
+        self.data, self.reference, self.gmm = Path(data), reference, gmm
+        self.model, self.checkpoint, self.precision, self.seed = model, checkpoint, precision, seed
+        self.rows = {name: _settings(**row) for name, row in rows.items()}
+        self.extractors, self.resamples = extractors, resamples
+
+    def generate(self, work: Work) -> Made:
+        made = Made()
+        jobs = work.some(as_jobs(read_test_bench(self.data), self.seed))
+        model, precision = open_model(self.model, self.checkpoint, work.device, self.precision)
+        for name, settings in self.rows.items():
+            editor = ExemplarEditor(model, settings)
+            about = {"config": self.model, **editor_about(editor, precision)}
+            make_row(made, work, name, jobs, about, *exemplar_work(editor))
+        return made
+
+    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
+        every, problems = read_test_bench(self.data), []
+        items, attempt, kept = work.some(every), Attempts(problems), FeatureCache(work.folder / "features")
+        networks = open_extractors(self.extractors, work.device, attempt)
+
+        @cache
+        def real(extractor: Extractor) -> Tensor:
+            return features_of(
+                extractor, picture_files(self.reference), kept, work.batch, desc=f"real, {extractor.name}"
+            )
+
+        rows = [Row(name, values, "paper") for name, values in {**COCOEE, **COCOEE_LEADERBOARD}.items()]
+        fewest = len(items)
+        for name, folder in folders.items():
+            results = Results.there(items, folder, kept, work.batch)
+            fewest = min(fewest, len(results.items))
+            metrics = self.metrics(results, networks, real)
+            values = {key: attempt(f"{name}, {TITLES[key]}", metric) for key, metric in metrics.items()}
+            rows.append(Row(f"here: {name}", values, "here", in_words(self.rows[name])))
+        about = {
+            "items": len(items),
+            "test bench": files_hash(file for item in items for file in (item.image, item.mask, item.exemplar)),
+            "runs": records(folders),
+            "networks": abouts(networks),
+        }
+        report = Report(
+            "COCOEE: editing by example",
+            COLUMNS,
+            rows,
+            about,
+            [*NOTES, *random_notes(networks)],
+            f"{fewest} of {len(every)} items" if fewest < len(every) else None,
+        )
+        return Measured(report, {"figures": partial(plot_rows, report)}, problems)
+
+    def metrics(
+        self, results: Results, networks: Mapping[str, Any], real: Callable[[Extractor], Tensor]
+    ) -> dict[str, Callable[[], Value]]:
+        """What can be measured with those networks, by column; `real` gives features of the real pictures."""
+        mean = partial(mean_estimate, resamples=self.resamples)
+
+        def fid(extractor: Extractor) -> Estimate:
+            return frechet_estimate(results.features(extractor), real(extractor), resamples=self.resamples)
+
+        def quality(extractor: Extractor) -> Estimate:
+            return mean(quality_score(open_gmm(self.gmm, extractor).log_likelihood(results.features(extractor))))
+
+        def psnr() -> Estimate:
+            values = background()["psnr outside"]
+            return bootstrap(lambda i: pooled_psnr(values[i]), len(values), resamples=self.resamples)
+
+        background = cache(partial(results.background_scores, networks.get("lpips_vgg")))
+        found = {"ssim_bg": lambda: mean(background()["ssim"]), "psnr_bg": psnr}
+        if clip := networks.get("clip_vit_b32"):
+            found |= {
+                "fid_clip": partial(fid, clip),
+                "qs": partial(quality, clip),
+                "clip": lambda: mean(results.clip_score(clip, "original")),
+                "clip_exact": lambda: mean(results.clip_score(clip, "exact")),
+                "clip_fg": lambda: mean(results.foreground_score(clip)),
+            }
+        if inception := networks.get("inception"):
+            found["fid_inception"] = partial(fid, inception)
+        if dino := networks.get("dino_vits16"):
+            found["dino_fg"] = lambda: mean(results.foreground_score(dino))
+        if "lpips_vgg" in networks:
+            found["lpips_bg"] = lambda: mean(background()["lpips"])
+        return found
+
+
+def in_words(settings: EditSettings) -> str:
+    """What a reader of the table has to know of the settings."""
+    return (
+        f"{settings.sampler}, {settings.steps} steps, guidance {settings.guidance_scale:g}, "
+        f"composite {settings.composite}, exemplar {settings.exemplar_fit}"
+    )
+
+
+def _settings(edit: str = "default", **changes: Any) -> EditSettings:
+    return edit_settings(edit, **changes)

@@ -1,0 +1,105 @@
+"""What is measured of results of COCOEE, item by item."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm.benchmark.layout import Item, picture_size, result_files
+from ldm.evaluation.background import background_scores
+from ldm.evaluation.clip_score import Convention, RegionCrop, cosine_score, foreground, whole
+from ldm.evaluation.extractors import Extractor
+from ldm.evaluation.feature_cache import FeatureCache, Preparation, features_of
+from ldm.utils.image import open_image, to_tensor
+from ldm.utils.mask import mask_box, open_mask
+
+
+@dataclass(frozen=True)
+class View:
+    """Something that is done to pictures, see `ldm.evaluation.feature_cache.Preparation`."""
+
+    name: str
+    of: Callable[[Image.Image], Image.Image | Tensor]
+
+    def __call__(self, image: Image.Image) -> Image.Image | Tensor:
+        return self.of(image)
+
+
+EXEMPLAR = View("stretched to 224", whole)
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The results of some items.
+
+    Args:
+        folder: of the results, `<id>.png` each.
+        kept: features of earlier runs.
+        batch: pictures looked at, at once.
+    """
+
+    items: Sequence[Item]
+    folder: Path
+    kept: FeatureCache
+    batch: int
+
+    @classmethod
+    def there(cls, items: Sequence[Item], folder: Path, *how: object) -> "Results":
+        """Of those items whose results are there."""
+        return cls([item for item in items if (folder / f"{item.id}.png").is_file()], folder, *how)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Of the results.
+
+        Raises:
+            UserError: they are not all of one size, or none is there.
+        """
+        return result_files(self.folder, [item.id for item in self.items])
+
+    @cached_property
+    def holes(self) -> list[Tensor]:
+        """(1, 1, H, W) uint8 each, 1 = repainted."""
+        sizes = (picture_size(item.image) for item in self.items)
+        return [open_mask(item.mask, size).byte() for item, size in zip(self.items, sizes, strict=True)]
+
+    def features(
+        self,
+        extractor: Extractor,
+        files: Sequence[Path] | None = None,
+        prepare: Preparation | Sequence[Preparation] | None = None,
+    ) -> Tensor:
+        """(N, d) of the results, or of other files."""
+        return features_of(extractor, files or self.files, self.kept, self.batch, prepare)
+
+    def clip_score(self, clip: Extractor, convention: Convention) -> Tensor:
+        """(N,) between the edited box and the exemplar, see `ldm.evaluation.clip_score`."""
+        crops = [RegionCrop(mask_box(hole), convention) for hole in self.holes]
+        seen = self.features(clip, prepare=crops)
+        return cosine_score(seen, self.features(clip, self.exemplars, EXEMPLAR))
+
+    def foreground_score(self, extractor: Extractor) -> Tensor:
+        """(N,) between what the mask cuts out of the result and the exemplar, both as the extractor prepares them."""
+        cuts = [
+            View(f"box {mask_box(hole)} cut out", partial(foreground, mask=hole))  # the mask is a box
+            for hole in self.holes
+        ]
+        return cosine_score(self.features(extractor, prepare=cuts), self.features(extractor, self.exemplars))
+
+    def background_scores(self, lpips: Callable[[Tensor, Tensor], Tensor] | None) -> Mapping[str, Tensor]:
+        """(N,) each, see `ldm.evaluation.background`."""
+        found = []
+        triples = zip(self.items, self.files, self.holes, strict=True)
+        for item, file, hole in tqdm(triples, "background", len(self.items), unit="image", disable=None):
+            edited, scene = (to_tensor(open_image(path).convert("RGB")) for path in (file, item.image))
+            found.append(background_scores(edited, scene, hole, lpips))
+        return {name: torch.cat([scores[name] for scores in found]) for name in found[0]}
+
+    @property
+    def exemplars(self) -> list[Path]:
+        return [item.exemplar for item in self.items]

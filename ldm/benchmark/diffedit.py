@@ -1,0 +1,214 @@
+"""DiffEdit's benchmark (2210.11427, section 4): how far edits move from their pictures, against how near they come to
+real pictures of what they should show, over encode ratios.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm.benchmark.generation import abouts, make_row, open_extractors, random_notes, records
+from ldm.benchmark.papers import DIFFEDIT
+from ldm.benchmark.report import Column, Report, Row
+from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
+from ldm.data.images import centre_square, picture_files, read_picture
+from ldm.data.images import to_tensor as as_tensor
+from ldm.editors.diffedit import DiffEdit
+from ldm.editors.sdedit import noised
+from ldm.evaluation.bootstrap import Estimate, mean_estimate
+from ldm.evaluation.extractors import Extractor, LpipsDistance
+from ldm.evaluation.feature_cache import FeatureCache, features_of
+from ldm.evaluation.frechet import class_frechet
+from ldm.runs.jobs import Job, read_jobs
+from ldm.runs.model import open_model
+from ldm.runs.settings import diffedit_settings
+from ldm.runs.tradeoff import METHODS
+from ldm.runs.work import editor_about
+from ldm.utils.errors import UserError
+from ldm.utils.files import replacing
+from ldm.utils.image import open_image, to_pil, to_tensor
+from ldm.utils.random import NoiseSource
+
+COLUMNS = (
+    Column("lpips", "LPIPS x 100, to the input", "lower", 1),
+    Column("csfid", "CSFID, to the target", "lower", 1),
+)
+NOTES = (
+    "CSFID is the mean over the target classes of the simplified Fréchet distance (variances alone, as in FlexIT, whose"
+    " protocol it is) between Inception's features of edits and of real pictures of the class.",
+    "The paper draws curves; in numbers it states the two points at an encode ratio of 0.8. Its network for ImageNet is"
+    " a class-conditional one, this one follows prompts: compare orders, not sizes.",
+    "Edits whose mask is empty come out as the autoencoder's picture of the input, and count.",
+)
+
+
+class Opened(NamedTuple):
+    """A job of an edit, read: its picture (1, 3, S, S) in [-1, 1]."""
+
+    picture: Tensor
+    job: Job
+
+
+class DiffEditBenchmark(Benchmark):
+    """The trade-off of DiffEdit, beside the methods that lack one of its parts.
+
+    Args:
+        edits: a list of jobs (see `ldm.runs.jobs.read_jobs`) with image, prompt and maybe source_prompt. Edits of one
+            prompt are a target class.
+        real: a folder that has, for each prompt, a folder of its name with real pictures of the class.
+        model: a config, or its name, of a text-to-image model; pictures are squared to its size.
+        checkpoint: weights, if not those that the config names.
+        precision: see `ldm.runs.model.open_model`.
+        settings: what differs from configs/diffedit/default.yaml.
+        methods: of `ldm.runs.tradeoff.METHODS`.
+        ratios: encode ratios.
+        extractors: `inception` and `lpips_alex` or `lpips_vgg` -> weights, null for those in pretrained_models, or
+            "random" for a trial.
+        resamples: of the bootstrap, over edits for LPIPS and over classes for CSFID.
+    """
+
+    def __init__(
+        self,
+        edits: str,
+        real: str,
+        model: str,
+        checkpoint: str | Sequence[str] | None,
+        precision: str,
+        settings: Mapping[str, Any],
+        methods: Sequence[str],
+        ratios: Sequence[float],
+        extractors: Mapping[str, str | None],
+        resamples: int,
+    ):
+        if unknown := [method for method in methods if method not in METHODS]:
+            raise UserError(f"method {unknown[0]!r}: expected one of {', '.join(METHODS)}")
+        self.edits, self.real, self.model, self.checkpoint = edits, Path(real), model, checkpoint
+        self.precision, self.extractors, self.resamples = precision, extractors, resamples
+        self.points = {
+            f"{re.sub(r'[^a-z]+', '_', method.lower())}_{ratio:g}": (method, diffedit_settings(**changed))
+            for method in methods
+            for ratio in ratios
+            for changed in [{**settings, "encode_ratio": ratio}]
+        }
+
+    def jobs(self) -> tuple[list[Job], list[str]]:
+        """The edits, and what is wrong with others."""
+        return read_jobs(self.edits, ("image", "prompt"), ("source_prompt", "seed"))
+
+    def generate(self, work: Work) -> Made:
+        made = Made()
+        jobs, made.problems = self.jobs()
+        model, precision = open_model(self.model, self.checkpoint, work.device, self.precision)
+        for name, (method, settings) in self.points.items():
+            editor = DiffEdit(model, settings)
+            about = {"config": self.model, "method": method, **editor_about(editor, precision)}
+            how = partial(squared, size=model.image_size), partial(edit, editor, method)
+            make_row(made, work, name, work.some(jobs), about, *how)
+        return made
+
+    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
+        problems: list[str] = []
+        attempt = Attempts(problems)
+        networks = open_extractors(self.extractors, work.device, attempt)
+        lpips = networks.get("lpips_vgg") or networks.get("lpips_alex")
+        jobs, _ = self.jobs()
+        rows = [Row(f"{method}, 0.8", values, "paper") for method, values in DIFFEDIT.items()]
+        fewest, some = len(jobs), work.some(jobs)
+        for name, (method, settings) in self.points.items():
+            if not (folder := folders.get(name)):
+                continue
+            there = [job for job in some if (folder / f"{job.name}.png").is_file()]
+            fewest, title = min(fewest, len(there)), f"{method}, {settings.encode_ratio:g}"
+            values = {}
+            if there and lpips:
+                values["lpips"] = attempt(f"{title}, LPIPS", partial(self.lpips, lpips, there, folder, title))
+            if there and (inception := networks.get("inception")):
+                values["csfid"] = attempt(f"{title}, CSFID", partial(self.csfid, inception, there, folder, work))
+            rows.append(Row(title, values, "here"))
+        about = {
+            "pictures": files_hash(job.image for job in some),
+            "runs": records(folders),
+            "networks": abouts(networks),
+        }
+        short = f"{fewest} of {len(jobs)} edits" if fewest < len(jobs) else None
+        report = Report("DiffEdit: trade-off", COLUMNS, rows, about, [*NOTES, *random_notes(networks)], short)
+        return Measured(report, {"curve": partial(plot_curve, report)}, problems)
+
+    def lpips(self, lpips: LpipsDistance, jobs: Sequence[Job], folder: Path, desc: str) -> Estimate:
+        """100 times the mean distance of edits and their inputs."""
+        found = []
+        for job in tqdm(jobs, desc, unit="image", disable=None):
+            edited = to_tensor(open_image(folder / f"{job.name}.png"))
+            found.append(lpips(edited, squared(job, edited.shape[-1]).picture))
+        return mean_estimate(100 * torch.cat(found), resamples=self.resamples)
+
+    def csfid(self, inception: Extractor, jobs: Sequence[Job], folder: Path, work: Work) -> Estimate:
+        """The mean over prompts of the distance to the real pictures in the folder of that name."""
+        classes = sorted({job.prompt for job in jobs})
+        real = [picture_files(self.real / prompt) for prompt in classes]
+        seen = partial(features_of, inception, cache=FeatureCache(work.folder / "features"), batch=work.batch)
+        distances = class_frechet(
+            seen([folder / f"{job.name}.png" for job in jobs]),
+            torch.tensor([classes.index(job.prompt) for job in jobs]),
+            seen([file for files in real for file in files]),
+            torch.tensor([k for k, files in enumerate(real) for _ in files]),
+        )
+        return mean_estimate(distances, resamples=self.resamples)
+
+
+def squared(job: Job, size: int) -> Opened:
+    """The middle of a job's picture at the model's size."""
+    return Opened(as_tensor(centre_square(read_picture(job.image), size))[None], job)
+
+
+def edit(editor: DiffEdit, method: str, batch: Sequence[Opened]) -> list[Image.Image]:
+    """Edit pictures by one of METHODS; nothing is composited, as in the paper."""
+    by_inversion, masked = METHODS[method]
+    settings, pictures = editor.settings, torch.cat([each.picture for each in batch])
+    targets = [each.job.prompt for each in batch]
+    seeds = [settings.seed if each.job.seed is None else each.job.seed for each in batch]
+    inversion = editor.invert(pictures, ratio=settings.encode_ratio, steps=settings.steps, refine=settings.refine)
+    z = inversion.latents[0]
+    if not by_inversion:
+        inversion = noised(inversion, editor.model.schedule, NoiseSource(seeds).randn(*z.shape[1:]).to(z))
+    mask = torch.ones_like(z[:, :1])
+    if masked:
+        sources = [each.job.source_prompt or "" for each in batch]
+        names = {"n": "n_maps", "strength": "strength", "threshold": "threshold", "clamp": "clamp"}
+        how = {theirs: getattr(settings, ours) for theirs, ours in names.items()}
+        mask = editor.infer_mask(pictures, sources, targets, seed=seeds, **how).latent
+    edited = editor.edit(inversion, mask, targets, guidance_scale=settings.guidance_scale)
+    return [to_pil(picture, settings.rounding) for picture in editor.decode(edited)]
+
+
+def plot_curve(report: Report, path: Path) -> None:
+    """Write a PNG: a curve for each method, each point an encode ratio; the paper's points beside them.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    figure = Figure(figsize=(7, 5), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    curves: dict[tuple[str, str], list[tuple[float, float, str]]] = {}
+    for row in report.rows:
+        x, y = (getattr(value := row.values.get(key), "value", value) for key in ("lpips", "csfid"))
+        if x is not None and y is not None:
+            method, _, ratio = row.name.rpartition(", ")
+            curves.setdefault((method, row.source), []).append((x, y, ratio))
+    for (method, source), points in curves.items():
+        style = {"marker": "o"} if source == "here" else {"marker": "*", "linestyle": "none", "color": "0.5"}
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], label=f"{method} ({source})", **style)
+        for x, y, ratio in points:
+            axes.annotate(ratio, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
+    axes.set(xlabel="LPIPS x 100 to the input", ylabel="CSFID to the target", title="numbers: encode ratio")
+    if curves:
+        axes.legend()
+    with replacing(path) as partial_file:
+        figure.savefig(partial_file, format="png")

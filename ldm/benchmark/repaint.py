@@ -1,0 +1,184 @@
+"""RePaint's benchmark (2201.09865, section 5): LPIPS of filled holes, six kinds of masks, three sets of pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ldm.benchmark.generation import abouts, make_row, open_extractors, random_notes, records
+from ldm.benchmark.layout import picture_size
+from ldm.benchmark.papers import MASKS, REPAINT
+from ldm.benchmark.plots import plot_rows
+from ldm.benchmark.report import Column, Report, Row
+from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
+from ldm.config import load_config
+from ldm.data.images import picture_files
+from ldm.editors.repaint import RePaint
+from ldm.editors.settings import RePaintSettings
+from ldm.evaluation.bootstrap import Estimate, mean_estimate
+from ldm.evaluation.extractors import LpipsDistance
+from ldm.runs.job_edits import repaint_work
+from ldm.runs.jobs import Job, read_jobs
+from ldm.runs.kept_results import fingerprint
+from ldm.runs.model import open_classifier, open_model
+from ldm.runs.outputs import save_png
+from ldm.runs.settings import repaint_settings
+from ldm.runs.work import editor_about
+from ldm.utils.errors import UserError
+from ldm.utils.holes import ALIASES, hole_mask
+from ldm.utils.image import open_image, to_tensor
+from ldm.utils.mask import mask_picture, open_mask
+
+COLUMNS = [Column(mask, mask.replace("_", " "), "lower", 3) for mask in MASKS]
+OFFICIAL = {ours: name for name, ours in ALIASES.items()}  # names of the original's folders of masks
+NOTES = (
+    "All figures are LPIPS (AlexNet) between the filled picture and the picture that the hole was cut from.",
+    "Here what is known is exact in the end; in the original it is the model's version of it.",
+)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A set of pictures and the network that fills their holes.
+
+    Args:
+        jobs: a list of jobs (see `ldm.runs.jobs.read_jobs`) with image, and class_id for a class-conditional network.
+        model: a config, or its name.
+        checkpoint: weights, if not those that the config names.
+        classifier: weights of a classifier that guides, if any.
+    """
+
+    jobs: str
+    model: str
+    checkpoint: str | None = None
+    classifier: str | None = None
+
+
+class RePaintBenchmark(Benchmark):
+    """RePaint's tables.
+
+    Args:
+        pictures: name of a table -> fields of `Pictures`; the paper's numbers stand beside those of its names.
+        masks: the folder of the original's masks (thick, thin, nn2, ..., white = known), the k-th for the k-th picture;
+            null draws others of the same kinds.
+        count: pictures of a table, from the first.
+        precision: see `ldm.runs.model.open_model`.
+        seed: of the first picture, and of its drawn mask.
+        rows: name -> `edit` (a file of configs/repaint) and what differs from it.
+        lpips: weights of LPIPS (AlexNet), null for those in pretrained_models, or "random" for a trial.
+        resamples: of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        pictures: Mapping[str, Mapping[str, str | None]],
+        masks: str | None,
+        count: int,
+        precision: str,
+        seed: int,
+        rows: Mapping[str, Mapping[str, Any]],
+        lpips: str | None,
+        resamples: int,
+    ):
+        self.pictures = {name: Pictures(**of) for name, of in pictures.items()}
+        self.masks, self.count, self.precision, self.seed = masks, count, precision, seed
+        self.rows = {name: _settings(**row) for name, row in rows.items()}
+        self.lpips, self.resamples = lpips, resamples
+
+    def generate(self, work: Work) -> Made:
+        made = Made()
+        attempt = Attempts(made.problems)
+        for name, pictures in self.pictures.items():
+            attempt(name, partial(self._generate, made, work, name, pictures))
+        return made
+
+    def _generate(self, made: Made, work: Work, name: str, pictures: Pictures) -> None:
+        """Fill every mask of a table by every row's settings."""
+        node = load_config(pictures.model)
+        model, precision = open_model(pictures.model, pictures.checkpoint, work.device, self.precision, node=node)
+        given = {} if pictures.classifier is None else {"classifier": pictures.classifier}
+        classifier = open_classifier(given, node, work.device, self.precision)
+        guide = {} if classifier is None else {"classifier": fingerprint(classifier)}
+        jobs, wrong = self.jobs(work, pictures)
+        for job in jobs:
+            if (size := picture_size(job.image)) != (model.image_size,) * 2:
+                raise UserError(f"{job.image}: is {size[0]}x{size[1]}, expected {model.image_size}x{model.image_size}")
+        made.problems += [f"{name}: {line}" for line in wrong]
+        for row, settings in self.rows.items():
+            editor = RePaint(model, settings, classifier)
+            about = {"config": pictures.model, **guide, **editor_about(editor, precision)}
+            for mask in MASKS:
+                of_mask = [self.with_mask(job, mask, work.folder / "masks" / name) for job in jobs]
+                make_row(made, work, f"{name}/{row}/{mask}", of_mask, about, *repaint_work(editor))
+
+    def jobs(self, work: Work, pictures: Pictures) -> tuple[list[Job], list[str]]:
+        """The pictures of a table, each with its seed, and what is wrong with others."""
+        listed, wrong = read_jobs(pictures.jobs, ("image",), ("class_id",))
+        return work.some(replace(job, seed=self.seed + k) for k, job in enumerate(listed[: self.count])), wrong
+
+    def with_mask(self, job: Job, mask: str, folder: Path) -> Job:
+        """The job with its hole, which is written into a folder."""
+        size, k, file = picture_size(job.image), job.seed - self.seed, folder / mask / f"{job.name}.png"
+        if self.masks is None:
+            hole = hole_mask(mask, size, job.seed)
+        else:
+            given = picture_files(Path(self.masks) / OFFICIAL[mask])
+            if k >= len(given):
+                raise UserError(f"{given[0].parent}: {len(given)} masks, expected one for each picture, {k + 1}")
+            hole = open_mask(given[k], size, invert=True, resize=False)
+        save_png(mask_picture(hole), file)
+        return replace(job, mask=file)
+
+    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
+        problems: list[str] = []
+        attempt = Attempts(problems)
+        networks = open_extractors({"lpips_alex": self.lpips}, work.device, attempt)
+        lpips = networks.get("lpips_alex")
+        rows, short, hashes = [], [], {}
+        for name, pictures in self.pictures.items():
+            rows += [Row(f"{name}: {method}", of, "paper") for method, of in REPAINT.get(name, {}).items()]
+            if not any(key.startswith(f"{name}/") for key in folders):
+                continue  # what failed has been told
+            jobs, _ = self.jobs(work, pictures)
+            hashes[name] = files_hash(job.image for job in jobs)
+            for row, settings in self.rows.items():
+                values = {}
+                for mask in MASKS:
+                    folder = folders.get(f"{name}/{row}/{mask}")
+                    there = [job for job in jobs if folder and (folder / f"{job.name}.png").is_file()]
+                    if len(there) < self.count:
+                        short.append(f"{name}, {row}, {mask}: {len(there)} of {self.count} pictures")
+                    if there and lpips:
+                        measured = partial(self.lpips_of, lpips, there, folder, f"{name}, {row}, {mask}")
+                        values[mask] = attempt(f"{name}, {row}, {mask}", measured)
+                told = f"{settings.sampler}, {settings.steps} steps, {settings.calls():,} network calls"
+                rows.append(Row(f"{name}: here, {row}", values, "here", told))
+        about = {
+            "pictures": hashes,
+            "masks": self.masks or "drawn",
+            "runs": records(folders),
+            "networks": abouts(networks),
+        }
+        report = Report("RePaint: LPIPS", COLUMNS, rows, about, [*NOTES, *random_notes(networks)], few(short))
+        return Measured(report, {"figures": partial(plot_rows, report)}, problems)
+
+    def lpips_of(self, lpips: LpipsDistance, jobs: Sequence[Job], folder: Path, desc: str) -> Estimate:
+        found = []
+        for job in tqdm(jobs, desc, unit="image", disable=None):
+            pair = (to_tensor(open_image(file).convert("RGB")) for file in (folder / f"{job.name}.png", job.image))
+            found.append(lpips(*pair))
+        return mean_estimate(torch.cat(found), resamples=self.resamples)
+
+
+def few(short: Sequence[str]) -> str | None:
+    """Why a report is partial: the first of the lines, and how many others there are."""
+    more = f", and {len(short) - 1} more like it" if len(short) > 1 else ""
+    return f"{short[0]}{more}" if short else None
+
+
+def _settings(edit: str = "default", **changes: Any) -> RePaintSettings:
+    return repaint_settings(edit, **changes)
