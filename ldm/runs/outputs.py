@@ -62,9 +62,16 @@ def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any] |
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings inside a PNG that `save_png` wrote."""
-    with Image.open(path) as image:
-        text = getattr(image, "text", {}).get(SETTINGS_KEY)
+    """The settings inside a PNG that `save_png` wrote.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        with Image.open(path) as image:
+            text = getattr(image, "text", {}).get(SETTINGS_KEY)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f"{path}: cannot be read as an image ({error})") from error
     if text is None:
         raise UserError(f"{path}: holds no settings of an edit")
     return json.loads(text)

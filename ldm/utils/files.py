@@ -44,6 +44,20 @@ def write_json(path: str | Path, content: Any) -> None:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is no JSON ({error})") from error
+
+
 def read_column(file: str | Path, column: str) -> list[float]:
     """The entries of a column of a CSV file, from the top, without the empty ones.
 
