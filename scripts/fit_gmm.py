@@ -42,11 +42,12 @@ def main() -> None:
     files = picture_files(args.real)
     extractor = open_extractor(args.extractor, args.weights, choose_device(args.device))
     features = features_of(extractor, files, FeatureCache(args.cache), args.batch, desc=str(args.real))
+    print(f"fitting {args.k} Gaussians to {len(features)} pictures' {features.shape[1]} features")
     gmm = fit_gmm(features, args.k, args.seed, singular=args.singular)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_gmm(args.out, gmm, extractor, {"pictures": str(len(files)), "seed": str(args.seed)})
     likelihood = mean_estimate(gmm.log_likelihood(features))
-    print(f"{args.out}: {args.k} Gaussians, {len(files)} pictures, whose log-likelihood is {likelihood:.1f}")
+    print(f"{args.out}: the pictures' mean log-likelihood is {likelihood:.1f}")
     print("features:", "; ".join(extractor.about.values()))
 
 

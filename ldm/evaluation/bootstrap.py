@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ldm.utils.errors import UserError
 from ldm.utils.random import generator
@@ -47,7 +48,8 @@ def bootstrap(
         raise UserError("bootstrap: no samples, expected one or more")
     value = float(statistic(torch.arange(n)))
     draw = generator(seed, "bootstrap", n)
-    figures = [float(statistic(torch.randint(n, (n,), generator=draw))) for _ in range(resamples)]
+    rounds = tqdm(range(resamples), "bootstrap", leave=False, delay=2, disable=None)
+    figures = [float(statistic(torch.randint(n, (n,), generator=draw))) for _ in rounds]
     drawn = torch.tensor(figures, dtype=torch.float64)
     tail = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = (value + drawn.quantile(tail) - drawn.mean()).tolist()
