@@ -7,10 +7,15 @@ import torch
 from ldm.utils.errors import UserError
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """`auto` is the first GPU if there is one, else the CPU; anything else a name torch knows, e.g. `cuda:1`."""
+def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """`auto` is a GPU if there is one, else the CPU; anything else a name torch knows, e.g. `cuda:1`.
+
+    Args:
+        local_rank: of this process among those of its machine, see `ldm.utils.processes.Share`: `auto` gives each a GPU
+            in turn (srun may show a process its own alone).
+    """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     try:
         probe = torch.zeros(1, device=name)
         probe.item()  # a device that holds no values, such as `meta`, has none to give
