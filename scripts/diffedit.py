@@ -1,21 +1,33 @@
 """Change what a prompt names in a picture, where the model itself finds that it is (DiffEdit, 2210.11427).
 
 python scripts/diffedit.py --image scene.png --source_prompt "a red ball" --prompt "a blue ball" --outdir results
+python scripts/diffedit.py --jobs list.csv --outdir results
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ldm.utils.cli import (
     MASK_INFERENCE,
     Parser,
     add_compositing_flags,
+    add_job_flags,
     add_mask_inference_flags,
     add_model_flags,
     add_step_flags,
     note_unused,
     run,
 )
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+    from ldm.editors.diffedit import DiffEdit
+    from ldm.runs.jobs import Job
+    from ldm.utils.processes import Share
 
 RECORDED = "image source_prompt negative_prompt mask_path invert_mask config ckpt edit".split()
 
@@ -25,14 +37,15 @@ def parse_args() -> argparse.Namespace:
     only_if_given = {"argument_default": argparse.SUPPRESS}
 
     add = parser.add_argument_group("pictures and prompts", **only_if_given).add_argument
-    add("--image", required=True, type=Path, help="the scene, of any size; it is edited at its own")
-    add("--prompt", required=True, nargs="+", action="extend",
+    add("--image", type=Path, help="the scene, of any size; it is edited at its own")
+    add("--prompt", nargs="+", action="extend",
         help="what the picture is to show; of several, each makes a picture of its own")  # fmt: skip
     add("--source_prompt", default="", help="what it shows now; without it, the mask is found against the empty prompt")
     add("--negative_prompt", default="", help="what the edit is not to show")
     add("--mask_path", type=Path, help="where to edit: white, or painted in alpha; instead of a mask that is found")
-    add("--invert_mask", action="store_true", help="black = edit in --mask_path")
+    add("--invert_mask", action="store_true", help="black = edit in masks")
 
+    add_job_flags(parser)
     add_model_flags(parser, config="toyworld_text")
 
     add = parser.add_argument_group("output", **only_if_given).add_argument
@@ -53,58 +66,91 @@ def parse_args() -> argparse.Namespace:
     add("--refine", type=int, help="iterations in each step of the inversion, for a closer round trip")
     add_step_flags(group)
     add_compositing_flags(group)
-    return parser.parse_args()
+    args = parser.parse_args()
+    parser.check_jobs(args, ("image", "prompt"), ("image", "mask_path", "show_map", "round_trip"))
+    return args
 
 
 def main() -> None:
     args = parse_args()
     given = vars(args)
 
-    from dataclasses import asdict
-
-    from tqdm import tqdm
-
     from ldm.editors.diffedit import DiffEdit
     from ldm.editors.editor import check_text_model
-    from ldm.editors.mask_inference import EmptyMask
     from ldm.editors.settings import DiffEditSettings, encoded_steps
-    from ldm.runs.diffedits import round_trips, save_diffedit, save_maps
+    from ldm.runs.jobs import read_jobs
     from ldm.runs.model import open_model
-    from ldm.runs.outputs import check_writable, run_record
+    from ldm.runs.outputs import check_writable
     from ldm.runs.settings import diffedit_settings
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.image import open_image
     from ldm.utils.mask import open_mask
+    from ldm.utils.processes import this_share
 
     settings = diffedit_settings(
         args.edit, **{k: v for k, v in given.items() if k in DiffEditSettings.__dataclass_fields__}
     )
-    image, mask = open_image(args.image), None
+    share, listed, mask = this_share(), "jobs" in given, None
+    if "invert_mask" in given and not given.keys() & {"mask_path", "jobs"}:
+        raise UserError("--invert_mask: expected --mask_path with it")
+    if listed:
+        if len(given.get("prompt", [])) > 1:
+            raise UserError(f"--prompt: there are {len(args.prompt)}, expected one for all jobs that have none")
+        needs = ("image",) if "prompt" in given else ("image", "prompt")
+        jobs, wrong = read_jobs(args.jobs, needs, ("prompt", "source_prompt", "mask", "seed"))
+    else:
+        image = open_image(args.image)
     if "mask_path" in given:
         mask = open_mask(args.mask_path, image.size, "invert_mask" in given, settings.mask_rule, resize=False)
         of_the_mask = "source_prompt", *MASK_INFERENCE
         note_unused((f"--{name}" for name in of_the_mask if given.get(name)), "the mask is given")
-    elif "invert_mask" in given:
-        raise UserError("--invert_mask: expected --mask_path with it")
     check_writable(args.outdir)
 
-    device = choose_device(args.device)
+    device = choose_device(args.device, share.local_rank)
     model, precision = open_model(
         args.config, given.get("ckpt"), device, args.precision, lambda model: check_text_model(model, "DiffEdit")
     )
     editor = DiffEdit(model, settings)
-    prompts = args.prompt
     # A prompt that it cannot read is refused, and one that it has to cut is told of, before anything is drawn
-    model.conditioner.encoder.tokenizer([*prompts, args.source_prompt, args.negative_prompt])
+    model.conditioner.encoder.tokenizer([*given.get("prompt", []), args.source_prompt, args.negative_prompt])
     evaluations = settings.evaluations(mask=mask is None)
     if "round_trip" in given:
         evaluations += encoded_steps(settings.encode_ratio, settings.steps)
-    print(f"{image.width}x{image.height}, {settings.steps} steps, encoded to {settings.encode_ratio:g}, "
-          f"guidance {settings.guidance_scale:g}, {evaluations} evaluations a picture, precision {precision}, "
-          f"{device}")  # fmt: skip
+    if share.rank == 0:
+        size = f"{len(jobs)} jobs" if listed else f"{image.width}x{image.height}"
+        print(f"{size}, {settings.steps} steps, encoded to {settings.encode_ratio:g}, "
+              f"guidance {settings.guidance_scale:g}, {evaluations} evaluations a picture, precision {precision}, "
+              f"{device}", flush=True)  # fmt: skip
+    if listed:
+        edit_jobs(args, editor, jobs, wrong, precision, share)
+    else:
+        edit_one(args, editor, image, mask, precision, evaluations)
 
-    record, figures = run_record(given, RECORDED, precision, device), None
+
+def edit_one(
+    args: argparse.Namespace,
+    editor: "DiffEdit",
+    image: "Image.Image",
+    mask: "Tensor | None",
+    precision: str,
+    evaluations: int,
+) -> None:
+    """Edit a picture after each prompt.
+
+    Args:
+        evaluations: of the network that this takes, as expected.
+    """
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from ldm.editors.mask_inference import EmptyMask
+    from ldm.runs.diffedits import round_trips, save_diffedit, save_maps
+    from ldm.runs.outputs import run_record
+
+    given, prompts, stem = vars(args), args.prompt, args.image.stem
+    record, figures = run_record(given, RECORDED, precision, editor.model.device), None
     with tqdm(total=evaluations, unit="evaluation", disable=None) as bar:
 
         def progress(stage: str, n: int) -> None:
@@ -118,7 +164,7 @@ def main() -> None:
             )
         except EmptyMask as error:
             bar.close()
-            for path in save_maps(error.maps, prompts, args.outdir, args.image.stem, record | asdict(settings)):
+            for path in save_maps(error.maps, prompts, args.outdir, stem, record | asdict(editor.settings)):
                 print(path)
             raise
         if "round_trip" in given:
@@ -128,9 +174,33 @@ def main() -> None:
         share = result.masks[i].histogram()[255] / (image.width * image.height)
         told = f", round trip of the inversion {figures[i]['round_trip_psnr']:.1f} dB" if figures else ""
         print(f"{prompt}: mask {share:.1%} of the picture{told}")
-    show_map = "show_map" in given
-    for path in save_diffedit(result, image, prompts, args.outdir, args.image.stem, record, figures, show_map):
+    for path in save_diffedit(result, image, prompts, args.outdir, stem, record, figures, "show_map" in given):
         print(path)
+
+
+def edit_jobs(
+    args: argparse.Namespace,
+    editor: "DiffEdit",
+    jobs: "Sequence[Job]",
+    wrong: Sequence[str],
+    precision: str,
+    share: "Share",
+) -> None:
+    """Edit the pictures of a list; the flags say what it does not.
+
+    Args:
+        wrong: what is wrong with others of the list.
+    """
+    from ldm.runs.job_edits import diffedit_work
+    from ldm.runs.work import conclude, editor_about, work_through
+
+    how = {"negative": args.negative_prompt, "invert": "invert_mask" in args}
+    about = {"config": args.config, **editor_about(editor, precision), **how}
+    (prompt,) = getattr(args, "prompt", [None])
+    jobs = [job.with_defaults(prompt=prompt, source_prompt=args.source_prompt or None) for job in jobs]
+    steps = diffedit_work(editor, args.outdir, **how)
+    outcome = work_through(jobs, args.outdir, about, *steps, batch=args.batch, share=share)
+    conclude(outcome, wrong, args.outdir, share)
 
 
 if __name__ == "__main__":
