@@ -79,10 +79,11 @@ MODULE_OF = {
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "pytorch-lightning": "pytorch_lightning",
+    "scikit-learn": "sklearn",
+    "torch-fidelity": "torch_fidelity",
 }
-# Not imported by name: tools that are run, what Lightning's loggers write with, what open_clip needs in the version
-# that fits torch, and einops, which the bricks may use.
-UNIMPORTED = {"import-linter", "ruff", "tensorboard", "wandb", "torchvision", "einops"}
+# Not imported by name: tools that are run, what Lightning's loggers write with, and einops, which the bricks may use.
+UNIMPORTED = {"import-linter", "ruff", "tensorboard", "wandb", "einops"}
 
 COMPARED = {"albumentations", "cv2"}  # peers that measurements are run against; they are imported where they are there
 
