@@ -1,21 +1,18 @@
 """COCOEE with a tiny model: what is made and measured, what makes it partial, and what a failure leaves."""
 
-import json
-
 import pytest
-import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.benchmark.cocoee import Cocoee
-from ldm.benchmark.run import THIS_RUN, Work, run_benchmark
+from ldm.benchmark.run import THIS_RUN
 from ldm.checkpoints.io import save_tensors
 from ldm.config import build, load_config
 from ldm.runs.outputs import read_settings
 from ldm.utils.errors import UserError
-from ldm.utils.processes import Share
 from tests.benchmark.bench import IDS, write_bench
 from tests.benchmark.conftest import MISSING
+from tests.benchmark.measuring import measure, ours, papers
 from tests.tiny import CONFIG, tiny_model
 
 
@@ -37,20 +34,8 @@ def config(bench):
     return config
 
 
-def run(config, folder, limit=None, **changes) -> tuple[list[str], dict]:
-    """The problems and the report."""
-    config = OmegaConf.merge(config, {"params": {"resamples": 20, **changes}})
-    work = Work(folder, limit, 2, torch.device("cpu"), Share())
-    problems = run_benchmark(build(config), work, {})
-    return problems, json.loads((folder / "report.json").read_text(encoding="utf-8"))
-
-
-def ours(report: dict) -> dict[str, dict]:
-    return {row["name"]: row["values"] for row in report["rows"] if row["source"] == "here"}
-
-
 def test_the_whole_benchmark(config, tmp_path, capsys):
-    problems, report = run(config, tmp_path)
+    problems, report = measure(config, tmp_path)
     assert problems == [] and report["partial"] is None
     rows = ours(report)
     assert list(rows) == ["here: original", "here: default"]
@@ -58,15 +43,14 @@ def test_the_whole_benchmark(config, tmp_path, capsys):
         assert set(values) == {column["key"] for column in report["columns"]}
         assert all(value["n"] == len(IDS) for value in values.values())
     assert rows["here: default"]["psnr_bg"]["value"] > 5 + rows["here: original"]["psnr_bg"]["value"]  # composited
-    paper = {row["name"]: row["values"] for row in report["rows"] if row["source"] == "paper"}
-    assert paper["Paint by Example"] == {"fid_clip": 3.18, "qs": 77.80, "clip": 84.97}
+    assert papers(report)["Paint by Example"] == {"fid_clip": 3.18, "qs": 77.80, "clip": 84.97}
     assert report["about"][THIS_RUN]["pictures made"] == 2 * len(IDS)
     assert report["about"]["runs"]["original"]["settings"]["sampler"] == "plms"
     settings = [read_settings(tmp_path / "original" / "results" / f"{id:012d}.png") for id in IDS]
     assert [each["seed"] for each in settings] == [42, 43, 44, 45, 46]
     assert Image.open(tmp_path / "figures.png").width > 100
 
-    again, repeated = run(config, tmp_path)  # nothing is made again, and nothing else differs
+    again, repeated = measure(config, tmp_path)  # nothing is made again, and nothing else differs
     assert again == [] and repeated["about"][THIS_RUN]["pictures made"] == 0
     for held in (report, repeated):
         del held["about"][THIS_RUN]
@@ -74,21 +58,21 @@ def test_the_whole_benchmark(config, tmp_path, capsys):
 
 
 def test_a_trial_of_a_few_items_is_partial(config, tmp_path):
-    problems, report = run(config, tmp_path, limit=4)
+    problems, report = measure(config, tmp_path, limit=4)
     assert problems == []
     assert report["partial"] == "4 of 5 items"
     assert len(list((tmp_path / "default" / "results").iterdir())) == 4
 
 
 def test_too_few_for_a_covariance(config, tmp_path):
-    problems, report = run(config, tmp_path, limit=3)
+    problems, report = measure(config, tmp_path, limit=3)
     assert len(problems) == 4  # two distances of two rows
     assert all("3 samples, expected more than 3" in line for line in problems)
     assert all(values["fid_clip"] is None and values["clip"]["n"] == 3 for values in ours(report).values())
 
 
 def test_a_metric_without_weights_is_told_and_the_others_are_measured(config, tmp_path):
-    problems, report = run(config, tmp_path, extractors={"lpips_vgg": MISSING, "inception": MISSING})
+    problems, report = measure(config, tmp_path, extractors={"lpips_vgg": MISSING, "inception": MISSING})
     assert problems == [
         f"{kind}: {MISSING}: no such file; get it and put it there" for kind in ("inception", "lpips_vgg")
     ]
@@ -98,7 +82,7 @@ def test_a_metric_without_weights_is_told_and_the_others_are_measured(config, tm
 
 
 def test_a_missing_reference_or_mixture_costs_its_metric_alone(config, tmp_path):
-    problems, report = run(config, tmp_path, reference=str(tmp_path / "no"), gmm=str(tmp_path / "no.safetensors"))
+    problems, report = measure(config, tmp_path, reference=str(tmp_path / "no"), gmm=str(tmp_path / "no.safetensors"))
     assert len(problems) == 6
     assert all(
         values["qs"] is values["fid_clip"] is values["fid_inception"] is None for values in ours(report).values()
@@ -110,7 +94,7 @@ def test_a_broken_item_fails_alone(config, bench, tmp_path):
     whole = broken.read_bytes()
     try:
         broken.write_bytes(b"no picture")
-        problems, report = run(config, tmp_path)
+        problems, report = measure(config, tmp_path)
     finally:
         broken.write_bytes(whole)
     assert [line.split(":")[:2] for line in problems] == [
@@ -121,14 +105,14 @@ def test_a_broken_item_fails_alone(config, bench, tmp_path):
 
 
 def test_results_of_other_settings_are_not_mixed_in(config, tmp_path):
-    run(config, tmp_path, limit=2, extractors={})
+    measure(config, tmp_path, limit=2, extractors={})
     with pytest.raises(UserError, match=r"settings\.guidance_scale 5\.0, not 3\.0"):
-        run(config, tmp_path, rows={"original": {"guidance_scale": 3.0}})
+        measure(config, tmp_path, rows={"original": {"guidance_scale": 3.0}})
 
 
 def test_a_model_that_is_not_there(config, tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.ckpt"):
-        run(config, tmp_path, checkpoint="nowhere.ckpt")
+        measure(config, tmp_path, checkpoint="nowhere.ckpt")
 
 
 def test_a_wrong_row_is_refused_at_once(config):
