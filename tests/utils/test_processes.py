@@ -60,7 +60,7 @@ def test_the_shares_are_the_whole():
     [("gpu[07-09,12]", "gpu07"), ("gpu[3,5]", "gpu3"), ("a12,b3", "a12"), ("one", "one"), ("x[01-02],y4", "x01")],
 )
 def test_under_slurm_they_meet_at_the_first_node_as_in_training(nodes, first):
-    from lightning_fabric.plugins.environments import SLURMEnvironment
+    from pytorch_lightning.plugins.environments import SLURMEnvironment
 
     variables = {"SLURM_NODELIST": nodes, "SLURM_JOB_ID": "123456"}
     processes._say_where_they_meet(variables)
