@@ -3,6 +3,8 @@
 #   make diffedit  edits of what a prompt names, by the text model of the same folder
 #   make repaint  a hole filled by the model of pictures of the same folder, and an animated picture of how
 #   make test    style, import rules, tests
+#   make benchmark  the shipped models measured on fresh scenes, with every metric, into outputs/benchmark/toyworld
+#   make ablation  the paper's ablation in miniature: five trainings of 20 minutes, measured; goes on where it stopped
 #   make toyworld  train every model that ships from nothing and measure them, in 4 h; goes on where it stopped
 #   make lint    style and import rules alone
 #   make clean   remove .venv and what the tools left behind; outputs/ and logs/ stay
@@ -19,7 +21,7 @@ EDITED := outputs/edit
 DIFFEDITED := outputs/diffedit
 REPAINTED := outputs/repaint
 
-.PHONY: edit diffedit repaint test toyworld lint clean
+.PHONY: edit diffedit repaint benchmark ablation test toyworld lint clean
 .NOTPARALLEL:
 
 edit: .venv/installed
@@ -35,6 +37,14 @@ diffedit: .venv/installed
 repaint: .venv/installed
 	$(BIN)/python scripts/repaint.py --image $(EXAMPLE)/scene.png --mask_type half --edit fast --gif --plot_schedule --outdir $(REPAINTED)
 	@echo "The filled picture is in $(REPAINTED)/results, the way there as an animated picture in $(REPAINTED)/process."
+
+benchmark: .venv/installed
+	$(BIN)/python scripts/benchmark.py --config configs/benchmark/toyworld.yaml --batch 50
+	@echo "The report is outputs/benchmark/toyworld/report.md, with its plots beside it."
+
+ablation: .venv/installed
+	$(BIN)/python scripts/ablation.py --config configs/benchmark/ablation.yaml
+	@echo "The report is outputs/benchmark/ablation/report.md, with its plots beside it."
 
 test: lint
 	HF_HUB_OFFLINE=1 WANDB_MODE=disabled $(BIN)/python -m pytest -q

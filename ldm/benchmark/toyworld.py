@@ -1,0 +1,211 @@
+"""The benchmark of editing by example on ToyWorld: fresh scenes, exemplars from other scenes, every metric at once.
+
+With `directions` it is an ablation: whether each row moves its metrics as the paper says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.benchmark.directions import Direction, judge_direction, sentence
+from ldm.benchmark.extractors import open_extractor
+from ldm.benchmark.generation import make_row
+from ldm.benchmark.plots import plot_rows
+from ldm.benchmark.report import Report, Row
+from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work
+from ldm.benchmark.toyworld_figures import HOLES, Features, Scenes, blob_answers, figures, real_features
+from ldm.benchmark.toyworld_plots import plot_examples
+from ldm.benchmark.toyworld_statistics import COLUMNS, Found, difference, estimates, statistics
+from ldm.checkpoints.load import load
+from ldm.editors.exemplar import ExemplarEditor
+from ldm.evaluation.quality_score import fit_gmm, quality_score
+from ldm.runs.job_edits import exemplar_work
+from ldm.runs.jobs import Job
+from ldm.runs.judging import Figures
+from ldm.runs.outputs import save_png
+from ldm.runs.settings import edit_settings, exemplar_editor
+from ldm.runs.work import editor_about
+from ldm.utils.image import open_image, to_pil, to_tensor
+from ldm.utils.mask import mask_picture
+
+NOTES = [
+    "FID: Fréchet distances of the features of ToyWorld's own CLIP, comparable with no other FID: of the edited holes "
+    "to real things, cropped alike, and of whole pictures, of which most was never edited, to real scenes.",
+    "Quality Score: the log-likelihood of the features of whole pictures under a mixture of Gaussians fitted to real "
+    "scenes; its scale is chosen for ToyWorld.",
+    "CLIP score: hole against exemplar, 100 cosine. class, colour, pattern: of what the exemplar shows, what a judge "
+    "that was trained on the renderer alone sees in the box.",
+    "Copied: how much nearer the edit's pixels are to the exemplar's than to its mirror image's (pose), or, either way "
+    "round, than to those of another thing of the same class, colour and pattern (pixels); 100 is the exemplar pasted.",
+    "Background: all pixels outside the hole together, as decoded, before the edit is laid into the scene.",
+]
+DECODED = {"composite": "none", "feather": 0}  # pictures are kept as they are decoded, and laid in to be measured
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the benchmark.
+
+    Attributes:
+        key: names its folder of results.
+        model: a config, with its weights; the `config.yaml` of a training's folder is one.
+        settings: what differs from `configs/edit/default.yaml`.
+        train: overrides of the training that makes its model, see `scripts/ablation.py`; none if it is there.
+    """
+
+    key: str
+    name: str
+    model: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    train: Sequence[str] = ()
+
+
+class ToyWorld(Benchmark):
+    """
+    Args:
+        rows: an `Entry` each, as mappings.
+        count, seed: of the scenes; no training set holds any of them.
+        references: real scenes, which the edits are compared with and the Quality Score's mixture is fitted to.
+        components: of that mixture.
+        scale: the log-likelihood that a Quality Score of 100 stands for.
+        directions: a `Direction` each, as mappings.
+        training: the config that the rows' `train` changes; `trainings`, where they end up. The benchmark itself takes
+            what is there.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        rows: Sequence[Mapping[str, Any]],
+        count: int,
+        seed: int,
+        references: int,
+        components: int,
+        scale: float,
+        directions: Sequence[Mapping[str, Any]] = (),
+        training: str | None = None,
+        trainings: str | None = None,
+    ):
+        self.title, self.rows = title, [Entry(**row) for row in rows]
+        self.training, self.trainings = training, trainings
+        self.count, self.seed, self.references = count, seed, references
+        self.components, self.scale = components, scale
+        self.directions = [Direction(**direction) for direction in directions]
+
+    def scenes(self, work: Work) -> Scenes:
+        return Scenes(self.seed, self.count if work.limit is None else min(self.count, work.limit))
+
+    def generate(self, work: Work) -> Made:
+        made = Made()
+        attempt = Attempts(made.problems)
+        files = [write_item(work.folder / "data", i, item) for i, item in enumerate(self.scenes(work).items)]
+        for entry in self.rows:
+            editor = attempt(entry.name, lambda entry=entry: editor_of(entry, work.device))
+            for hole in HOLES if editor else ():
+                jobs = [
+                    Job(f"{i:04d}", file["image"], file[hole], (file["exemplar"],), seed=editor.settings.seed + i)
+                    for i, file in enumerate(files)
+                ]
+                about = {"model": entry.model, **editor_about(editor, "full")}
+                make_row(made, work, f"{entry.key}/{hole}", jobs, about, *exemplar_work(editor))
+        return made
+
+    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
+        scenes = self.scenes(work)
+        judge, clip = load("toyworld_judge", root="judge"), open_extractor("toyworld_clip")
+        drawn = real_features(clip, self.seed, self.references + scenes.count)
+        real, unseen = (
+            Features(*(f[: self.references] for f in drawn)),
+            Features(*(f[self.references :] for f in drawn)),
+        )
+        gmm = fit_gmm(real.whole, self.components)
+
+        def found(features: Features, values: Figures | None = None, pictures: Sequence[Image.Image] = ()) -> Found:
+            quality = quality_score(gmm.log_likelihood(features.whole), self.scale)
+            return Found({**(values or {}), "quality": quality}, features, pictures)
+
+        def edited(entry: Entry) -> Found:
+            compositing, count = edit_settings(**entry.settings), scenes.count
+            edits = {hole: read_results(folders[f"{entry.key}/{hole}"], count) for hole in HOLES}
+            pictures, features, values = figures(scenes, edits["box"], judge, clip, compositing)
+            values["blob"] = blob_answers(scenes, edits["blob"], judge, compositing)
+            return found(features, values, pictures)
+
+        pictures, features, values = figures(scenes, scenes.pastes(), judge, clip, edit_settings(**DECODED))
+        del values["background"]  # nothing was decoded
+        pastes = found(features, values, pictures)
+        columns = statistics(real, values)
+        problems: list[str] = []
+        attempt = Attempts(problems)
+        rows = {
+            entry.key: attempt(entry.name, partial(edited, entry))
+            for entry in self.rows
+            if f"{entry.key}/box" in folders
+        }
+        measured = {key: row for key, row in rows.items() if row is not None}
+        names = {entry.key: entry.name for entry in self.rows}
+        shown = {"other scenes, as drawn": found(unseen), "the exemplar pasted": pastes}
+        shown |= {names[key]: row for key, row in measured.items()}
+        verdicts = [
+            judge_direction(
+                direction, partial(difference, columns, measured[direction.row], measured[direction.against])
+            )
+            for direction in self.directions
+            if {direction.row, direction.against} <= measured.keys()
+        ]
+        titles = {column.key: column.title for column in COLUMNS}
+        report = Report(
+            self.title,
+            COLUMNS,
+            [Row(name, estimates(row, columns), "here") for name, row in shown.items()],
+            {
+                "scenes": {"count": scenes.count, "seed": self.seed, "real": self.references},
+                "extractor": clip.about,
+                "directions": {verdict.direction.name: verdict.overall for verdict in verdicts},
+            },
+            [*NOTES, *(sentence(verdict, titles) for verdict in verdicts)],
+            self._partial(scenes, [name for key, name in names.items() if key not in measured]),
+        )
+        plots = {
+            "figures": partial(plot_rows, report),
+            "examples": partial(plot_examples, scenes, {name: row.pictures for name, row in shown.items()}),
+        }
+        return Measured(report, plots, problems)
+
+    def _partial(self, scenes: Scenes, missing: Sequence[str]) -> str | None:
+        parts = [f"{scenes.count} of {self.count} scenes"] * (scenes.count < self.count)
+        parts += [f"without {', '.join(missing)}"] * bool(missing)
+        return "; ".join(parts) or None
+
+
+def editor_of(entry: Entry, device: torch.device) -> ExemplarEditor:
+    """
+    Raises:
+        UserError: no such config or weights, or it is no exemplar model.
+    """
+    return exemplar_editor(load(entry.model, device=device), **(dict(entry.settings) | DECODED))
+
+
+def write_item(folder: Path, index: int, item: Mapping[str, Any]) -> dict[str, Path]:
+    """Write what an edit takes, where it is not there: image, exemplar and a mask for each kind of hole."""
+    pictures = {
+        "image": to_pil(item["image"]),
+        "exemplar": item["exemplar"],
+        **{hole: mask_picture(item[key][None]) for hole, key in HOLES.items()},
+    }
+    files = {name: folder / name / f"{index:04d}.png" for name in pictures}
+    for name, file in files.items():
+        if not file.exists():
+            save_png(pictures[name], file)
+    return files
+
+
+def read_results(folder: Path, count: int) -> list[Tensor]:
+    """The first pictures of a folder of results, (3, H, W) in [-1, 1]."""
+    return [to_tensor(open_image(folder / f"{i:04d}.png"))[0] for i in range(count)]

@@ -1,0 +1,153 @@
+"""What is measured of edits by example in ToyWorld, where everything about scene and exemplar is known."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm.data.crops import cut, padded_box
+from ldm.data.toyworld_attribute import draw_things
+from ldm.data.toyworld_cross import PADDING, CrossExemplars, collate
+from ldm.data.toyworld_render import render_scene, scene_id
+from ldm.editors.settings import Compositing
+from ldm.evaluation.clip_score import cosine_score
+from ldm.evaluation.copy_paste import Thing, copied, cut_out
+from ldm.evaluation.extractors import Extractor
+from ldm.evaluation.judge import Judge
+from ldm.runs.cross_edits import judge_edits
+from ldm.runs.judging import HEADS, Figures, join
+from ldm.utils.image import to_tensor
+from ldm.utils.mask import mask_box
+
+HOLES = {"box": "mask", "blob": "blob"}  # kind of hole -> its key in an item
+BATCH = 50
+
+
+class Features(NamedTuple):
+    """What a network sees in pictures, (N, d) each: in their holes, and in them as a whole."""
+
+    holes: Tensor
+    whole: Tensor
+
+    @classmethod
+    def join(cls, parts: Sequence["Features"]) -> "Features":
+        return cls(*map(torch.cat, zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The scenes of the benchmark, drawn again wherever they are needed.
+
+    Args:
+        seed, count, size: of `CrossExemplars`.
+    """
+
+    seed: int
+    count: int
+    size: int = 64
+    items: list[dict[str, Any]] = field(init=False, repr=False)
+    things: list[Thing] = field(init=False, repr=False)
+    others: list[Thing] = field(init=False, repr=False)
+
+    def __post_init__(self):
+        data = CrossExemplars(self.seed, self.count, self.size)
+        items = [data[i] for i in range(self.count)]
+        object.__setattr__(self, "items", items)
+        things = [cut_out(item["donor"], item["donor_visible"], item["donor_box"]) for item in items]
+        object.__setattr__(self, "things", things)
+        object.__setattr__(self, "others", _others(items, self.seed, self.size))
+
+    def pastes(self) -> list[Tensor]:
+        """Each exemplar stretched into its hole, (3, size, size): what a benchmark of copying has to tell apart."""
+        return [_paste(item) for item in self.items]
+
+
+def _others(items: Sequence[Mapping[str, Any]], seed: int, size: int) -> list[Thing]:
+    """For each exemplar another thing of its class, colour and pattern."""
+    wanted = [tuple(item[head] for head in HEADS) for item in items]
+    found: dict[tuple[int, ...], list[Thing]] = {}
+    for drawn in draw_things(wanted, seed, size):
+        kind = tuple(drawn[head] for head in HEADS)
+        found.setdefault(kind, []).append(cut_out(drawn["image"], drawn["visible"], drawn["box"]))
+    return [found[kind].pop() for kind in wanted]
+
+
+def _paste(item: Mapping[str, Any]) -> Tensor:
+    x0, y0, x1, y1 = mask_box(item["mask"][None])
+    pasted = item["image"].clone()
+    exemplar = to_tensor(item["exemplar"])
+    pasted[:, y0:y1, x0:x1] = F.interpolate(exemplar, (y1 - y0, x1 - x0), mode="bilinear", antialias=True)[0]
+    return pasted
+
+
+@torch.no_grad()
+def figures(
+    scenes: Scenes, edited: Sequence[Tensor], judge: Judge, clip: Extractor, compositing: Compositing
+) -> tuple[list[Image.Image], Features, Figures]:
+    """Measure edits of box-shaped holes, those of all scenes.
+
+    Args:
+        edited: (3, H, W) in [-1, 1] each, as decoded, before compositing.
+        compositing: how the pictures are made that a user gets.
+
+    Returns:
+        Those pictures, `clip`'s features of their holes and of them as a whole, and what is measured of each:
+        that of `ldm.runs.cross_edits.judge_edits`,
+        clip score: between hole and exemplar, 100 cosine,
+        pose, pixels: see `ldm.evaluation.copy_paste.copied`.
+    """
+    shown: list[Image.Image] = []
+    parts, seen = [], []
+    for rows, batch, pictures, values in _judged(scenes, edited, "box", judge, compositing):
+        holes = [mask_box(mask[None]) for mask in batch["mask"]]
+        crops = [picture.crop(hole) for picture, hole in zip(pictures, holes, strict=True)]
+        copies = [
+            copied(to_tensor(picture)[0], batch["box"][k], scenes.things[i], scenes.others[i])
+            for k, (i, picture) in enumerate(zip(rows, pictures, strict=True))
+        ]
+        seen.append(Features(_seen(clip, crops), _seen(clip, pictures)))
+        values["clip score"] = cosine_score(seen[-1].holes, _seen(clip, batch["exemplar"]))
+        values["pose"], values["pixels"] = torch.tensor(copies).unbind(1)
+        parts.append(values)
+        shown += pictures
+    return shown, Features.join(seen), join(parts)
+
+
+@torch.no_grad()
+def blob_answers(scenes: Scenes, edited: Sequence[Tensor], judge: Judge, compositing: Compositing) -> Tensor:
+    """Whether edits of blob-shaped holes show class, colour and pattern of their exemplars, (N,) bool."""
+    return torch.cat([values["edit/all"] for *_, values in _judged(scenes, edited, "blob", judge, compositing)])
+
+
+def _judged(
+    scenes: Scenes, edited: Sequence[Tensor], hole: str, judge: Judge, compositing: Compositing
+) -> Iterator[tuple[range, dict[str, Any], list[Image.Image], Figures]]:
+    """Batch by batch: indices, items, pictures as a user gets them, and what `judge_edits` says of them."""
+    for start in range(0, len(edited), BATCH):
+        rows = range(start, min(start + BATCH, len(edited)))
+        batch = collate([scenes.items[i] for i in rows])
+        raw = torch.stack([edited[i] for i in rows])
+        yield rows, batch, *judge_edits(judge, batch, raw, batch[HOLES[hole]], compositing)
+
+
+def _seen(extractor: Extractor, pictures: Sequence[Image.Image]) -> Tensor:
+    return extractor(torch.stack([extractor.prepare(picture) for picture in pictures]))
+
+
+def real_features(clip: Extractor, seed: int, count: int) -> Features:
+    """Of real scenes, which are neither edited nor trained on; for a hole's a thing is cropped as exemplars are."""
+    seen = []
+    with tqdm(total=count, unit="image", desc="real scenes", disable=None) as bar:
+        for start in range(0, count, BATCH):
+            ids = [scene_id(seed, "reference", i) for i in range(start, min(start + BATCH, count))]
+            scenes = [render_scene(id) for id in ids]
+            crops = [cut(s.image, padded_box(s.objects[0].box, PADDING, *s.image.shape[1::-1])) for s in scenes]
+            pictures = [[Image.fromarray(pixels) for pixels in kind] for kind in (crops, [s.image for s in scenes])]
+            seen.append(Features(*(_seen(clip, kind) for kind in pictures)))
+            bar.update(len(ids))
+    return Features.join(seen)
