@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def told_exemplar(
-    model: LatentDiffusion, image: Tensor, mask: Tensor, pixels: Tensor, noise: Tensor, scale: float
+    model: LatentDiffusion, image: Tensor, mask: Tensor, context: Tensor, noise: Tensor, scale: float
 ) -> Denoise:
     """To paint what an exemplar shows into the hole of a scene.
 
@@ -25,17 +25,17 @@ def told_exemplar(
         model: with a 9-channel UNet and an `ExemplarConditioner`.
         image: (B or 1, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
         mask: (B or 1, 1, H, W), 1 = repaint.
-        pixels: (B or 1, 3, S, S), see `ldm.editors.exemplar.exemplar_pixels`.
+        context: (B or 1, L, C), what the conditioner made of the exemplar.
         noise: (B, c, h, w), samples the posterior of the masked scene's latent.
         scale: of guidance.
     """
-    image, mask, pixels, noise = (v.to(next(model.parameters())) for v in (image, mask, pixels, noise))
+    image, mask, noise = (v.to(next(model.parameters())) for v in (image, mask, noise))
     batch, concat = len(noise), model.inpainting_channels(image, mask, noise)
     if bool((concat[:, -1] == 1).all()):
         log.warning("the mask is too small for the model's latents to show it; `crop: auto` enlarges it")
     return classifier_free_guidance(
         Denoiser(model.unet, model.schedule, model.prediction, concat),
-        cond=model.conditioner(pixels).expand(batch, -1, -1),
+        cond=context.expand(batch, -1, -1),
         uncond=model.conditioner.unconditional(batch),
         scale=scale,
     )

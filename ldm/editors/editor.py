@@ -1,5 +1,6 @@
 """What all editors have in common: a model, the settings of their calls, and the way back to pictures."""
 
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -45,6 +46,25 @@ class Editor(Generic[S]):
         view = compose.choose_view(mask, settings, self.model.image_size)
         window = view.to_model(view.cut(to_tensor(image)), multiple)
         return compose.Region(image, mask, view, window, view.mask_to_model(view.cut(mask), multiple))
+
+    def lay_in_all(
+        self,
+        regions: Sequence[compose.Region],
+        settings: Compositing,
+        sample: Callable[[Tensor, Tensor, list[int]], Tensor],
+    ) -> list[Image.Image]:
+        """One finished picture of each region; those whose windows are of one size are sampled in one batch.
+
+        Args:
+            sample: (windows (B, 3, h, w), holes (B, 1, h, w), their places among the regions) -> latents.
+        """
+        pictures = [region.image for region in regions]
+        for rows in compose.grouped(range(len(regions)), lambda row: regions[row].window.shape):
+            windows, holes = (torch.cat([getattr(regions[row], name) for row in rows]) for name in ("window", "hole"))
+            outputs = self.decode(sample(windows, holes, rows)).split(1)
+            for row, output in zip(rows, outputs, strict=True):
+                (pictures[row],) = regions[row].lay_in(output, settings)
+        return pictures
 
     def to_cells(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, 1, h, w): a latent cell is edited if any of its pixels is."""

@@ -1,6 +1,7 @@
 """Edit by example (Paint by Example, Yang et al., 2211.13227): repaint a masked region after an exemplar picture."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ldm.diffusion.denoiser import Denoiser
-from ldm.editors import compose
+from ldm.editors.compose import Region
 from ldm.editors.conditions import told_exemplar
 from ldm.editors.editor import Editor, check_exemplar_model
 from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_mask
@@ -18,7 +19,7 @@ from ldm.editors.sampling import run_sampler
 from ldm.editors.settings import EditSettings, MaskInference
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.utils.clip import CLIP_MEAN, clip_normalise
-from ldm.utils.image import to_pil, to_tensor
+from ldm.utils.errors import UserError
 from ldm.utils.mask import Box, box_mask, fit_mask, mask_picture
 from ldm.utils.random import NoiseSource, key_seed
 
@@ -34,7 +35,7 @@ class EditResult:
         seeds: sample k alone is made again by `seed=seeds[k], n_samples=1`.
         mask: the hole, mode L at the scene's size, 255 = repainted.
         masked: the scene with its hole blanked, at the scene's size.
-        exemplar: the exemplar as the image encoder sees it.
+        exemplars: as the image encoder sees them.
         settings: how the edit was made.
     """
 
@@ -42,7 +43,7 @@ class EditResult:
     seeds: list[int]
     mask: Image.Image
     masked: Image.Image
-    exemplar: Image.Image
+    exemplars: list[Image.Image]
     settings: EditSettings
 
 
@@ -76,7 +77,8 @@ class ExemplarEditor(Editor[EditSettings]):
         self,
         image: Image.Image,
         mask: Image.Image | Tensor,
-        exemplar: Image.Image,
+        exemplar: Image.Image | Sequence[Image.Image],
+        weights: Sequence[float] | None = None,
         *,
         callback: Progress | None = None,
         start_seed: int | None = None,
@@ -88,42 +90,86 @@ class ExemplarEditor(Editor[EditSettings]):
             image: the scene, of any size.
             mask: what to repaint: a picture (white = repaint, see `ldm.utils.mask`) or (1, 1, H, W) of zeros and ones.
             exemplar: what to paint, of any size; transparency is filled with the mean colour of CLIP's training data.
+                Several are mixed, see `condition`.
+            weights: of several exemplars; by default all count the same.
             callback: `(i, t, x, x0)` after each step; x0 is the latent predicted so far.
             start_seed: take every sample's start from this one seed; by default from its own.
             changes: fields of `EditSettings`, e.g. `seed=3`; to another `sampler` belong other `steps`.
 
         Raises:
-            UserError: an empty or ill-fitting mask, or a wrong setting.
+            UserError: an empty or ill-fitting mask, weights that do not fit, or a wrong setting.
         """
         settings = replace(self.settings, **changes)
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        mask = fit_mask(mask, image.size, settings.mask_rule)
+        region = self.region(image, fit_mask(mask, image.size, settings.mask_rule), settings)
+        seen, context = self.condition(exemplar, weights, settings.exemplar_fit)
         seeds = [settings.seed + k for k in range(settings.n_samples)]
         start = None if start_seed is None else NoiseSource([start_seed])
-        seen = fit_exemplar(exemplar, self.model.conditioner.image_size, settings.exemplar_fit)
-        pixels = exemplar_pixels(seen, float16=settings.exemplar_fit == "original")
-
-        scene = to_tensor(image)
-        view = compose.choose_view(mask, settings, self.model.image_size)
-        window = view.to_model(view.cut(scene), self.model.multiple)
-        hole = view.mask_to_model(view.cut(mask), self.model.multiple)
-        z = self.sample(window, hole, pixels, NoiseSource(seeds), settings, callback, start)
+        z = self.sample(region.window, region.hole, context, NoiseSource(seeds), settings, callback, start)
         return EditResult(
-            images=compose.lay_in(view.from_model(self.decode(z)), image, mask, view, settings),
+            images=region.lay_in(self.decode(z), settings),
             seeds=seeds,
-            mask=mask_picture(mask),
-            masked=to_pil(scene[0] * (1 - mask[0])),
-            exemplar=seen,
+            mask=mask_picture(region.mask),
+            masked=region.masked,
+            exemplars=seen,
             settings=settings,
         )
+
+    @torch.no_grad()
+    def edit_all(
+        self, regions: Sequence[Region], contexts: Sequence[Tensor], seeds: Sequence[int], settings: EditSettings
+    ) -> list[Image.Image]:
+        """Edit several scenes, a sample of each; those whose windows are of one size in one batch.
+
+        Args:
+            regions: of this editor, by the same settings.
+            contexts: (1, L, C) for each, see `condition`.
+            seeds: one for each: region k alone is edited so by `seed=seeds[k], n_samples=1`, but for rounding.
+            settings: how; the seed and n_samples are not read.
+        """
+
+        def sample(windows: Tensor, holes: Tensor, rows: list[int]) -> Tensor:
+            context = torch.cat([contexts[row] for row in rows])
+            return self.sample(windows, holes, context, NoiseSource(seeds[row] for row in rows), settings)
+
+        return self.lay_in_all(regions, settings, sample)
+
+    @torch.no_grad()
+    def condition(
+        self, exemplar: Image.Image | Sequence[Image.Image], weights: Sequence[float] | None, fit: str
+    ) -> tuple[list[Image.Image], Tensor]:
+        """Exemplars as the image encoder sees them, and the mean of the contexts that it makes of them, (1, L, C).
+
+        Args:
+            weights: of the exemplars in the mean, by default the same for all.
+            fit: see `EditSettings.exemplar_fit`.
+
+        Raises:
+            UserError: no exemplar, or weights that are not as many or not all above 0.
+        """
+        exemplars = [exemplar] if isinstance(exemplar, Image.Image) else list(exemplar)
+        weights = [1.0] * len(exemplars) if weights is None else list(weights)
+        if not exemplars:
+            raise UserError("exemplar: there is none")
+        if len(weights) != len(exemplars) or not all(0 < weight < math.inf for weight in weights):
+            raise UserError(f"weights {weights}: expected one for each exemplar, {len(exemplars)}, all above 0")
+        squares = [fit_exemplar(picture, self.model.conditioner.image_size, fit) for picture in exemplars]
+        contexts = self.contexts(torch.cat([exemplar_pixels(square, fit == "original") for square in squares]))
+        shares = (torch.tensor(weights, dtype=torch.float64) / sum(weights)).to(contexts)
+        return squares, (shares[:, None, None] * contexts).sum(0, keepdim=True)
+
+    @torch.no_grad()
+    def contexts(self, pixels: Tensor) -> Tensor:
+        """Exemplars (B, 3, S, S), see `exemplar_pixels` -> what the network is told of each, (B, L, C)."""
+        return self.model.conditioner(pixels.to(self.like))
 
     @torch.no_grad()
     def infer_mask(
         self,
         image: Image.Image,
         box: Box,
-        exemplar: Image.Image,
+        exemplar: Image.Image | Sequence[Image.Image],
         inference: MaskInference,
+        weights: Sequence[float] | None = None,
         *,
         callback: Callable[[int], None] | None = None,
         **changes: object,
@@ -144,33 +190,22 @@ class ExemplarEditor(Editor[EditSettings]):
             EmptyMask: nothing in the box differs from the exemplar.
         """
         settings = replace(self.settings, **changes)
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        hole, size, multiple = box_mask(box, image.size), self.model.conditioner.image_size, self.model.multiple
+        region = self.region(image, box_mask(box, image.size), settings)
         shown, wanted = (
-            exemplar_pixels(fit_exemplar(picture, size, settings.exemplar_fit), settings.exemplar_fit == "original")
-            for picture in (image.crop(box), exemplar)
+            self.condition(pictures, shares, settings.exemplar_fit)[1]
+            for pictures, shares in ((region.image.crop(box), None), (exemplar, weights))
         )
-        view = compose.choose_view(hole, settings, self.model.image_size)
-        repainted = view.mask_to_model(view.cut(hole), multiple)
-        found = self.compare(
-            view.to_model(view.cut(to_tensor(image)), multiple),
-            repainted,
-            shown,
-            wanted,
-            inference,
-            callback,
-            inside=repainted * view.inside(multiple),
-        )
+        view, hole = region.view, region.mask
+        inside = region.hole * view.inside(self.model.multiple)
+        found = self.compare(region.window, region.hole, shown, wanted, inference, callback, inside)
         placed = []
         for values in (F.interpolate(found.map, found.mask.shape[-2:], mode="nearest"), found.mask):
             placed.append(torch.zeros_like(hole))
             view.cut(placed[-1]).copy_(view.mask_from_model(values))
         result = BoxMask(*(values * hole for values in placed))
         if not result.mask.any():
-            name = ",".join(map(str, box))
-            raise EmptyMask(
-                f"the inferred mask is empty: nothing in the box {name} differs from the exemplar", [result.map[0, 0]]
-            )
+            where = f"nothing in the box {','.join(map(str, box))} differs from the exemplar"
+            raise EmptyMask(f"the inferred mask is empty: {where}", [result.map[0, 0]])
         return result
 
     @torch.no_grad()
@@ -191,8 +226,8 @@ class ExemplarEditor(Editor[EditSettings]):
         Args:
             image: (B, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
             mask: (B, 1, H, W), 1 in the region that the model is to repaint.
-            reference: (B, 3, S, S), what the region shows, see `exemplar_pixels`.
-            query: (B, 3, S, S), what it is to show.
+            reference: (B, L, C), what the region shows, see `contexts`.
+            query: (B, L, C), what it is to show.
             inside: (B, 1, H, W), 1 where the map counts, if not in all of the mask: padding would shift its mean.
         """
         model, like = self.model, self.like
@@ -201,8 +236,8 @@ class ExemplarEditor(Editor[EditSettings]):
         return infer_mask(
             Denoiser(model.unet, model.schedule, model.prediction, concat),
             self.encode(image),
-            model.conditioner(reference.to(like)),
-            model.conditioner(query.to(like)),
+            reference,
+            query,
             model.schedule,
             model.downsampling,
             n=inference.n_maps,
@@ -219,7 +254,7 @@ class ExemplarEditor(Editor[EditSettings]):
         self,
         image: Tensor,
         mask: Tensor,
-        pixels: Tensor,
+        context: Tensor,
         noise: NoiseSource,
         settings: EditSettings,
         callback: Progress | None = None,
@@ -232,7 +267,7 @@ class ExemplarEditor(Editor[EditSettings]):
         Args:
             image: (1 or B, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
             mask: (1 or B, 1, H, W), 1 = repaint.
-            pixels: (1 or B, 3, S, S), see `exemplar_pixels`.
+            context: (1 or B, L, C), see `condition` and `contexts`.
             settings: sampler, steps, eta and guidance scale are read.
             start: draw the start from here instead; noise's own is drawn all the same.
         """
@@ -242,7 +277,7 @@ class ExemplarEditor(Editor[EditSettings]):
         batch = len(x)
         if start is not None:
             x = start.randn(*shape).expand(batch, *shape)
-        denoise = told_exemplar(model, image, mask, pixels, noise.randn(*shape), settings.guidance_scale)
+        denoise = told_exemplar(model, image, mask, context, noise.randn(*shape), settings.guidance_scale)
         return run_sampler(denoise, x.to(self.like.device), model.schedule, settings, noise, callback)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ldm.diffusion.schedule import strided_timesteps
-from ldm.editors.compose import Region, grouped
+from ldm.editors.compose import Region
 from ldm.editors.conditions import check_class, check_classifier, told_class, told_exemplar, told_prompts
 from ldm.editors.editor import Editor, check_exemplar_model, check_text_model, check_untold_model
 from ldm.editors.exemplar import exemplar_pixels, fit_exemplar
@@ -141,14 +141,12 @@ class RePaint(Editor[RePaintSettings]):
             seeds: one for each: region k alone is filled so by `seed=seeds[k], n_samples=1`, but for rounding.
             settings: how; the seed and n_samples are not read.
         """
-        filled = [region.image for region in regions]
-        for rows in grouped(range(len(regions)), lambda row: regions[row].window.shape):
-            windows, holes = (torch.cat([getattr(regions[row], name) for row in rows]) for name in ("window", "hole"))
+
+        def sample(windows: Tensor, holes: Tensor, rows: list[int]) -> Tensor:
             noise = NoiseSource(seeds[row] for row in rows)
-            z = self.sample(windows, holes, [wishes[row] for row in rows], noise, settings)
-            for row, output in zip(rows, self.decode(z).split(1), strict=True):
-                (filled[row],) = regions[row].lay_in(output, settings)
-        return filled
+            return self.sample(windows, holes, [wishes[row] for row in rows], noise, settings)
+
+        return self.lay_in_all(regions, settings, sample)
 
     def region(self, image: Image.Image, mask: Tensor, settings: Compositing) -> Region:
         """As of every editor.
@@ -258,8 +256,8 @@ class RePaint(Editor[RePaintSettings]):
         """`denoise` and `gradient` as `repaint` wants them."""
         model, batch, scale = self.model, shape[0], settings.guidance_scale
         if self.takes_exemplars:
-            pixels = torch.cat([wish.pixels for wish in wishes])
-            return told_exemplar(model, image, mask, pixels, noise.randn(*shape[1:]), scale), None
+            context = model.conditioner(torch.cat([wish.pixels for wish in wishes]).to(self.like))
+            return told_exemplar(model, image, mask, context, noise.randn(*shape[1:]), scale), None
         wishes = [*wishes] * (batch // len(wishes))
         if self.takes_prompts:
             prompts, negatives = [wish.prompt for wish in wishes], [wish.negative for wish in wishes]

@@ -18,7 +18,7 @@ from ldm.editors.settings import MaskInference
 from ldm.evaluation.judge import Judge
 from ldm.evaluation.metrics import mean, pooled_psnr, psnr
 from ldm.runs.attribute_edits import mask_figures
-from ldm.runs.cross_edits import edit_and_judge, encoder_input
+from ldm.runs.cross_edits import contexts, edit_and_judge
 from ldm.runs.judging import Figures, judged_table
 from ldm.utils.image import to_pil, to_tensor
 from ldm.utils.mask import mask_box, mask_picture
@@ -32,7 +32,7 @@ def infer_masks(editor: ExemplarEditor, batch: Mapping[str, Any], inference: Mas
     """What has to change in each scene's box for it to show its exemplar; a cell is in where half of it is masked."""
     scenes, boxes = batch["image"], batch["mask"]
     shown = [to_pil(scene).crop(mask_box(box)) for scene, box in zip(scenes, boxes.split(1), strict=True)]
-    reference, query = encoder_input(editor, shown), encoder_input(editor, batch["exemplar"])
+    reference, query = contexts(editor, shown), contexts(editor, batch["exemplar"])
     found = editor.compare(scenes, boxes, reference, query, inference)
     return in_cells(found.map, found.mask * boxes)
 

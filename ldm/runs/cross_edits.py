@@ -30,8 +30,8 @@ def edit_and_judge(
     Returns:
         See `judge_edits`.
     """
-    settings, pixels = editor.settings, encoder_input(editor, batch["exemplar"])
-    edited = editor.sample(batch["image"], batch["mask"], pixels, NoiseSource(seeds), settings)
+    settings, told = editor.settings, contexts(editor, batch["exemplar"])
+    edited = editor.sample(batch["image"], batch["mask"], told, NoiseSource(seeds), settings)
     return judge_edits(judge, batch, editor.decode(edited).clamp(-1, 1), batch["mask"], settings)
 
 
@@ -69,8 +69,8 @@ def references(editor: ExemplarEditor, judge: Judge, batch: Mapping[str, Any]) -
     }
 
 
-def encoder_input(editor: ExemplarEditor, exemplars: Sequence[Image.Image]) -> Tensor:
-    """Exemplars -> (B, 3, S, S), fitted as the editor's settings say."""
+def contexts(editor: ExemplarEditor, exemplars: Sequence[Image.Image]) -> Tensor:
+    """What the network is told of each exemplar, (B, L, C), fitted as the editor's settings say."""
     fit, size = editor.settings.exemplar_fit, editor.model.conditioner.image_size
     squares = [fit_exemplar(exemplar, size, fit) for exemplar in exemplars]
-    return torch.cat([exemplar_pixels(square, fit == "original") for square in squares])
+    return editor.contexts(torch.cat([exemplar_pixels(square, fit == "original") for square in squares]))

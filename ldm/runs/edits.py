@@ -36,7 +36,9 @@ def save_edit(
     if save:
         for path, picture, seed in zip(paths, result.images, result.seeds, strict=True):
             save_png(picture, path, {**record, **asdict(replace(result.settings, seed=seed, n_samples=1))})
-        sources = {"GT": image, "mask": result.mask, "inpaint": result.masked, "ref": result.exemplar}
+        sources = {"GT": image, "mask": result.mask, "inpaint": result.masked}
+        numbers = range(1, 1 + len(result.exemplars)) if len(result.exemplars) > 1 else [""]
+        sources |= {f"ref{number}": picture for number, picture in zip(numbers, result.exemplars, strict=True)}
         for kind, picture in sources.items():
             save_png(picture, folder / "source" / f"{first}_{kind}.png")
         if found is not None:
@@ -47,7 +49,7 @@ def save_edit(
             *([] if found is None else [("map", heat_map(found))]),
             ("mask", result.mask),
             ("masked", result.masked),
-            ("exemplar as encoded", result.exemplar),
+            *(("exemplar as encoded", picture) for picture in result.exemplars),
         ]
         results = [(f"seed {seed}", picture) for seed, picture in zip(result.seeds, result.images, strict=True)]
         row = labelled_row([*inputs, *results])

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
+from torch import Tensor
 
 from ldm.editors.compose import Region
 from ldm.editors.diffedit import DiffEdit, DiffEditResult, Request
+from ldm.editors.exemplar import ExemplarEditor
 from ldm.editors.mask_inference import EmptyMask
 from ldm.editors.repaint import RePaint, Wish
 from ldm.runs.jobs import Job
@@ -25,6 +27,29 @@ from ldm.utils.overlay import heat_map
 T = TypeVar("T")
 Made = Sequence[Image.Image | UserError]
 Steps = tuple[Callable[[Job], T], Callable[[Sequence[T]], Made]]
+
+
+def exemplar_work(editor: ExemplarEditor, *, invert: bool = False) -> Steps[tuple[Region, Tensor, int]]:
+    """To edit the pictures of jobs by example, by the editor's settings; a job has a mask and one exemplar or more.
+
+    Args:
+        invert: black = repaint in the masks.
+    """
+    settings = editor.settings
+
+    def open_job(job: Job) -> tuple[Region, Tensor, int]:
+        image = open_image(job.image)
+        if job.mask is None:
+            raise UserError("no mask")
+        mask = open_mask(job.mask, image.size, invert, settings.mask_rule)
+        exemplars = [open_image(file) for file in job.exemplars]
+        _, context = editor.condition(exemplars, job.weights, settings.exemplar_fit)
+        return editor.region(image, mask, settings), context, settings.seed if job.seed is None else job.seed
+
+    def make(batch: Sequence[tuple[Region, Tensor, int]]) -> Made:
+        return editor.edit_all(*zip(*batch, strict=True), settings)
+
+    return open_job, make
 
 
 def repaint_work(

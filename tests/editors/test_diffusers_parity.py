@@ -144,7 +144,8 @@ def test_whole_edit(model, components, inputs, monkeypatch, sampler, S, eta):
     else:
         assert timesteps.tolist() == sampling_timesteps(S).tolist()
     editor = ExemplarEditor(model, edit_settings(sampler=sampler, steps=S, guidance_scale=5.0, eta=eta))
-    z = editor.sample(inputs["image"], inputs["mask"], inputs["exemplar"], Noise(BATCH, 1), editor.settings)
+    context = editor.contexts(inputs["exemplar"])
+    z = editor.sample(inputs["image"], inputs["mask"], context, Noise(BATCH, 1), editor.settings)
     assert (z - expected).abs().max() < 3e-5 * expected.abs().max()
 
     picture = pipeline.vae.decode(expected / SCALE_FACTOR).sample

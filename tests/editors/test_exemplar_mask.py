@@ -53,14 +53,18 @@ def pixels(*pictures):
     return torch.cat([exemplar_pixels(fit_exemplar(picture, 32, "stretch")) for picture in pictures])
 
 
+def contexts(*pictures):
+    return exemplar_editor(tiny_model()).contexts(pixels(*pictures))
+
+
 def batch(n=3):
     pictures = [photo(seed=seed) for seed in range(n)]
     boxes = [(9 + i, 4, 30 + 4 * i, 23) for i in range(n)]
     return (
         torch.cat([to_tensor(picture) for picture in pictures]),
         torch.cat([box_mask(box, (48, 32)) for box in boxes]),
-        pixels(*(picture.crop(box) for picture, box in zip(pictures, boxes, strict=True))),
-        pixels(*(photo(40, 30, seed=7 + i) for i in range(n))),
+        contexts(*(picture.crop(box) for picture, box in zip(pictures, boxes, strict=True))),
+        contexts(*(photo(40, 30, seed=7 + i) for i in range(n))),
     )
 
 

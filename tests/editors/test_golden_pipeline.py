@@ -93,7 +93,8 @@ def test_preparation(golden, editor):
 def test_the_edit_ends_in_the_same_latents_and_picture(golden, editor):
     noise = Replay(golden["start_code"], golden["posterior_noise"])
     hole = 1 - golden["mask_full"]
-    z = editor.sample(golden["image_tensor"], hole, golden["ref_tensor_fp16_rounded"], noise, editor.settings)
+    context = editor.contexts(golden["ref_tensor_fp16_rounded"])
+    z = editor.sample(golden["image_tensor"], hole, context, noise, editor.settings)
     assert noise.draws == []
     assert (z - golden["samples"]).abs().max() < 3e-5 * golden["samples"].abs().max()
     decoded = editor.decode(z)
