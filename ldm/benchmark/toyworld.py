@@ -56,6 +56,7 @@ class Entry:
         key: names its folder of results.
         model: a config, with its weights; the `config.yaml` of a training's folder is one.
         settings: what differs from `configs/edit/default.yaml`.
+        holes: the kinds that are edited: a `box` always, a `blob` may be.
         train: overrides of the training that makes its model, see `scripts/ablation.py`; none if it is there.
     """
 
@@ -63,6 +64,7 @@ class Entry:
     name: str
     model: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    holes: Sequence[str] = tuple(HOLES)
     train: Sequence[str] = ()
 
 
@@ -107,7 +109,7 @@ class ToyWorld(Benchmark):
         files = [write_item(work.folder / "data", i, item) for i, item in enumerate(self.scenes(work).items)]
         for entry in self.rows:
             editor = attempt(entry.name, lambda entry=entry: editor_of(entry, work.device))
-            for hole in HOLES if editor else ():
+            for hole in entry.holes if editor else ():
                 jobs = [
                     Job(f"{i:04d}", file["image"], file[hole], (file["exemplar"],), seed=editor.settings.seed + i)
                     for i, file in enumerate(files)
@@ -132,9 +134,10 @@ class ToyWorld(Benchmark):
 
         def edited(entry: Entry) -> Found:
             compositing, count = edit_settings(**entry.settings), scenes.count
-            edits = {hole: read_results(folders[f"{entry.key}/{hole}"], count) for hole in HOLES}
+            edits = {hole: read_results(folders[f"{entry.key}/{hole}"], count) for hole in entry.holes}
             pictures, features, values = figures(scenes, edits["box"], judge, clip, compositing)
-            values["blob"] = blob_answers(scenes, edits["blob"], judge, compositing)
+            if "blob" in edits:
+                values["blob"] = blob_answers(scenes, edits["blob"], judge, compositing)
             return found(features, values, pictures)
 
         pictures, features, values = figures(scenes, scenes.pastes(), judge, clip, edit_settings(**DECODED))

@@ -84,6 +84,8 @@ def copied(image: Tensor, box: Tensor, exemplar: Thing, other: Thing) -> tuple[f
 def copy_paste_score(edits: Tensor, pastes: Tensor) -> float:
     """`copied` (one of the two) of edits, (N,), in percent of what it is for the exemplars pasted into the holes, (N,).
 
-    0: an edit resembles its exemplar as any thing of that kind does. 100: the exemplar was pasted.
+    The slope of the line through 0 that fits them best: an exemplar that cannot be told from the other thing counts for
+    nothing. 0: edits resemble their exemplars as any thing of the kind does. 100: the exemplars were pasted.
     """
-    return 100 * (edits.double().mean() / pastes.double().mean()).item()
+    edits, pastes = edits.double(), pastes.double()
+    return 100 * (edits @ pastes / pastes.square().sum()).item()

@@ -65,8 +65,9 @@ def test_a_mirrored_copy_has_the_pixels_but_not_the_pose():
     assert straight[1] == pytest.approx(turned[1], abs=0.05) and turned[1] > 0.2
 
 
-def test_the_score_is_in_percent_of_a_paste():
+def test_the_score_is_in_percent_of_a_paste_and_what_shows_nothing_counts_for_nothing():
     assert copy_paste_score(torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.6])) == pytest.approx(50)
+    assert copy_paste_score(torch.tensor([0.1, 0.3, 9.0]), torch.tensor([0.2, 0.6, 0.0])) == pytest.approx(50)
 
 
 def test_a_thing_is_cut_out_of_its_box():
