@@ -102,7 +102,7 @@ def _check_key(config: dict, key: str, override: str) -> None:
     if key not in known:
         given = override.partition("=")[0]
         choices = (
-            known if given == key else [name.replace(".params", "") for name in known]
+            known if given == key else [name.replace(".params", "").removeprefix("params.") for name in known]
         )  # as short as what is given
         raise UserError(f"override {override!r}: unknown key; {nearest(given, choices)}")
 

@@ -50,6 +50,7 @@ TITLES = {column.key: column.title for column in COLUMNS}
 NOTES = (
     "What Paint by Example's code calls FID is the first column: of CLIP's features, against all of COCO's test2017. "
     "It cannot be compared with FID of Inception's features, which no paper states here.",
+    "Features are computed in float32; the original's code computes them in float16 on a GPU.",
     "The leaderboard's background figures zero the hole in both pictures, as ours do; its foreground scores are of "
     "things that SAM cut out, ours of the whole box (CLIP, box and DINO, box): they are not shown beside each other.",
 )
@@ -128,9 +129,12 @@ class Cocoee(Benchmark):
             metrics = self.metrics(results, networks, real)
             values = {key: attempt(f"{name}, {TITLES[key]}", metric) for key, metric in metrics.items()}
             rows.append(Row(f"here: {name}", values, "here", in_words(self.rows[name])))
+        told_of = Attempts([])  # whose absence has been told of by the metrics
         about = {
             "items": len(items),
             "test bench": files_hash(file for item in items for file in (item.image, item.mask, item.exemplar)),
+            "real pictures": told_of("real pictures", lambda: files_hash(picture_files(self.reference))),
+            "gmm": told_of("gmm", lambda: files_hash([Path(self.gmm)])),
             "runs": records(folders),
             "networks": abouts(networks),
         }
@@ -188,4 +192,4 @@ def in_words(settings: EditSettings) -> str:
 
 
 def _settings(edit: str = "default", **changes: Any) -> EditSettings:
-    return edit_settings(edit, **changes)
+    return edit_settings(str(edit), **changes)  # YAML reads `no` as a truth value

@@ -181,4 +181,4 @@ def few(short: Sequence[str]) -> str | None:
 
 
 def _settings(edit: str = "default", **changes: Any) -> RePaintSettings:
-    return repaint_settings(edit, **changes)
+    return repaint_settings(str(edit), **changes)  # YAML reads `no` as a truth value

@@ -46,6 +46,7 @@ def test_the_whole_benchmark(config, tmp_path, capsys):
     assert papers(report)["Paint by Example"] == {"fid_clip": 3.18, "qs": 77.80, "clip": 84.97}
     assert report["about"][THIS_RUN]["pictures made"] == 2 * len(IDS)
     assert report["about"]["runs"]["original"]["settings"]["sampler"] == "plms"
+    assert all(len(report["about"][name]) == 32 for name in ("test bench", "real pictures", "gmm"))  # hashes
     settings = [read_settings(tmp_path / "original" / "results" / f"{id:012d}.png") for id in IDS]
     assert [each["seed"] for each in settings] == [42, 43, 44, 45, 46]
     assert Image.open(tmp_path / "figures.png").width > 100

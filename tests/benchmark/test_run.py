@@ -51,6 +51,12 @@ def test_what_failed_stands_in_the_report_and_makes_it_partial(work):
     assert held["partial"] == "3 things failed, see below"
 
 
+def test_only_the_first_process_measures(work):
+    other = Work(work.folder, None, 4, work.device, Share(1, 2, 1))
+    assert run_benchmark(Fake(["one"], ["three"]), other, {}) == ["one"]
+    assert not work.folder.exists()
+
+
 def test_attempts_keep_errors_of_the_user_and_no_others():
     problems = []
     attempt = Attempts(problems)
