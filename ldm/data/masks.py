@@ -1,6 +1,7 @@
-"""Training masks: the extended box itself, or a shape whose sides are Bezier curves bulging towards it.
+"""Training masks: the extended box itself, or a shape whose sides are Bezier curves bulging towards it; and blobs.
 
-And a shape of another kind, to measure what a model makes of holes that it has not been trained on. All masks are uint8, 255 = repaint, 0 = keep.
+Blobs are of no training: they measure what a model makes of holes of other shapes. All masks are uint8, 255 = repaint,
+0 = keep.
 """
 
 from random import Random
