@@ -172,12 +172,12 @@ class Cocoee(Benchmark):
                 "qs": partial(quality, clip),
                 "clip": lambda: mean(results.clip_score(clip, "original")),
                 "clip_exact": lambda: mean(results.clip_score(clip, "exact")),
-                "clip_fg": lambda: mean(results.foreground_score(clip)),
+                "clip_fg": lambda: mean(results.box_score(clip)),
             }
         if inception := networks.get("inception"):
             found["fid_inception"] = partial(fid, inception)
         if dino := networks.get("dino_vits16"):
-            found["dino_fg"] = lambda: mean(results.foreground_score(dino))
+            found["dino_fg"] = lambda: mean(results.box_score(dino))
         if "lpips_vgg" in networks:
             found["lpips_bg"] = lambda: mean(background()["lpips"])
         return found

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from operator import methodcaller
 from pathlib import Path
 
 import torch
@@ -10,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm.benchmark.layout import Item, picture_size, result_files
+from ldm.benchmark.layout import Item, of_one_size, picture_size
 from ldm.evaluation.background import background_scores
-from ldm.evaluation.clip_score import Convention, RegionCrop, cosine_score, foreground, whole
+from ldm.evaluation.clip_score import Convention, RegionCrop, cosine_score, whole
 from ldm.evaluation.extractors import Extractor
 from ldm.evaluation.feature_cache import FeatureCache, Preparation, features_of
 from ldm.utils.image import open_image, to_tensor
-from ldm.utils.mask import mask_box, open_mask
+from ldm.utils.mask import Box, mask_box, open_mask
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,18 @@ class Results:
         """Of the results.
 
         Raises:
-            UserError: they are not all of one size, or none is there.
+            UserError: they are not all of one size.
         """
-        return result_files(self.folder, [item.id for item in self.items])
+        return of_one_size([self.folder / f"{item.id}.png" for item in self.items])
+
+    def hole(self, item: Item) -> Tensor:
+        """(1, 1, H, W), 1 = repainted."""
+        return open_mask(item.mask, picture_size(item.image))
 
     @cached_property
-    def holes(self) -> list[Tensor]:
-        """(1, 1, H, W) uint8 each, 1 = repainted."""
-        sizes = (picture_size(item.image) for item in self.items)
-        return [open_mask(item.mask, size).byte() for item, size in zip(self.items, sizes, strict=True)]
+    def boxes(self) -> list[Box]:
+        """Around the holes, which are boxes."""
+        return [mask_box(self.hole(item)) for item in self.items]
 
     def features(
         self,
@@ -79,25 +83,22 @@ class Results:
 
     def clip_score(self, clip: Extractor, convention: Convention) -> Tensor:
         """(N,) between the edited box and the exemplar, see `ldm.evaluation.clip_score`."""
-        crops = [RegionCrop(mask_box(hole), convention) for hole in self.holes]
+        crops = [RegionCrop(box, convention) for box in self.boxes]
         seen = self.features(clip, prepare=crops)
         return cosine_score(seen, self.features(clip, self.exemplars, EXEMPLAR))
 
-    def foreground_score(self, extractor: Extractor) -> Tensor:
-        """(N,) between what the mask cuts out of the result and the exemplar, both as the extractor prepares them."""
-        cuts = [
-            View(f"box {mask_box(hole)} cut out", partial(foreground, mask=hole))  # the mask is a box
-            for hole in self.holes
-        ]
+    def box_score(self, extractor: Extractor) -> Tensor:
+        """(N,) between the edited box, cut out, and the exemplar, both as the extractor prepares pictures."""
+        cuts = [View(f"box {box} cut out", methodcaller("crop", box)) for box in self.boxes]
         return cosine_score(self.features(extractor, prepare=cuts), self.features(extractor, self.exemplars))
 
     def background_scores(self, lpips: Callable[[Tensor, Tensor], Tensor] | None) -> Mapping[str, Tensor]:
         """(N,) each, see `ldm.evaluation.background`."""
         found = []
-        triples = zip(self.items, self.files, self.holes, strict=True)
-        for item, file, hole in tqdm(triples, "background", len(self.items), unit="image", disable=None):
+        pairs = zip(self.items, self.files, strict=True)
+        for item, file in tqdm(pairs, "background", len(self.items), unit="image", disable=None):
             edited, scene = (to_tensor(open_image(path).convert("RGB")) for path in (file, item.image))
-            found.append(background_scores(edited, scene, hole, lpips))
+            found.append(background_scores(edited, scene, self.hole(item), lpips))
         return {name: torch.cat([scores[name] for scores in found]) for name in found[0]}
 
     @property

@@ -63,6 +63,10 @@ def test_a_trial_of_a_few_items_is_partial(config, tmp_path):
     assert problems == []
     assert report["partial"] == "4 of 5 items"
     assert len(list((tmp_path / "default" / "results").iterdir())) == 4
+    problems, report = measure(config, tmp_path)  # and goes on to the whole, of which a few can be looked at again
+    assert problems == [] and report["partial"] is None
+    problems, report = measure(config, tmp_path, limit=4)
+    assert problems == [] and report["partial"] == "4 of 5 items"
 
 
 def test_too_few_for_a_covariance(config, tmp_path):
