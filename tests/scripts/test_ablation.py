@@ -1,53 +1,97 @@
-"""A rehearsal of the ablation: each row is trained once, rows share latents, and the report judges them."""
+"""scripts/ablation.py up to the commands that it runs: each row is trained once, and rows share latents."""
 
-import json
+import importlib.util
+import subprocess
+import sys
 
 import pytest
-from omegaconf import OmegaConf
 
-from tests.test_repo import ROOT, python
+from ldm.config import ROOT
+from ldm.utils.errors import UserError
+
+SCRIPT = ROOT / "scripts" / "ablation.py"
+FOLDER = "data.params.train.params.folder=dataset/toyworld/ablation/"
 
 
 @pytest.fixture
-def config(tmp_path):
-    def row(key, cache, *train, **settings):
-        given = [f"data.params.train.params.folder={tmp_path / cache}", "recipe.params.augment=false", *train]
-        model = "${params.trainings}/" + key + "/config.yaml"
-        return {"key": key, "name": key, "model": model, "settings": {"steps": 2, **settings}, "train": given}
+def commands(tmp_path, monkeypatch):
+    """Names of the scripts that are run, and their arguments; a training leaves its weights."""
+    spec = importlib.util.spec_from_file_location("ablation", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(tmp_path)
 
-    rows = [row("all", "plain", "model.params.conditioner.params.tokens=all"), row("class", "plain")]
-    rows.append({"key": "guided", "name": "guided", "model": rows[1]["model"], "settings": {"steps": 2}})
-    params = {
-        "title": "A rehearsal",
-        "count": 3,
-        "references": 140,
-        "components": 1,
-        "trainings": str(tmp_path / "logs"),
-        "rows": rows,
-        "directions": [{"name": "+ bottleneck", "row": "class", "against": "all", "claims": {"fid": "falls"}}],
-    }
-    file = tmp_path / "small.yaml"
-    OmegaConf.save({"include": str(ROOT / "configs/benchmark/ablation.yaml"), "params": params}, file)
-    return file
+    def commands(*flags: str, fails: str = "") -> list[tuple[str, list[str]]]:
+        ran = []
+
+        def run(command):
+            name, words = command[1].rpartition("/")[2].removesuffix(".py"), command[2:]
+            ran.append((name, words))
+            if name == "train" and fails not in words[3:4]:
+                folder = tmp_path / words[3]
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "weights.safetensors").touch()
+            return subprocess.CompletedProcess(command, 2 if fails and fails in words[3:4] else 0)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        monkeypatch.setattr(sys, "argv", ["ablation.py", *flags])
+        module.main()
+        return ran
+
+    return commands
 
 
-def test_a_rehearsal(config, tmp_path):
-    command = ["scripts/ablation.py", "--config", config, "--data", tmp_path / "scenes", "--scenes", "64", "--out",
-               tmp_path / "report", "trainer.max_steps=1"]  # fmt: skip
-    done = python(*command)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("weights written") == 2 and sorted(p.name for p in (tmp_path / "logs").iterdir()) == [
-        "all", "class"
+def test_every_row_is_trained_once_and_then_measured(commands):
+    ran = commands("--data", "scenes")
+    assert [name for name, _ in ran] == [
+        "make_toyworld", "cache_latents", "train", "train", "cache_latents", "train", "train", "cache_latents", "train",
+        "benchmark",
     ]  # fmt: skip
-    report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert [row["name"] for row in report["rows"]][2:] == ["all", "class", "guided"]
-    assert report["about"]["directions"].keys() == {"+ bottleneck"} and report["partial"] is None
-    again = python(*command)
-    assert again.returncode == 0 and "weights written" not in again.stdout
-    assert json.loads((tmp_path / "report" / "report.json").read_text())["rows"] == report["rows"]
+    trained = [words for name, words in ran if name == "train"]
+    rows = ["baseline", "prior", "augmentation", "bottleneck", "shapes"]
+    assert [words[3] for words in trained] == [f"logs/ablation/{row}" for row in rows]
+    cached = [[word for word in words if word.startswith(FOLDER)] for name, words in ran if name == "cache_latents"]
+    assert cached == [[FOLDER + name] for name in ("plain", "augmented", "shapes")]
+    for name, words in ran[1:-1]:
+        assert {"source.params.root=scenes", "data.params.validation.params.root=scenes"} <= set(words), name
+    assert all("--resume" in words and "seed=0" in words for words in trained)
+    again = commands("--data", "scenes")
+    assert [name for name, _ in again] == ["make_toyworld", "benchmark"]
 
 
-def test_a_benchmark_without_trainings_is_refused():
-    done = python("scripts/ablation.py", "--config", "benchmark/toyworld")
-    assert done.returncode == 2
-    assert done.stderr == "error: config benchmark/toyworld: no params.training, whose runs its rows would be\n"
+def test_rows_add_up(commands):
+    trained = {words[3].rpartition("/")[2]: set(words) for name, words in commands() if name == "train"}
+    all_tokens, no_augmentation = "model.params.conditioner.params.tokens=all", "recipe.params.augment=false"
+    boxes, prior = (
+        "recipe.params.arbitrary_mask_percent=0",
+        "pretrained_model=pretrained_models/toyworld/text.safetensors",
+    )
+    switches = {all_tokens, no_augmentation, boxes, prior}
+    expected = {
+        "baseline": {all_tokens, no_augmentation, boxes},
+        "prior": {all_tokens, no_augmentation, boxes, prior},
+        "augmentation": {all_tokens, boxes, prior},
+        "bottleneck": {boxes, prior},
+        "shapes": {prior},
+    }
+    assert {row: words & switches for row, words in trained.items()} == expected
+
+
+def test_another_seed_has_folders_of_its_own_but_the_same_latents(commands):
+    ran = commands("--seed", "1", "trainer.max_steps=3")
+    trained = [words for name, words in ran if name == "train"]
+    assert trained[0][3] == "logs/ablation_seed1/baseline" and "seed=1" in trained[0]
+    assert all("trainer.max_steps=3" in words for words in trained)
+    assert not any("seed=1" in words for name, words in ran if name == "cache_latents")
+    assert ran[-1][1][-1] == "params.trainings=logs/ablation_seed1" and "outputs/benchmark/ablation_seed1" in ran[-1][1]
+
+
+def test_a_training_that_fails_ends_it(commands):
+    with pytest.raises(SystemExit) as ended:
+        commands(fails="logs/ablation/prior")
+    assert ended.value.code == 2
+
+
+def test_a_benchmark_without_trainings_is_refused(commands):
+    with pytest.raises(UserError, match="config benchmark/toyworld: no params.training, whose runs its rows would be"):
+        commands("--config", "benchmark/toyworld")
