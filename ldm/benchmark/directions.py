@@ -1,9 +1,11 @@
 """What a paper says that a change does, and whether it does so here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ldm.evaluation.bootstrap import Estimate
+from ldm.utils.errors import UserError
+from ldm.utils.nearest import nearest
 
 SIGNS = {"rises": 1, "falls": -1}
 REPRODUCED, REFUTED, UNDECIDED = "reproduced", "not reproduced", "undecided"
@@ -27,7 +29,18 @@ class Direction:
     def __post_init__(self):
         for metric, way in self.claims.items():
             if way not in SIGNS:
-                raise ValueError(f"direction {self.name}: {metric} {way!r}, expected one of {', '.join(SIGNS)}")
+                raise UserError(f"direction {self.name}: {metric} {way!r}, expected one of {', '.join(SIGNS)}")
+
+
+def check_directions(directions: Collection[Direction], rows: Collection[str], columns: Collection[str]) -> None:
+    """
+    Raises:
+        UserError: one is of a row or a column that is not there.
+    """
+    for direction in directions:
+        for key, known in ((direction.row, rows), (direction.against, rows), *((c, columns) for c in direction.claims)):
+            if key not in known:
+                raise UserError(f"direction {direction.name}: no {key!r}; {nearest(key, known)}")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm.benchmark.directions import Direction, judge_direction, sentence
+from ldm.benchmark.directions import Direction, check_directions, judge_direction, sentence
+from ldm.benchmark.entries import make_entry
 from ldm.benchmark.extractors import open_extractor
-from ldm.benchmark.generation import make_row
+from ldm.benchmark.generation import make_row, records
 from ldm.benchmark.plots import plot_rows
 from ldm.benchmark.report import Report, Row
 from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work
@@ -24,13 +25,16 @@ from ldm.benchmark.toyworld_plots import plot_examples
 from ldm.benchmark.toyworld_statistics import COLUMNS, Found, difference, estimates, statistics
 from ldm.checkpoints.load import load
 from ldm.editors.exemplar import ExemplarEditor
+from ldm.evaluation.frechet import check_count
 from ldm.evaluation.quality_score import fit_gmm, quality_score
 from ldm.runs.job_edits import exemplar_work
 from ldm.runs.jobs import Job
 from ldm.runs.judging import Figures
+from ldm.runs.kept_results import fingerprint
 from ldm.runs.outputs import save_png
 from ldm.runs.settings import edit_settings, exemplar_editor
 from ldm.runs.work import editor_about
+from ldm.utils.errors import UserError
 from ldm.utils.image import open_image, to_pil, to_tensor
 from ldm.utils.mask import mask_picture
 
@@ -67,6 +71,10 @@ class Entry:
     holes: Sequence[str] = tuple(HOLES)
     train: Sequence[str] = ()
 
+    def __post_init__(self):
+        if "box" not in self.holes or not set(self.holes) <= set(HOLES):
+            raise UserError(f"row {self.key}: holes {list(self.holes)}, expected box, or box and blob")
+
 
 class ToyWorld(Benchmark):
     """
@@ -94,11 +102,12 @@ class ToyWorld(Benchmark):
         training: str | None = None,
         trainings: str | None = None,
     ):
-        self.title, self.rows = title, [Entry(**row) for row in rows]
-        self.training, self.trainings = training, trainings
+        self.title, self.training, self.trainings = title, training, trainings
+        self.rows = [make_entry(Entry, row, f"rows[{k}]") for k, row in enumerate(rows)]
         self.count, self.seed, self.references = count, seed, references
         self.components, self.scale = components, scale
-        self.directions = [Direction(**direction) for direction in directions]
+        self.directions = [make_entry(Direction, d, f"directions[{k}]") for k, d in enumerate(directions)]
+        check_directions(self.directions, [row.key for row in self.rows], [column.key for column in COLUMNS])
 
     def scenes(self, work: Work) -> Scenes:
         return Scenes(self.seed, self.count if work.limit is None else min(self.count, work.limit))
@@ -114,7 +123,7 @@ class ToyWorld(Benchmark):
                     Job(f"{i:04d}", file["image"], file[hole], (file["exemplar"],), seed=editor.settings.seed + i)
                     for i, file in enumerate(files)
                 ]
-                about = {"model": entry.model, **editor_about(editor, "full")}
+                about = editor_about(editor, "full")
                 make_row(made, work, f"{entry.key}/{hole}", jobs, about, *exemplar_work(editor))
         return made
 
@@ -122,10 +131,7 @@ class ToyWorld(Benchmark):
         scenes = self.scenes(work)
         judge, clip = load("toyworld_judge", root="judge"), open_extractor("toyworld_clip")
         drawn = real_features(clip, self.seed, self.references + scenes.count)
-        real, unseen = (
-            Features(*(f[: self.references] for f in drawn)),
-            Features(*(f[self.references :] for f in drawn)),
-        )
+        real, unseen = drawn.split(self.references)
         gmm = fit_gmm(real.whole, self.components)
 
         def found(features: Features, values: Figures | None = None, pictures: Sequence[Image.Image] = ()) -> Found:
@@ -143,9 +149,11 @@ class ToyWorld(Benchmark):
         pictures, features, values = figures(scenes, scenes.pastes(), judge, clip, edit_settings(**DECODED))
         del values["background"]  # nothing was decoded
         pastes = found(features, values, pictures)
-        columns = statistics(real, values)
-        problems: list[str] = []
+        columns, problems = statistics(real, values), []
         attempt = Attempts(problems)
+        attempt("FID", partial(check_count, unseen.whole, "scenes"))
+        if problems:
+            columns = {key: column for key, column in columns.items() if not key.startswith("fid")}
         rows = {
             entry.key: attempt(entry.name, partial(edited, entry))
             for entry in self.rows
@@ -160,7 +168,7 @@ class ToyWorld(Benchmark):
                 direction, partial(difference, columns, measured[direction.row], measured[direction.against])
             )
             for direction in self.directions
-            if {direction.row, direction.against} <= measured.keys()
+            if {direction.row, direction.against} <= measured.keys() and direction.claims.keys() <= columns.keys()
         ]
         titles = {column.key: column.title for column in COLUMNS}
         report = Report(
@@ -170,6 +178,8 @@ class ToyWorld(Benchmark):
             {
                 "scenes": {"count": scenes.count, "seed": self.seed, "real": self.references},
                 "extractor": clip.about,
+                "judge": fingerprint(judge),
+                "runs": records(folders),
                 "directions": {verdict.direction.name: verdict.overall for verdict in verdicts},
             },
             [*NOTES, *(sentence(verdict, titles) for verdict in verdicts)],

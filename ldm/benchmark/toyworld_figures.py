@@ -1,7 +1,8 @@
 """What is measured of edits by example in ToyWorld, where everything about scene and exemplar is known."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -38,8 +39,12 @@ class Features(NamedTuple):
     def join(cls, parts: Sequence["Features"]) -> "Features":
         return cls(*map(torch.cat, zip(*parts, strict=True)))
 
+    def split(self, count: int) -> tuple["Features", "Features"]:
+        """The first `count` pictures, and the others."""
+        return Features(*(x[:count] for x in self)), Features(*(x[count:] for x in self))
 
-@dataclass(frozen=True)
+
+@dataclass
 class Scenes:
     """The scenes of the benchmark, drawn again wherever they are needed.
 
@@ -50,31 +55,31 @@ class Scenes:
     seed: int
     count: int
     size: int = 64
-    items: list[dict[str, Any]] = field(init=False, repr=False)
-    things: list[Thing] = field(init=False, repr=False)
-    others: list[Thing] = field(init=False, repr=False)
 
-    def __post_init__(self):
+    @cached_property
+    def items(self) -> list[dict[str, Any]]:
+        """Those of `CrossExemplars`."""
         data = CrossExemplars(self.seed, self.count, self.size)
-        items = [data[i] for i in range(self.count)]
-        object.__setattr__(self, "items", items)
-        things = [cut_out(item["donor"], item["donor_visible"], item["donor_box"]) for item in items]
-        object.__setattr__(self, "things", things)
-        object.__setattr__(self, "others", _others(items, self.seed, self.size))
+        return [data[i] for i in range(self.count)]
+
+    @cached_property
+    def things(self) -> list[Thing]:
+        """What the exemplars show, cut out of their scenes."""
+        return [cut_out(item["donor"], item["donor_visible"], item["donor_box"]) for item in self.items]
+
+    @cached_property
+    def others(self) -> list[Thing]:
+        """For each exemplar another thing of its class, colour and pattern."""
+        wanted = [tuple(item[head] for head in HEADS) for item in self.items]
+        found: dict[tuple[int, ...], list[Thing]] = {}
+        for drawn in draw_things(wanted, self.seed, self.size):
+            kind = tuple(drawn[head] for head in HEADS)
+            found.setdefault(kind, []).append(cut_out(drawn["image"], drawn["visible"], drawn["box"]))
+        return [found[kind].pop() for kind in wanted]
 
     def pastes(self) -> list[Tensor]:
         """Each exemplar stretched into its hole, (3, size, size): what a benchmark of copying has to tell apart."""
         return [_paste(item) for item in self.items]
-
-
-def _others(items: Sequence[Mapping[str, Any]], seed: int, size: int) -> list[Thing]:
-    """For each exemplar another thing of its class, colour and pattern."""
-    wanted = [tuple(item[head] for head in HEADS) for item in items]
-    found: dict[tuple[int, ...], list[Thing]] = {}
-    for drawn in draw_things(wanted, seed, size):
-        kind = tuple(drawn[head] for head in HEADS)
-        found.setdefault(kind, []).append(cut_out(drawn["image"], drawn["visible"], drawn["box"]))
-    return [found[kind].pop() for kind in wanted]
 
 
 def _paste(item: Mapping[str, Any]) -> Tensor:

@@ -15,6 +15,7 @@ from ldm.data.toyworld_render import scene_id
 from ldm.evaluation.frechet import fit, frechet
 from ldm.runs.judging import HEADS
 from ldm.runs.settings import edit_settings
+from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil
 from ldm.utils.processes import Share
 
@@ -111,13 +112,15 @@ def test_a_run_from_end_to_end(tmp_path, capsys):
     benchmark = small(rows, directions=claims)
     work = Work(tmp_path, None, 2, torch.device("cpu"), Share())
     problems = run_benchmark(benchmark, work, {})
-    assert len(problems) == 1 and problems[0].startswith("not trained: ") and "logs/none/config.yaml" in problems[0]
+    assert len(problems) == 2 and problems[0].startswith("not trained: ") and "logs/none/config.yaml" in problems[0]
+    assert problems[1] == "FID: scenes: 3 samples, expected more than 128 (their dimension) for a covariance"
     report = json.loads((tmp_path / "report.json").read_text())
     assert [row["name"] for row in report["rows"]] == [
         "other scenes, as drawn", "the exemplar pasted", "guidance 5", "guidance 1"
     ]  # fmt: skip
     assert "without not trained" in report["partial"]
     assert report["about"]["directions"].keys() == {"+ guidance"}
+    assert report["about"]["runs"].keys() == {"five/box", "five/blob", "one/box", "one/blob"}
     assert report["about"]["this run"]["pictures made"] == 12
     for plot in ("figures.png", "examples.png"):
         assert (tmp_path / plot).stat().st_size > 10_000
@@ -132,3 +135,20 @@ def test_a_limit_makes_the_report_partial(tmp_path):
     rows = [{"key": "five", "name": "guidance 5", "model": "toyworld", "settings": {"steps": 2}}]
     run_benchmark(small(rows), Work(tmp_path, 2, 2, torch.device("cpu"), Share()), {})
     assert json.loads((tmp_path / "report.json").read_text())["partial"] == "2 of 3 scenes"
+
+
+@pytest.mark.parametrize(
+    "row, told",
+    [
+        ({"holez": ["box"]}, r"rows\[0\]: unknown key 'holez'; did you mean holes\?"),
+        ({"holes": ["blob"]}, r"row five: holes \['blob'\], expected box, or box and blob"),
+    ],
+)
+def test_a_row_that_is_wrong_is_refused_before_anything_is_made(row, told):
+    with pytest.raises(UserError, match=f"^{told}$"):
+        small([{"key": "five", "name": "guidance 5", "model": "toyworld", **row}])
+
+
+def test_a_row_without_a_model_is_refused():
+    with pytest.raises(UserError, match=r"^rows\[0\]: no model$"):
+        small([{"key": "five", "name": "guidance 5"}])
