@@ -31,8 +31,10 @@ def main() -> None:
     from ldm.config import build, load_config
 
     benchmark = build(load_config(args.config))
-    if not isinstance(benchmark, ToyWorld) or benchmark.training is None:
-        raise UserError(f"config {args.config}: no params.training, whose runs its rows would be")
+    if not isinstance(benchmark, ToyWorld) or None in (benchmark.training, benchmark.trainings):
+        raise UserError(
+            f"config {args.config}: expected params.training and params.trainings: what its rows are runs of"
+        )
     suffix = f"_seed{args.seed}" if args.seed else ""
     logs = Path(benchmark.trainings + suffix)
 

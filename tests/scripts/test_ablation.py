@@ -93,5 +93,5 @@ def test_a_training_that_fails_ends_it(commands):
 
 
 def test_a_benchmark_without_trainings_is_refused(commands):
-    with pytest.raises(UserError, match="config benchmark/toyworld: no params.training, whose runs its rows would be"):
+    with pytest.raises(UserError, match="config benchmark/toyworld: expected params.training and params.trainings"):
         commands("--config", "benchmark/toyworld")
