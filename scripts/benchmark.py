@@ -8,7 +8,6 @@ A config of your own may `include: benchmark/cocoee.yaml`, with `params:` that d
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from ldm.utils.cli import Parser, positive, run
@@ -36,7 +35,7 @@ def main() -> None:
     from ldm.config import build, load_config
     from ldm.runs.outputs import check_writable
     from ldm.utils.device import choose_device
-    from ldm.utils.errors import UserError
+    from ldm.utils.errors import UserError, tell_failed
     from ldm.utils.processes import this_share
 
     config = load_config(args.config, overrides=args.overrides)
@@ -49,10 +48,8 @@ def main() -> None:
     work = Work(folder, args.limit, args.batch, choose_device(args.device, share.local_rank), share)
     about = {"config": args.config, "overrides": args.overrides, "settings": OmegaConf.to_container(config.params)}
     problems = run_benchmark(benchmark, work, about)
-    if problems and share.rank == 0:  # of the others a launcher expects 0, or it ends this one
-        for line in problems:
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(4)
+    if share.rank == 0:  # of the others a launcher expects 0, or it ends this one
+        tell_failed(problems, "parts of the benchmark")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ldm.benchmark.cocoee_figures import Results
-from ldm.benchmark.generation import abouts, make_row, open_extractors, random_notes, records
+from ldm.benchmark.cocoee_figures import ItemResults
+from ldm.benchmark.entries import mapping, row_settings
 from ldm.benchmark.gmm import open_gmm
 from ldm.benchmark.layout import Item, read_test_bench
+from ldm.benchmark.networks import abouts, open_extractors, random_notes
 from ldm.benchmark.papers import COCOEE, COCOEE_LEADERBOARD
 from ldm.benchmark.plots import plot_rows
 from ldm.benchmark.report import Column, Report, Row, Value
+from ldm.benchmark.rows import made_before, make_row, records
 from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
 from ldm.data.images import picture_files
 from ldm.editors.exemplar import ExemplarEditor
@@ -57,10 +59,10 @@ NOTES = (
 
 
 def as_jobs(items: Sequence[Item], seed: int) -> list[Job]:
-    """The items as jobs; item k has the seed `seed` + k, whichever others are made."""
+    """The items as jobs; item k of the list of ids has the seed `seed` + k, whichever others are made."""
     return [
-        Job(item.id, item.image, item.mask, (item.exemplar,), seed=seed + k, place=f"id {item.id}")
-        for k, item in enumerate(items)
+        Job(item.id, item.image, item.mask, (item.exemplar,), seed=seed + item.number, place=f"id {item.id}")
+        for item in items
     ]
 
 
@@ -97,22 +99,31 @@ class Cocoee(Benchmark):
     ):
         self.data, self.reference, self.gmm = Path(data), reference, gmm
         self.model, self.checkpoint, self.precision, self.seed = model, checkpoint, precision, seed
-        self.rows = {name: _settings(**row) for name, row in rows.items()}
+        self.rows = {
+            name: row_settings(edit_settings, row, f"rows.{name}") for name, row in mapping(rows, "rows").items()
+        }
         self.extractors, self.resamples = extractors, resamples
 
     def generate(self, work: Work) -> Made:
-        made = Made()
-        jobs = work.some(as_jobs(read_test_bench(self.data), self.seed))
-        model, precision = open_model(self.model, self.checkpoint, work.device, self.precision)
+        items, wrong = read_test_bench(self.data)
+        made = Made(problems=wrong)
+        opened = Attempts(made.problems)(
+            "model", partial(open_model, self.model, self.checkpoint, work.device, self.precision)
+        )
+        if opened is None:
+            made.folders = made_before(work, self.rows)
+            return made
+        model, precision = opened
+        jobs = work.some(as_jobs(items, self.seed))
         for name, settings in self.rows.items():
             editor = ExemplarEditor(model, settings)
-            about = {"config": self.model, **editor_about(editor, precision)}
-            make_row(made, work, name, jobs, about, *exemplar_work(editor))
+            make_row(made, work, name, jobs, editor_about(editor, precision), *exemplar_work(editor))
         return made
 
     def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
-        every, problems = read_test_bench(self.data), []
-        items, attempt, kept = work.some(every), Attempts(problems), FeatureCache(work.folder / "features")
+        (whole, wrong), problems = read_test_bench(self.data), []  # what is wrong has been told
+        items, every = work.some(whole), len(whole) + len(wrong)
+        attempt, kept = Attempts(problems), FeatureCache(work.folder / "features")
         networks = open_extractors(self.extractors, work.device, attempt)
 
         @cache
@@ -124,9 +135,9 @@ class Cocoee(Benchmark):
         rows = [Row(name, values, "paper") for name, values in {**COCOEE, **COCOEE_LEADERBOARD}.items()]
         fewest = len(items)
         for name, folder in folders.items():
-            results = Results.there(items, folder, kept, work.batch)
+            results = ItemResults.there(items, folder, kept, work.batch)
             fewest = min(fewest, len(results.items))
-            metrics = self.metrics(results, networks, real)
+            metrics = self.metrics(results, networks, real) if results.items else {}
             values = {key: attempt(f"{name}, {TITLES[key]}", metric) for key, metric in metrics.items()}
             rows.append(Row(f"here: {name}", values, "here", in_words(self.rows[name])))
         told_of = Attempts([])  # whose absence has been told of by the metrics
@@ -144,12 +155,12 @@ class Cocoee(Benchmark):
             rows,
             about,
             [*NOTES, *random_notes(networks)],
-            f"{fewest} of {len(every)} items" if fewest < len(every) else None,
+            f"{fewest} of {every} items" if fewest < every else None,
         )
         return Measured(report, {"figures": partial(plot_rows, report)}, problems)
 
     def metrics(
-        self, results: Results, networks: Mapping[str, Any], real: Callable[[Extractor], Tensor]
+        self, results: ItemResults, networks: Mapping[str, Any], real: Callable[[Extractor], Tensor]
     ) -> dict[str, Callable[[], Value]]:
         """What can be measured with those networks, by column; `real` gives features of the real pictures."""
         mean = partial(mean_estimate, resamples=self.resamples)
@@ -189,7 +200,3 @@ def in_words(settings: EditSettings) -> str:
         f"{settings.sampler}, {settings.steps} steps, guidance {settings.guidance_scale:g}, "
         f"composite {settings.composite}, exemplar {settings.exemplar_fit}"
     )
-
-
-def _settings(edit: str = "default", **changes: Any) -> EditSettings:
-    return edit_settings(str(edit), **changes)  # YAML reads `no` as a truth value

@@ -11,17 +11,17 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm.benchmark.layout import Item, of_one_size, picture_size
+from ldm.benchmark.layout import Item
 from ldm.evaluation.background import background_scores
 from ldm.evaluation.clip_score import Convention, RegionCrop, cosine_score, whole
 from ldm.evaluation.extractors import Extractor
 from ldm.evaluation.feature_cache import FeatureCache, Preparation, features_of
-from ldm.utils.image import open_image, to_tensor
+from ldm.utils.image import of_one_size, open_image, picture_size, to_tensor
 from ldm.utils.mask import Box, mask_box, open_mask
 
 
 @dataclass(frozen=True)
-class View:
+class NamedPreparation:
     """Something that is done to pictures, see `ldm.evaluation.feature_cache.Preparation`."""
 
     name: str
@@ -31,11 +31,8 @@ class View:
         return self.of(image)
 
 
-EXEMPLAR = View("stretched to 224", whole)
-
-
 @dataclass(frozen=True, eq=False)
-class Results:
+class ItemResults:
     """The results of some items.
 
     Args:
@@ -50,7 +47,7 @@ class Results:
     batch: int
 
     @classmethod
-    def there(cls, items: Sequence[Item], folder: Path, *how: object) -> "Results":
+    def there(cls, items: Sequence[Item], folder: Path, *how: object) -> "ItemResults":
         """Of those items whose results are there."""
         return cls([item for item in items if (folder / f"{item.id}.png").is_file()], folder, *how)
 
@@ -65,7 +62,7 @@ class Results:
 
     def hole(self, item: Item) -> Tensor:
         """(1, 1, H, W), 1 = repainted."""
-        return open_mask(item.mask, picture_size(item.image))
+        return open_mask(item.mask, picture_size(item.image), resize=False)
 
     @cached_property
     def boxes(self) -> list[Box]:
@@ -85,11 +82,11 @@ class Results:
         """(N,) between the edited box and the exemplar, see `ldm.evaluation.clip_score`."""
         crops = [RegionCrop(box, convention) for box in self.boxes]
         seen = self.features(clip, prepare=crops)
-        return cosine_score(seen, self.features(clip, self.exemplars, EXEMPLAR))
+        return cosine_score(seen, self.features(clip, self.exemplars, whole))
 
     def box_score(self, extractor: Extractor) -> Tensor:
         """(N,) between the edited box, cut out, and the exemplar, both as the extractor prepares pictures."""
-        cuts = [View(f"box {box} cut out", methodcaller("crop", box)) for box in self.boxes]
+        cuts = [NamedPreparation(f"box {box} cut out", methodcaller("crop", box)) for box in self.boxes]
         return cosine_score(self.features(extractor, prepare=cuts), self.features(extractor, self.exemplars))
 
     def background_scores(self, lpips: Callable[[Tensor, Tensor], Tensor] | None) -> Mapping[str, Tensor]:

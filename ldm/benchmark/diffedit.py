@@ -5,6 +5,7 @@ real pictures of what they should show, over encode ratios.
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm.benchmark.generation import abouts, make_row, open_extractors, random_notes, records
+from ldm.benchmark.entries import mapping, row_settings
+from ldm.benchmark.networks import abouts, open_extractors, random_notes
 from ldm.benchmark.papers import DIFFEDIT
 from ldm.benchmark.report import Column, Report, Row
+from ldm.benchmark.rows import made_before, make_row, records
 from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
 from ldm.data.images import centre_square, picture_files, read_picture
 from ldm.data.images import to_tensor as as_tensor
@@ -45,6 +48,7 @@ NOTES = (
     " protocol it is) between Inception's features of edits and of real pictures of the class.",
     "The paper draws curves; in numbers it states the two points at an encode ratio of 0.8. Its network for ImageNet is"
     " a class-conditional one, this one follows prompts: compare orders, not sizes.",
+    "Intervals of LPIPS are over edits, those of CSFID over target classes.",
     "Edits whose mask is empty come out as the autoencoder's picture of the input, and count.",
 )
 
@@ -91,11 +95,14 @@ class DiffEditBenchmark(Benchmark):
             raise UserError(f"method {unknown[0]!r}: expected one of {', '.join(METHODS)}")
         self.edits, self.real, self.model, self.checkpoint = edits, Path(real), model, checkpoint
         self.precision, self.extractors, self.resamples = precision, extractors, resamples
-        self.points = {
-            f"{re.sub(r'[^a-z]+', '_', method.lower())}_{ratio:g}": (method, diffedit_settings(**changed))
-            for method in methods
+        at = {
+            ratio: row_settings(diffedit_settings, {**mapping(settings, "settings"), "encode_ratio": ratio}, "settings")
             for ratio in ratios
-            for changed in [{**settings, "encode_ratio": ratio}]
+        }
+        self.points = {
+            f"{re.sub(r'[^a-z]+', '_', method.lower())}_{ratio:g}": (method, changed)
+            for method in methods
+            for ratio, changed in at.items()
         }
 
     def jobs(self) -> tuple[list[Job], list[str]]:
@@ -105,10 +112,16 @@ class DiffEditBenchmark(Benchmark):
     def generate(self, work: Work) -> Made:
         made = Made()
         jobs, made.problems = self.jobs()
-        model, precision = open_model(self.model, self.checkpoint, work.device, self.precision)
+        opened = Attempts(made.problems)(
+            "model", partial(open_model, self.model, self.checkpoint, work.device, self.precision)
+        )
+        if opened is None:
+            made.folders = made_before(work, {name: settings for name, (_, settings) in self.points.items()})
+            return made
+        model, precision = opened
         for name, (method, settings) in self.points.items():
             editor = DiffEdit(model, settings)
-            about = {"config": self.model, "method": method, **editor_about(editor, precision)}
+            about = {"method": method, **editor_about(editor, precision)}
             how = partial(squared, size=model.image_size), partial(edit, editor, method)
             make_row(made, work, name, work.some(jobs), about, *how)
         return made
@@ -121,6 +134,7 @@ class DiffEditBenchmark(Benchmark):
         jobs, _ = self.jobs()
         rows = [Row(f"{method}, 0.8", values, "paper") for method, values in DIFFEDIT.items()]
         fewest, some = len(jobs), work.some(jobs)
+        told_of = Attempts([])  # whose absence has been told of by the metric
         for name, (method, settings) in self.points.items():
             if not (folder := folders.get(name)):
                 continue
@@ -134,6 +148,7 @@ class DiffEditBenchmark(Benchmark):
             rows.append(Row(title, values, "here"))
         about = {
             "pictures": files_hash(job.image for job in some),
+            "real pictures": told_of("real pictures", lambda: files_hash(chain(*self.real_files(some).values()))),
             "runs": records(folders),
             "networks": abouts(networks),
         }
@@ -150,17 +165,21 @@ class DiffEditBenchmark(Benchmark):
         return mean_estimate(100 * torch.cat(found), resamples=self.resamples)
 
     def csfid(self, inception: Extractor, jobs: Sequence[Job], folder: Path, work: Work) -> Estimate:
-        """The mean over prompts of the distance to the real pictures in the folder of that name."""
-        classes = sorted({job.prompt for job in jobs})
-        real = [picture_files(self.real / prompt) for prompt in classes]
+        """The mean over prompts of the distance to their real pictures."""
+        real = self.real_files(jobs)
+        classes = list(real)
         seen = partial(features_of, inception, cache=FeatureCache(work.folder / "features"), batch=work.batch)
         distances = class_frechet(
             seen([folder / f"{job.name}.png" for job in jobs]),
             torch.tensor([classes.index(job.prompt) for job in jobs]),
-            seen([file for files in real for file in files]),
-            torch.tensor([k for k, files in enumerate(real) for _ in files]),
+            seen(list(chain(*real.values()))),
+            torch.tensor([k for k, files in enumerate(real.values()) for _ in files]),
         )
         return mean_estimate(distances, resamples=self.resamples)
+
+    def real_files(self, jobs: Sequence[Job]) -> dict[str, list[Path]]:
+        """The real pictures of each prompt of the jobs, in the folder of its name."""
+        return {prompt: picture_files(self.real / prompt) for prompt in sorted({job.prompt for job in jobs})}
 
 
 def squared(job: Job, size: int) -> Opened:

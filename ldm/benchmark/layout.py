@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ldm.data.images import picture_files
 from ldm.utils.errors import UserError
+from ldm.utils.image import of_one_size, picture_size
 
 FILES = {
     "image": ("GT_3500", "GT"),
@@ -24,10 +24,12 @@ class Item:
 
     Attributes:
         id: twelve digits, a picture of COCO's val2017.
+        number: its place in `id_list.npy`, from 0.
         mask: white = the box to repaint.
     """
 
     id: str
+    number: int
     image: Path
     mask: Path
     exemplar: Path
@@ -62,23 +64,32 @@ def read_ids(file: str | Path) -> list[str]:
     return found
 
 
-def read_test_bench(root: str | Path) -> list[Item]:
-    """All items of a test bench: `GT_3500`, `Mask_bbox_3500`, `Ref_3500` and `id_list.npy`, in the order of the last.
+def read_test_bench(root: str | Path) -> tuple[list[Item], list[str]]:
+    """The items of a test bench: `GT_3500`, `Mask_bbox_3500`, `Ref_3500` and `id_list.npy`, in the order of the last.
+
+    Returns:
+        Them, and a line for each id of which a file is missing or its mask is of another size than its picture.
 
     Raises:
-        UserError: it is not there, or files are missing.
+        UserError: it is not there, or there is something wrong with all ids.
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f'test bench {root}: no such folder; README.md, "Reproduce", says from where it comes')
+        raise UserError(f"test bench {root}: no such folder; docs/benchmarks.md says from where it comes")
     ids = read_ids(root / "id_list.npy")
-    held = {kind: set(_names(root / folder)) for kind, (folder, _) in FILES.items()}
-    items = [Item(id, **{kind: item_file(root, kind, id) for kind in FILES}) for id in ids]
-    missing = [path for item in items for kind in FILES if (path := getattr(item, kind)).name not in held[kind]]
-    if missing:
-        raise UserError(f"test bench {root}: {len(missing)} files of its {len(ids)} ids are missing, "
-                        f"the first {missing[0].relative_to(root)}")  # fmt: skip
-    return items
+    items, wrong = [], []
+    for number, id in enumerate(ids):
+        item = Item(id, number, **{kind: item_file(root, kind, id) for kind in FILES})
+        try:
+            of_one_size([item.image, item.mask])
+            picture_size(item.exemplar)
+        except UserError as error:
+            wrong.append(f"id {id}: {error}")
+        else:
+            items.append(item)
+    if not items:
+        raise UserError(f"test bench {root}: something is wrong with all of its {len(ids)} ids; {wrong[0]}")
+    return items, wrong
 
 
 def result_files(folder: str | Path, ids: Sequence[str], size: tuple[int, int] | None = None) -> list[Path]:
@@ -108,33 +119,6 @@ def listed_results(folder: str | Path, id_list: Path | None = None) -> list[Path
         UserError: as `result_files` and `read_ids`.
     """
     return of_one_size(picture_files(folder)) if id_list is None else result_files(folder, read_ids(id_list))
-
-
-def of_one_size(files: list[Path], size: tuple[int, int] | None = None) -> list[Path]:
-    """The same files, all of which have that width and height, by default those of the first.
-
-    Raises:
-        UserError: one has not, or is no picture.
-    """
-    for file in files:
-        found = picture_size(file)
-        size = size or found
-        if found != size:
-            raise UserError(f"{file}: is {found[0]}x{found[1]}, expected {size[0]}x{size[1]}")
-    return files
-
-
-def picture_size(file: Path) -> tuple[int, int]:
-    """Width and height of a picture, from its header.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        with Image.open(file) as picture:
-            return picture.size
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read as a picture") from error
 
 
 def _names(folder: Path) -> list[str]:

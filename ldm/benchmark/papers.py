@@ -1,5 +1,7 @@
 """Numbers that the reports show beside ours, copied from where their comments say."""
 
+from ldm.utils.holes import PAPER
+
 # Paint by Example (2211.13227), table 1, on COCOEE. `fid` is of CLIP features: what its code calls FID.
 COCOEE = {
     "Blended Diffusion (text)": {"fid_clip": 7.52, "qs": 55.89, "clip": 72.62},
@@ -18,11 +20,9 @@ COCOEE_LEADERBOARD = {
     "Paint by Example (leaderboard)": {"fid_clip": 3.18, "qs": 77.80, "lpips_bg": 0.116, "ssim_bg": 0.823},
 }
 
-MASKS = ("wide", "narrow", "super_resolve", "alternate_lines", "half", "expand")
-
 
 def _masks(*lpips: float) -> dict[str, float]:
-    return dict(zip(MASKS, lpips, strict=True))
+    return dict(zip(PAPER, lpips, strict=True))
 
 
 # RePaint (2201.09865), tables 1 and 2 and its supplement: LPIPS, of 100 pictures for each mask.

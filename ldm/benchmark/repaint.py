@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ldm.benchmark.generation import abouts, make_row, open_extractors, random_notes, records
-from ldm.benchmark.layout import picture_size
-from ldm.benchmark.papers import MASKS, REPAINT
+from ldm.benchmark.entries import make_entry, mapping, row_settings
+from ldm.benchmark.networks import abouts, open_extractors, random_notes
+from ldm.benchmark.papers import REPAINT
 from ldm.benchmark.plots import plot_rows
 from ldm.benchmark.report import Column, Report, Row
+from ldm.benchmark.rows import make_row, records
 from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
 from ldm.config import load_config
 from ldm.data.images import picture_files
 from ldm.editors.repaint import RePaint
-from ldm.editors.settings import RePaintSettings
 from ldm.evaluation.bootstrap import Estimate, mean_estimate
 from ldm.evaluation.extractors import LpipsDistance
 from ldm.runs.job_edits import repaint_work
@@ -29,11 +29,11 @@ from ldm.runs.outputs import save_png
 from ldm.runs.settings import repaint_settings
 from ldm.runs.work import editor_about
 from ldm.utils.errors import UserError
-from ldm.utils.holes import ALIASES, hole_mask
-from ldm.utils.image import open_image, to_tensor
+from ldm.utils.holes import ALIASES, PAPER, hole_mask
+from ldm.utils.image import open_image, picture_size, to_tensor
 from ldm.utils.mask import mask_picture, open_mask
 
-COLUMNS = [Column(mask, mask.replace("_", " "), "lower", 3) for mask in MASKS]
+COLUMNS = [Column(mask, mask.replace("_", " "), "lower", 3) for mask in PAPER]
 OFFICIAL = {ours: name for name, ours in ALIASES.items()}  # names of the original's folders of masks
 NOTES = (
     "All figures are LPIPS (AlexNet) between the filled picture and the picture that the hole was cut from.",
@@ -84,9 +84,13 @@ class RePaintBenchmark(Benchmark):
         lpips: str | None,
         resamples: int,
     ):
-        self.pictures = {name: Pictures(**of) for name, of in pictures.items()}
+        self.pictures = {
+            name: make_entry(Pictures, of, f"pictures.{name}") for name, of in mapping(pictures, "pictures").items()
+        }
         self.masks, self.count, self.precision, self.seed = masks, count, precision, seed
-        self.rows = {name: _settings(**row) for name, row in rows.items()}
+        self.rows = {
+            name: row_settings(repaint_settings, row, f"rows.{name}") for name, row in mapping(rows, "rows").items()
+        }
         self.lpips, self.resamples = lpips, resamples
 
     def generate(self, work: Work) -> Made:
@@ -110,8 +114,8 @@ class RePaintBenchmark(Benchmark):
         made.problems += [f"{name}: {line}" for line in wrong]
         for row, settings in self.rows.items():
             editor = RePaint(model, settings, classifier)
-            about = {"config": pictures.model, **guide, **editor_about(editor, precision)}
-            for mask in MASKS:
+            about = {**guide, **editor_about(editor, precision)}
+            for mask in PAPER:
                 of_mask = [self.with_mask(job, mask, work.folder / "masks" / name) for job in jobs]
                 make_row(made, work, f"{name}/{row}/{mask}", of_mask, about, *repaint_work(editor))
 
@@ -138,16 +142,18 @@ class RePaintBenchmark(Benchmark):
         attempt = Attempts(problems)
         networks = open_extractors({"lpips_alex": self.lpips}, work.device, attempt)
         lpips = networks.get("lpips_alex")
-        rows, short, hashes = [], [], {}
+        rows, short, pictures_of, masks_of = [], [], {}, {}
         for name, pictures in self.pictures.items():
             rows += [Row(f"{name}: {method}", of, "paper") for method, of in REPAINT.get(name, {}).items()]
             if not any(key.startswith(f"{name}/") for key in folders):
                 continue  # what failed has been told
             jobs, _ = self.jobs(work, pictures)
-            hashes[name] = files_hash(job.image for job in jobs)
+            pictures_of[name] = files_hash(job.image for job in jobs)
+            masks = [work.folder / "masks" / name / mask / f"{job.name}.png" for mask in PAPER for job in jobs]
+            masks_of[name] = files_hash(file for file in masks if file.exists())
             for row, settings in self.rows.items():
                 values = {}
-                for mask in MASKS:
+                for mask in PAPER:
                     folder = folders.get(f"{name}/{row}/{mask}")
                     there = [job for job in jobs if folder and (folder / f"{job.name}.png").is_file()]
                     if len(there) < self.count:
@@ -158,8 +164,8 @@ class RePaintBenchmark(Benchmark):
                 told = f"{settings.sampler}, {settings.steps} steps, {settings.calls():,} network calls"
                 rows.append(Row(f"{name}: here, {row}", values, "here", told))
         about = {
-            "pictures": hashes,
-            "masks": self.masks or "drawn",
+            "pictures": pictures_of,
+            "masks": masks_of,
             "runs": records(folders),
             "networks": abouts(networks),
         }
@@ -178,7 +184,3 @@ def few(short: Sequence[str]) -> str | None:
     """Why a report is partial: the first of the lines, and how many others there are."""
     more = f", and {len(short) - 1} more like it" if len(short) > 1 else ""
     return f"{short[0]}{more}" if short else None
-
-
-def _settings(edit: str = "default", **changes: Any) -> RePaintSettings:
-    return repaint_settings(str(edit), **changes)  # YAML reads `no` as a truth value

@@ -36,7 +36,7 @@ class Row:
 
     Args:
         values: by a column's key; what is left out is as None.
-        source: `paper` for numbers that were copied, `here` for those of this run.
+        source: `paper` for numbers that were copied, from a paper or elsewhere, `here` for those of this run.
         note: what a reader has to know to compare it.
     """
 
@@ -115,7 +115,7 @@ def markdown(report: Report, pictures: Sequence[str] = ()) -> str:
         lines.append(_line([*cells, *[row.note] * noted]))
     legend = []
     if any(row.source == "paper" for row in report.rows):
-        legend.append("In italics: the paper's numbers, copied.")
+        legend.append("In italics: numbers copied from elsewhere.")
     if any(isinstance(value, Estimate) for row in report.rows for value in row.values.values()):
         legend.append("In brackets: 95 % intervals by the bootstrap over the items measured.")
     lines += ["", " ".join([*legend, "-: not stated, or not measured."]), ""]
@@ -131,11 +131,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(value: Value, digits: int) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, Estimate):
-        return f"{value.value:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
-    return f"{value:.{digits}f}"
+    return "-" if value is None else f"{value:.{digits}f}"  # an estimate with its interval
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

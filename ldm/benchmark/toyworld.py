@@ -16,9 +16,9 @@ from torch import Tensor
 from ldm.benchmark.directions import Direction, check_directions, judge_direction, sentence
 from ldm.benchmark.entries import make_entry
 from ldm.benchmark.extractors import open_extractor
-from ldm.benchmark.generation import make_row, records
 from ldm.benchmark.plots import plot_rows
 from ldm.benchmark.report import Report, Row
+from ldm.benchmark.rows import make_row, records
 from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work
 from ldm.benchmark.toyworld_figures import HOLES, Features, Scenes, blob_answers, figures, real_features
 from ldm.benchmark.toyworld_plots import plot_examples

@@ -67,6 +67,34 @@ def decode(path: str | Path) -> Image.Image:
     return _to_8bit(image) if image.mode.startswith("I") else image
 
 
+def picture_size(file: str | Path) -> tuple[int, int]:
+    """Width and height of a picture, from its header.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as picture:
+            return picture.size
+    except Exception as error:  # as above
+        why = (getattr(error, "strerror", None) or "cannot be read as an image").lower()
+        raise UserError(f"{file}: {why}") from error
+
+
+def of_one_size(files: list[Path], size: tuple[int, int] | None = None) -> list[Path]:
+    """The same files, all of which have that width and height, by default those of the first.
+
+    Raises:
+        UserError: one has not, or is no picture.
+    """
+    for file in files:
+        found = picture_size(file)
+        size = size or found
+        if found != size:
+            raise UserError(f"{file}: is {found[0]}x{found[1]}, expected {size[0]}x{size[1]}")
+    return files
+
+
 def _to_8bit(image: Image.Image) -> Image.Image:
     """16-bit grey (which Pillow would clip, not scale) to mode L: 65535 -> 255."""
     values = np.asarray(image).astype(np.int64).clip(0, 65535)

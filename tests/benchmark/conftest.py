@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ldm.benchmark import generation
+from ldm.benchmark import networks as of_the_benchmark
 from ldm.evaluation.extractors import Extractor
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_tensor
@@ -53,4 +53,4 @@ def networks(monkeypatch):
             raise UserError(f"{weights}: no such file; get it and put it there")
         return Difference() if kind.startswith("lpips") else Colours(kind, weights or "published")
 
-    monkeypatch.setattr(generation, "open_extractor", open_extractor)
+    monkeypatch.setattr(of_the_benchmark, "open_extractor", open_extractor)

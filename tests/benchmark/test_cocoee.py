@@ -10,7 +10,7 @@ from ldm.checkpoints.io import save_tensors
 from ldm.config import build, load_config
 from ldm.runs.outputs import read_settings
 from ldm.utils.errors import UserError
-from tests.benchmark.bench import IDS, write_bench
+from tests.benchmark.bench import IDS, SIDE, write_bench
 from tests.benchmark.conftest import MISSING
 from tests.benchmark.measuring import measure, ours, papers
 from tests.tiny import CONFIG, tiny_model
@@ -102,11 +102,11 @@ def test_a_broken_item_fails_alone(config, bench, tmp_path):
         problems, report = measure(config, tmp_path)
     finally:
         broken.write_bytes(whole)
-    assert [line.split(":")[:2] for line in problems] == [
-        ["original", f" id {IDS[1]:012d}"],
-        ["default", f" id {IDS[1]:012d}"],
-    ]
+    assert problems == [f"id {IDS[1]:012d}: {broken}: cannot be read as an image"]
     assert report["partial"] == "4 of 5 items"
+    assert all(values["clip"]["n"] == 4 for values in ours(report).values())
+    last = read_settings(tmp_path / "default" / "results" / f"{IDS[-1]:012d}.png")
+    assert last["seed"] == 46  # as if nothing were missing
 
 
 def test_results_of_other_settings_are_not_mixed_in(config, tmp_path):
@@ -116,12 +116,38 @@ def test_results_of_other_settings_are_not_mixed_in(config, tmp_path):
 
 
 def test_a_model_that_is_not_there(config, tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.ckpt"):
-        measure(config, tmp_path, checkpoint="nowhere.ckpt")
+    problems, report = measure(config, tmp_path, checkpoint="nowhere.ckpt")
+    assert len(problems) == 1 and "nowhere.ckpt" in problems[0]
+    assert ours(report) == {} and "Paint by Example" in papers(report)
+
+    _, whole = measure(config, tmp_path)  # what was made with it is measured without it, but not as something else
+    rows = {"default": {"steps": 3}}
+    problems, report = measure(config, tmp_path, checkpoint="nowhere.ckpt", rows=rows)
+    assert len(problems) == 1 and report["partial"]
+    assert ours(report) == {"here: original": ours(whole)["here: original"]}
+
+
+def test_no_item_can_be_edited(config, bench, tmp_path):
+    """Nothing is selected in any mask: there is nothing to measure, and no metric fails for it."""
+    masks = [bench / "Mask_bbox_3500" / f"{id:012d}_mask.png" for id in IDS]
+    held = [mask.read_bytes() for mask in masks]
+    try:
+        for mask in masks:
+            Image.new("L", (SIDE, SIDE)).save(mask)
+        problems, report = measure(config, tmp_path)
+    finally:
+        for mask, content in zip(masks, held, strict=True):
+            mask.write_bytes(content)
+    assert len(problems) == 2 * len(IDS) and all("nothing is selected" in line for line in problems)
+    assert report["partial"] == "0 of 5 items"
 
 
 def test_a_wrong_row_is_refused_at_once(config):
     config = OmegaConf.merge(config, {"params": {"rows": {"default": {"stepz": 3}}}})
-    with pytest.raises(UserError, match="unknown key 'stepz'"):
+    with pytest.raises(UserError, match=r"rows\.default: .*unknown key 'stepz'"):
         build(config)
+    for rows, told in (({"default": 3}, r"rows\.default: 3, expected keys"), (None, "rows: None, expected keys")):
+        config.params.rows = rows
+        with pytest.raises(UserError, match=told):
+            build(config)
     assert isinstance(build(load_config("benchmark/cocoee")), Cocoee)  # nothing is read before it runs

@@ -33,17 +33,26 @@ def ids() -> list[str]:
 
 
 def test_the_official_names(bench):
-    items = read_test_bench(bench)
+    items, wrong = read_test_bench(bench)
     assert [item.id for item in items] == ["000000000460", "000000000724", "000000000139"]
     assert items[0].image == bench / "GT_3500" / "000000000460_GT.png"
     assert items[0].mask == bench / "Mask_bbox_3500" / "000000000460_mask.png"
     assert items[0].exemplar == bench / "Ref_3500" / "000000000460_ref.png"
+    assert [item.number for item in items] == [0, 1, 2] and wrong == []
 
 
-def test_missing_files_are_counted_and_the_first_named(bench):
-    item_file(bench, "exemplar", "000000000724").unlink()
-    item_file(bench, "exemplar", "000000000139").unlink()
-    with pytest.raises(UserError, match=r"2 files of its 3 ids are missing, the first Ref_3500/000000000724_ref\.png"):
+def test_ids_that_lack_something_are_told_and_the_others_read(bench):
+    missing, other = item_file(bench, "exemplar", "000000000460"), item_file(bench, "mask", "000000000724")
+    missing.unlink()
+    Image.new("L", (16, 16)).save(other)
+    items, wrong = read_test_bench(bench)
+    assert [(item.id, item.number) for item in items] == [("000000000139", 2)]
+    assert wrong == [
+        f"id 000000000460: {missing}: no such file or directory",
+        f"id 000000000724: {other}: is 16x16, expected 8x8",
+    ]
+    item_file(bench, "image", "000000000139").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"wrong with all of its 3 ids; id 000000000460: .*_ref\.png"):
         read_test_bench(bench)
 
 

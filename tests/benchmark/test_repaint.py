@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.benchmark.papers import MASKS
 from ldm.config import load_config
 from ldm.runs.outputs import read_settings
+from ldm.utils.holes import PAPER
 from tests.benchmark.conftest import MISSING
 from tests.benchmark.measuring import measure, ours, papers
 from tests.scripts.pixel_models import write_models
@@ -50,7 +50,7 @@ def test_the_whole_benchmark(config, folder, tmp_path):
     rows = ours(report)
     assert list(rows) == ["CelebA-HQ: here, short", "things: here, short"]
     for values in rows.values():
-        assert list(values) == list(MASKS)
+        assert list(values) == list(PAPER)
         assert all(value["n"] == COUNT and value["value"] > 0 for value in values.values())
     assert papers(report)["CelebA-HQ: RePaint"]["expand"] == 0.435
     assert not any(name.startswith("things") for name in papers(report))

@@ -8,8 +8,8 @@ def test_a_whole_test_bench(run_script, tmp_path):
     out = tmp_path / "bench"
     arguments = "make_test_bench.py", "--out", out, "--count", 3, "--reference", 2, "--size", 32
     assert run_script(*arguments).returncode == 0
-    items = read_test_bench(out)
-    assert len(items) == 3
+    items, wrong = read_test_bench(out)
+    assert len(items) == 3 and wrong == []
     for item in items:
         assert Image.open(item.image).size == Image.open(item.mask).size == (32, 32)
         assert set(np.unique(Image.open(item.mask).convert("L"))) == {0, 255}  # white = the hole, and not everything
