@@ -6,7 +6,6 @@ What is there is not made again. Exit code 4: some pictures could not be read.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from ldm.utils.cli import Parser, positive, run
@@ -33,7 +32,7 @@ def main() -> None:
 
     from ldm.data.images import picture_files
     from ldm.runs.outputs import check_writable, save_png
-    from ldm.utils.errors import UserError
+    from ldm.utils.errors import UserError, tell_failed
     from ldm.utils.image import open_image
 
     def make(file: Path) -> str | None:
@@ -59,11 +58,8 @@ def main() -> None:
         for problem in pool.map(make, todo):
             problems += [problem] if problem else []
             bar.update()
-    for problem in problems:
-        print(f"failed: {problem}", file=sys.stderr)
     print(f"{args.out}: {len(files) - len(problems)} pictures, {args.size}x{args.size}")
-    if problems:
-        sys.exit(4)
+    tell_failed(problems, f"of {len(files)} pictures")
 
 
 if __name__ == "__main__":

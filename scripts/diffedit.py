@@ -192,15 +192,14 @@ def edit_jobs(
         wrong: what is wrong with others of the list.
     """
     from ldm.runs.job_edits import diffedit_work
-    from ldm.runs.work import conclude, editor_about, work_through
+    from ldm.runs.work import editor_about, work_list
 
     how = {"negative": args.negative_prompt, "invert": "invert_mask" in args}
-    about = {"config": args.config, **editor_about(editor, precision), **how}
+    about = {**editor_about(editor, precision), **how}
     (prompt,) = getattr(args, "prompt", [None])
     jobs = [job.with_defaults(prompt=prompt, source_prompt=args.source_prompt or None) for job in jobs]
     steps = diffedit_work(editor, args.outdir, **how)
-    outcome = work_through(jobs, args.outdir, about, *steps, batch=args.batch, share=share)
-    conclude(outcome, wrong, args.outdir, share)
+    work_list(jobs, wrong, args.outdir, about, steps, batch=args.batch, share=share)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ldm.utils.cli import Parser, add_feature_flags, note_unused, positive, run
 
-KINDS = ("clip_vit_b32", "inception", "toyworld_clip")
+NAMES = {"clip_vit_b32": "CLIP-FID", "inception": "FID", "toyworld_clip": "ToyWorld CLIP-FID"}  # of the distance
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,15 +18,14 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("real", type=Path, help="a folder of real pictures, searched recursively")
     add("generated", type=Path, help="a folder of generated ones, all of one size")
-    add("--extractor", choices=KINDS, default=KINDS[0], help="whose features")
-    add("--inception", dest="extractor", action="store_const", const="inception", help="the same as --extractor "
-        "inception: FID proper, which is no number of Paint by Example's")  # fmt: skip
+    add("--inception", dest="extractor", action="store_const", const="inception", default=argparse.SUPPRESS,
+        help="the same as --extractor inception: FID proper, which is no number of Paint by Example's")  # fmt: skip
     add("--id_list", type=Path, metavar="NPY", help="the ids that `generated` holds: none may be missing")
     add("--singular", action="store_true", help="allow fewer pictures than features, whose covariance is singular")
     add("--resamples", type=positive, default=200, help="of the bootstrap, for the interval")
     for name in ("--dims", "--num-workers"):
         add(name, type=int, default=argparse.SUPPRESS, help="accepted for the original's sake")
-    add_feature_flags(parser)
+    add_feature_flags(parser, tuple(NAMES))
     return parser.parse_args()
 
 
@@ -48,8 +47,8 @@ def main() -> None:
         features.append(features_of(extractor, files, FeatureCache(args.cache), args.batch, desc=str(folder)))
         check_count(features[-1], str(folder), args.singular)
     estimate = frechet_estimate(*features, resamples=args.resamples, singular=args.singular)
-    name = "FID" if args.extractor == "inception" else "CLIP-FID"
-    print(f"{name}: {estimate:.4f} ({len(generated)} pictures against {len(real)} real ones; 95 % interval)")
+    told = f"{len(generated)} pictures against {len(real)} real ones; 95 % interval"
+    print(f"{NAMES[args.extractor]}: {estimate:.4f} ({told})")
     print("features:", "; ".join(extractor.about.values()))
 
 

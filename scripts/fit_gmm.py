@@ -6,7 +6,7 @@ python scripts/fit_gmm.py dataset/coco/train2017 --out pretrained_models/gmm.saf
 import argparse
 from pathlib import Path
 
-from ldm.utils.cli import Parser, add_feature_flags, positive, run
+from ldm.utils.cli import CLIP_KINDS, Parser, add_feature_flags, positive, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -16,10 +16,9 @@ def parse_args() -> argparse.Namespace:
     add("--out", type=Path, required=True, metavar="FILE", help="a .safetensors file")
     add("--k", type=positive, default=20, help="Gaussians")
     add("--seed", type=int, default=0, help="of the k-means that the fit begins with")
-    add("--extractor", choices=("clip_vit_b32", "toyworld_clip"), default="clip_vit_b32", help="whose features")
     add("--singular", action="store_true", help="allow fewer pictures than k times the features: densities of other "
         "pictures then mean little")  # fmt: skip
-    add_feature_flags(parser)
+    add_feature_flags(parser, CLIP_KINDS)
     return parser.parse_args()
 
 

@@ -4,9 +4,10 @@ python scripts/gmm_score_coco.py results/test_bench/results --gmm_path coco2017_
 """
 
 import argparse
+import math
 from pathlib import Path
 
-from ldm.utils.cli import Parser, add_feature_flags, run
+from ldm.utils.cli import CLIP_KINDS, Parser, add_feature_flags, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -14,11 +15,10 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("generated", type=Path, help="a folder of generated pictures, all of one size")
     add("--gmm_path", type=Path, required=True, help="the published pickle, or what scripts/fit_gmm.py wrote")
-    add("--extractor", choices=("clip_vit_b32", "toyworld_clip"), default="clip_vit_b32", help="whose features")
     add("--scale", type=float, default=300.0, help="the log-likelihood that scores 100")
     add("--gpu", metavar="N", help="the same as --device cuda:N")
     add("--id_list", type=Path, metavar="NPY", help="the ids that `generated` holds: none may be missing")
-    add_feature_flags(parser)
+    add_feature_flags(parser, CLIP_KINDS)
     return parser.parse_args()
 
 
@@ -32,7 +32,10 @@ def main() -> None:
     from ldm.evaluation.feature_cache import FeatureCache, features_of
     from ldm.evaluation.quality_score import quality_score
     from ldm.utils.device import choose_device
+    from ldm.utils.errors import UserError
 
+    if not 0 < args.scale < math.inf:
+        raise UserError(f"--scale {args.scale:g}: expected a number above 0")
     files = listed_results(args.generated, args.id_list)
     device = choose_device(args.device if args.gpu is None else f"cuda:{args.gpu}")
     extractor = open_extractor(args.extractor, args.weights, device)

@@ -214,16 +214,14 @@ def edit_jobs(
         wrong: what is wrong with others of the list.
     """
     from ldm.runs.job_edits import exemplar_work
-    from ldm.runs.work import conclude, editor_about, work_through
+    from ldm.runs.work import editor_about, work_list
 
-    given, invert = vars(args), "invert_mask" in args
-    about = {"config": args.config, **editor_about(editor, precision), "invert": invert}
+    given, how = vars(args), {"invert": "invert_mask" in args}
+    about = {**editor_about(editor, precision), **how}
     weights = tuple(given.get("reference_weights", ())) or None
     told = {"exemplars": tuple(given.get("reference_path", ())), "weights": weights}
     jobs = [job if job.exemplars else job.with_defaults(**told) for job in jobs]
-    steps = exemplar_work(editor, invert=invert)
-    outcome = work_through(jobs, args.outdir, about, *steps, batch=args.batch, share=share)
-    conclude(outcome, wrong, args.outdir, share)
+    work_list(jobs, wrong, args.outdir, about, exemplar_work(editor, **how), batch=args.batch, share=share)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ the results, and reports them beside the paper's.
 import argparse
 from pathlib import Path
 
-from ldm.utils.cli import Parser, add_model_flags, note_unused, positive, run
+from ldm.utils.cli import Parser, add_model_flags, add_sampler_flags, note_unused, positive, run
 
 IGNORED = ("n_imgs", "n_rows", "n_iter", "C", "f", "H", "W")
 
@@ -27,15 +27,11 @@ def parse_args() -> argparse.Namespace:
 
     add_model_flags(parser, config="v1")
 
-    group = parser.add_argument_group("edit", "What is not given here is as --edit says.", **only_if_given)
+    told = "What is not given here is as --edit says. Item k has the seed plus k."
+    group = parser.add_argument_group("edit", told, **only_if_given)
     add = group.add_argument
     add("--edit", default="original", help="original, default (ours) or a YAML file of your own")
-    for name in ("plms", "dpm_solver"):
-        add(f"--{name}", dest="sampler", action="store_const", const=name, help=f"the sampler {name}, else ddim")
-    add("--ddim_steps", "--steps", dest="steps", type=int, help="sampling steps")
-    add("--scale", dest="guidance_scale", type=float, help="guidance scale, 1 for no guidance")
-    add("--ddim_eta", "--eta", dest="eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
-    add("--seed", type=int, help="of the first item; item k has the seed plus k")
+    add_sampler_flags(group)
     add("--n_samples", "--batch", dest="batch", type=positive, default=5, help="items edited at once")
     add("--skip_grid", action="store_true", help=argparse.SUPPRESS)  # none is drawn
     for name in IGNORED:
@@ -55,22 +51,22 @@ def main() -> None:
     from ldm.runs.model import open_model
     from ldm.runs.outputs import check_writable
     from ldm.runs.settings import edit_settings
-    from ldm.runs.work import conclude, editor_about, work_through
+    from ldm.runs.work import editor_about, work_list
     from ldm.utils.device import choose_device
     from ldm.utils.processes import this_share
 
     note_unused(f"--{name}" for name in IGNORED if name in given)
     settings = edit_settings(args.edit, **{k: v for k, v in given.items() if k in EditSettings.__dataclass_fields__})
-    jobs = as_jobs(read_test_bench(args.test_bench), settings.seed)[: args.limit]
+    items, wrong = read_test_bench(args.test_bench)
+    jobs = as_jobs(items, settings.seed)[: args.limit]
     check_writable(args.outdir)
 
     share = this_share()
     device = choose_device(args.device, share.local_rank)
     model, precision = open_model(args.config, given.get("ckpt"), device, args.precision)
     editor = ExemplarEditor(model, settings)
-    about = {"config": args.config, **editor_about(editor, precision)}
-    outcome = work_through(jobs, args.outdir, about, *exemplar_work(editor), batch=args.batch, share=share)
-    conclude(outcome, [], args.outdir, share)
+    about = editor_about(editor, precision)
+    work_list(jobs, wrong, args.outdir, about, exemplar_work(editor), batch=args.batch, share=share)
 
 
 if __name__ == "__main__":

@@ -24,26 +24,27 @@ def main() -> None:
     args = parse_args()
 
     from ldm.benchmark.extractors import open_extractor
-    from ldm.benchmark.layout import picture_size, read_test_bench, result_files
+    from ldm.benchmark.layout import read_test_bench, result_files
     from ldm.evaluation.bootstrap import mean_estimate
     from ldm.evaluation.clip_score import RegionCrop, cosine_score, whole
     from ldm.evaluation.feature_cache import FeatureCache, features_of
     from ldm.utils.device import choose_device
+    from ldm.utils.errors import tell_failed
+    from ldm.utils.image import picture_size
     from ldm.utils.mask import mask_box, open_mask
 
-    items = read_test_bench(args.test_bench)
+    items, wrong = read_test_bench(args.test_bench)
     results = result_files(args.result_dir, [item.id for item in items])
     size = picture_size(results[0])
     crops = [RegionCrop(mask_box(open_mask(item.mask, size, resize=False)), args.crop) for item in items]
-    extractor, cache = (
-        open_extractor("clip_vit_b32", args.weights, choose_device(args.device)),
-        FeatureCache(args.cache),
-    )
+    extractor = open_extractor("clip_vit_b32", args.weights, choose_device(args.device))
+    cache = FeatureCache(args.cache)
     edited = features_of(extractor, results, cache, args.batch, crops, desc="edited boxes")
     exemplars = features_of(extractor, [item.exemplar for item in items], cache, args.batch, whole, desc="exemplars")
     estimate = mean_estimate(cosine_score(edited, exemplars))
     print(f"CLIP score: {estimate:.2f} ({len(items)} boxes, {args.crop} crop; 95 % interval)")
     print(f"features: {extractor.name}; {extractor.weights}")
+    tell_failed(wrong, f"of {len(items) + len(wrong)} items")
 
 
 if __name__ == "__main__":

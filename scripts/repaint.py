@@ -237,19 +237,17 @@ def fill_jobs(
     """
     from ldm.runs.job_edits import repaint_work
     from ldm.runs.kept_results import fingerprint
-    from ldm.runs.work import conclude, editor_about, work_through
+    from ldm.runs.work import editor_about, work_list
 
     given = vars(args)
     how = {"negative": args.negative_prompt, "mask_type": given.get("mask_type"), "mask_seed": given.get("mask_seed")}
     how["invert"] = "invert_mask" in given
     guide = {} if editor.classifier is None else {"classifier": fingerprint(editor.classifier)}
-    about = {"config": args.config, **editor_about(editor, precision), **guide, **how}
+    about = {**editor_about(editor, precision), **guide, **how}
     exemplars = (args.reference_path,) if "reference_path" in given else ()
     told = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "exemplars": exemplars}
     jobs = [job.with_defaults(**told) for job in jobs]
-    steps = repaint_work(editor, **how)
-    outcome = work_through(jobs, args.outdir, about, *steps, batch=args.batch, share=share)
-    conclude(outcome, wrong, args.outdir, share)
+    work_list(jobs, wrong, args.outdir, about, repaint_work(editor, **how), batch=args.batch, share=share)
 
 
 if __name__ == "__main__":

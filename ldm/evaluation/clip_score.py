@@ -1,11 +1,11 @@
-"""CLIP score: how alike an edited region and its exemplar look to CLIP ViT-B/32 (Paint by Example, 2211.13227, 5.1)."""
+"""CLIP score: how alike an edited region and its exemplar look to CLIP ViT-B/32 (Paint by Example, 2211.13227, 5.1).
 
-from collections.abc import Callable, Sequence
+It is `cosine_score` of features of `RegionCrop`s, of the boxes around the holes, and of the `whole` exemplars.
+"""
+
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from ldm.utils.clip import clip_normalise
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_tensor
-from ldm.utils.mask import Box, mask_box
+from ldm.utils.mask import Box
 
 SIDE = 224  # of the pictures that CLIP sees
 Convention = Literal["original", "exact"]
@@ -71,35 +71,6 @@ class RegionCrop:
 def cosine_score(a: Tensor, b: Tensor) -> Tensor:
     """100 times the cosine between the rows of features (N, d) and (N, d): (N,) float64 on the CPU."""
     return 100 * F.cosine_similarity(a.double(), b.double(), dim=1).cpu()
-
-
-def region_clip_score(
-    encode: Callable[[Tensor], Tensor],
-    pictures: Sequence[Image.Image],
-    holes: Sequence[Tensor],
-    exemplars: Sequence[Image.Image],
-    convention: Convention = "original",
-) -> Tensor:
-    """100 times the cosine between CLIP's features of each picture's hole and of its exemplar, (N,) float64.
-
-    Args:
-        encode: pixels (B, 3, 224, 224), normalised for CLIP -> features (B, d).
-        holes: (1, 1, H, W) each, not empty; the box around what is not 0 is looked at.
-    """
-    crops = [RegionCrop(mask_box(hole), convention) for hole in holes]
-    seen = torch.stack([crop(picture) for crop, picture in zip(crops, pictures, strict=True)])
-    return cosine_score(encode(seen), encode(torch.stack([whole(exemplar) for exemplar in exemplars])))
-
-
-def foreground(picture: Image.Image, mask: Tensor) -> Image.Image:
-    """A thing alone: the box around its mask (1, 1, H, W), not empty, with black outside the mask.
-
-    Of these crops, seen whole by CLIP or DINO, `cosine_score` is the foreground score of the bcmi leaderboard (whose
-    masks come from a segmentation network).
-    """
-    selected = mask[0, 0].bool().cpu().numpy()
-    pixels = np.asarray(picture.convert("RGB")) * selected[..., None].astype(np.uint8)
-    return Image.fromarray(pixels).crop(mask_box(mask))
 
 
 def _normalised(picture: Image.Image) -> Tensor:

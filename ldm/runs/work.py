@@ -1,8 +1,8 @@
 """A list of jobs worked through in batches, by one process or several; killed and repeated it goes on where it was."""
 
+import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +17,8 @@ from ldm.editors.editor import Editor
 from ldm.runs.jobs import Job
 from ldm.runs.kept_results import fingerprint
 from ldm.runs.outputs import check_writable, read_settings, save_png
-from ldm.utils.errors import UserError
-from ldm.utils.files import read_json, write_json
+from ldm.utils.errors import UserError, tell_failed
+from ldm.utils.files import read_json, remove_left, write_json
 from ldm.utils.processes import Share, gather, wait_for_all
 
 A, B, T = TypeVar("A"), TypeVar("B"), TypeVar("T")
@@ -27,12 +27,6 @@ Make = Callable[[list[T]], Sequence[Image.Image | UserError]]
 
 MADE, THERE = "made", "there"
 WHOLE = Share()
-
-
-class SomeFailed(UserError):
-    """Some jobs of a list have failed; the others are done."""
-
-    exit_code = 4
 
 
 @dataclass(frozen=True)
@@ -51,10 +45,14 @@ class Outcome:
 
 
 def editor_about(editor: Editor, precision: str) -> dict[str, Any]:
-    """What the results of an editor depend on, for `work_through`: of the weights a hash."""
+    """What the results of an editor depend on, for `work_through`: of its model all but the name, hashed where long."""
+    model = editor.model
     return {
         "version": __version__,
-        "weights": fingerprint(editor.model),
+        "weights": fingerprint(model),
+        "schedule": hashlib.blake2b(model.schedule.betas.numpy().tobytes(), digest_size=8).hexdigest(),
+        "prediction": model.prediction,
+        "scale_factor": getattr(model, "scale_factor", None),  # of latents
         "settings": asdict(editor.settings),
         "precision": precision,
         "device": editor.like.device.type,
@@ -74,7 +72,8 @@ def work_through(
     """Make the pictures of jobs that are not there, each process its share: `folder/results/<name>.png`.
 
     A picture is there whole or not at all, with all that it depends on inside, and is not made again. Which jobs are a
-    batch is a matter of their places in the list alone: of a batch that lacks some pictures all are made, and those
+    batch is a matter of their places among `jobs` alone (a line of a list that is mended, and becomes a job, moves
+    those behind it): of a batch that lacks some pictures all are made, and those
     that it lacks are written. So a run that is killed and repeated, by any number of processes, leaves the bytes of one
     that was not. In a batch of one size a row is the same bit for bit whatever the others are; in one of another size,
     or by another number of threads, sums are rounded differently (measured on a CPU: by 1e-6 of a network's output).
@@ -116,23 +115,32 @@ def work_through(
     return Outcome(counts[MADE], counts[THERE], [failed[place] for place in sorted(failed)])
 
 
-def conclude(outcome: Outcome, wrong: Sequence[str], folder: str | Path, share: Share = WHOLE) -> None:
-    """Say what has become of a list, once for all processes.
+def work_list(
+    jobs: Sequence[Job],
+    wrong: Sequence[str],
+    folder: str | Path,
+    about: Mapping[str, Any],
+    steps: tuple[Open[T], Make[T]],
+    *,
+    batch: int,
+    share: Share = WHOLE,
+) -> None:
+    """All of a list, for a script: `work_through`, and what has become of it, said once for all processes.
 
     Args:
         wrong: lines of the list that are no jobs, see `ldm.runs.jobs.read_jobs`.
+        steps: `open_job` and `make`.
 
     Raises:
-        SomeFailed: they are, or jobs have failed.
+        UserError: see `work_through`.
+        SomeFailed: lines are wrong, or jobs have failed.
     """
+    outcome = work_through(jobs, folder, about, *steps, batch=batch, share=share)
     if share.rank:
         return
     failed = [*wrong, *outcome.failed]
-    for line in failed:
-        print(f"error: {' '.join(line.split())}", file=sys.stderr)
     print(f"{folder}: {outcome.made} made, {outcome.there} there before, {len(failed)} failed")
-    if failed:
-        raise SomeFailed(f"{len(failed)} of {len(failed) + outcome.made + outcome.there} jobs failed")
+    tell_failed(failed, f"of {len(failed) + outcome.made + outcome.there} jobs")
 
 
 class Results:
@@ -156,30 +164,32 @@ class Results:
     def clear_up(self) -> None:
         """Remove what a run that was killed has left half-written."""
         folder = self.record.parent
-        for file in (*folder.glob(".run.json.*.tmp"), *folder.glob("*/.*.png.*.tmp")):  # `ldm.utils.files.replacing`
-            file.unlink(missing_ok=True)
+        for file in (*folder.glob(".run.json.[0-9]*.tmp"), *folder.glob("*/.*.png.[0-9]*.tmp")):
+            remove_left(file)
 
-    def holds(self, job: Job) -> bool:
-        """
+    def missing(self, job: Job) -> str | None:
+        """The digest of a job whose picture is not there; None if it is.
+
         Raises:
             UserError: its files cannot be read, or its picture is there and was made from others.
         """
         digest, path = job.digest(), self.path(job)
         if not path.exists():
-            return False
+            return digest
         if read_settings(path).get("digest") != digest:
             raise UserError(f"{path}: was made from other inputs; delete it or choose another folder")
-        return True
+        return None
 
-    def keep(self, job: Job, picture: Image.Image) -> None:
-        """
+    def keep(self, job: Job, digest: str, picture: Image.Image) -> None:
+        """Write a job's picture; `digest` is from before its files were opened: if they change, it is found out.
+
         Raises:
             UserError: it cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.record.exists():
             write_json(self.record, self.about)
-        save_png(picture, self.path(job), {**self.about, **job.told(), "digest": job.digest()})
+        save_png(picture, self.path(job), {**self.about, **job.told(), "digest": digest})
 
     def path(self, job: Job) -> Path:
         return self.folder / f"{job.name}.png"
@@ -187,22 +197,22 @@ class Results:
 
 def _work(jobs: Sequence[Job], results: Results, open_job: Open[T], make: Make[T]) -> Iterator[str | UserError]:
     """What becomes of each job of a batch: MADE, THERE, or why it failed."""
-    held = [_attempt(results.holds, job) for job in jobs]
-    if all(held):
-        yield from (THERE if found is True else found for found in held)
+    missing = [_attempt(results.missing, job) for job in jobs]
+    if not any(isinstance(digest, str) for digest in missing):
+        yield from (error or THERE for error in missing)
         return
     opened = [_attempt(open_job, job) for job in jobs]
     readable = [one for one in opened if not isinstance(one, UserError)]
     pictures = _attempt(make, readable) if readable else []
     pictures = iter([pictures] * len(readable) if isinstance(pictures, UserError) else pictures)
-    for job, found, one in zip(jobs, held, opened, strict=True):
+    for job, digest, one in zip(jobs, missing, opened, strict=True):
         picture = one if isinstance(one, UserError) else next(pictures)
-        if found:
-            yield THERE if found is True else found
+        if not isinstance(digest, str):
+            yield digest or THERE
         elif isinstance(picture, UserError):
             yield picture
         else:
-            results.keep(job, picture)
+            results.keep(job, digest, picture)
             yield MADE
 
 

@@ -11,6 +11,8 @@ from ldm.utils.errors import UserError
 
 MASK_INFERENCE = ("n_maps", "strength", "threshold", "clamp")
 """The flags of `add_mask_inference_flags`."""
+CLIP_KINDS = ("clip_vit_b32", "toyworld_clip")
+"""Kinds of features for `add_feature_flags`."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -79,14 +81,11 @@ def add_model_flags(parser: Parser, config: str, aliases: Iterable[str] = ()) ->
 
 def add_job_flags(parser: Parser) -> None:
     """--jobs, absent if not given, and --batch."""
-    told = (
-        "A run that was stopped goes on when it is started again; several processes share the work if torchrun or srun "
-    )
-    told += "starts them. Exit code 4: some jobs failed."
+    told = """A run that was stopped goes on when it is started again; several processes share the work if torchrun or
+    srun starts them. Exit code 4: some jobs failed."""
     add = parser.add_argument_group("a list of jobs instead of one picture", told).add_argument
     add("--jobs", type=Path, metavar="LIST", default=argparse.SUPPRESS,
-        help="a folder with image/ and so on, a table .csv, or JSON lines .jsonl, as the README says; "
-        "exit code 4 if some failed")  # fmt: skip
+        help="a folder with image/ and so on, a table .csv, or JSON lines .jsonl, as the README says")  # fmt: skip
     add("--batch", type=positive, default=4, help="jobs of the list made at once")
 
 
@@ -109,13 +108,18 @@ def add_classifier_flags(parser: Parser) -> None:
 
 def add_sampling_flags(group: argparse._ArgumentGroup) -> None:
     """The fields of `ldm.editors.settings.Sampling` by the original scripts' names, and by better ones."""
+    add_sampler_flags(group)
+    group.add_argument("--n_samples", type=int, help="samples in a batch; the first has the seed")
+
+
+def add_sampler_flags(group: argparse._ArgumentGroup) -> None:
+    """How each sample is made: all of `add_sampling_flags` but their number."""
     add = group.add_argument
     add("--sampler", help="ddim, ddpm, dpm_solver or plms")
     for name in ("plms", "dpm_solver"):
         add(f"--{name}", dest="sampler", action="store_const", const=name, help=f"the same as --sampler {name}")
     add_step_flags(group)
     add("--eta", "--ddim_eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
-    add("--n_samples", type=int, help="samples in a batch; the first has the seed")
 
 
 def add_step_flags(group: argparse._ArgumentGroup) -> None:
@@ -159,9 +163,13 @@ def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out:
     add("--out", type=Path, default=Path(out), help="folder of report and pictures")
 
 
-def add_feature_flags(parser: Parser) -> None:
-    """What looking at pictures by a network takes: --weights as `ldm.benchmark.extractors` knows it, and how."""
+def add_feature_flags(parser: Parser, kinds: Sequence[str] = ()) -> None:
+    """What looking at pictures by a network takes: --extractor, if there are kinds to choose from (the first is the
+    default), and --weights, both as `ldm.benchmark.extractors` knows them, and how.
+    """
     add = parser.add_argument_group("features").add_argument
+    if kinds:
+        add("--extractor", choices=kinds, default=kinds[0], help="whose features")
     add("--weights", metavar="FILE", help="of the network, if not the published file in pretrained_models; random for "
         "a trial, whose numbers mean nothing")  # fmt: skip
     add("--batch", "--batch-size", type=positive, default=64, help="pictures looked at at once")

@@ -1,4 +1,7 @@
-"""The one exception that means "the input is wrong", not "the code is wrong"."""
+"""The one exception that means "the input is wrong", not "the code is wrong"; and what to do where much is right."""
+
+import sys
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -16,3 +19,24 @@ class UserError(ValueError):
     def __init__(self, message: str):
         _, _, own = message.rpartition(f"{__name__}.{type(self).__qualname__}: ")
         super().__init__(own.strip() if "\nOriginal Traceback" in message else message)
+
+
+class SomeFailed(UserError):
+    """Some parts of a work have failed; the others are done."""
+
+    exit_code = 4
+
+
+def tell_failed(lines: Sequence[str], what: str) -> None:
+    """Say on stderr what has failed, a line each.
+
+    Args:
+        what: they are, for the last line: "of 9 jobs".
+
+    Raises:
+        SomeFailed: there is one.
+    """
+    for line in lines:
+        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    if lines:
+        raise SomeFailed(f"{len(lines)} {what} failed")

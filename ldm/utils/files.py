@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,14 +35,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def remove_left(temporary: Path) -> None:
+    """Remove a file that `replacing` has left behind, unless another process still writes it on this machine."""
+    number = int(temporary.name.split(".")[-2])
+    try:
+        os.kill(number, 0)
+        alive = number != os.getpid()
+    except ProcessLookupError:
+        alive = False
+    except PermissionError:  # it is somebody else's
+        alive = True
+    if not alive:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all; its folder is there.
+    """Write a JSON file, whole or not at all; its folder is there. JSON has no infinity and no NaN: they become null.
 
     Raises:
         UserError: the file cannot be written.
     """
     with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def read_json(path: str | Path) -> Any:

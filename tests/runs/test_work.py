@@ -5,18 +5,24 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from ldm.diffusion.schedule import Schedule
+from ldm.editors.exemplar import ExemplarEditor
 from ldm.runs.jobs import Job
 from ldm.runs.outputs import read_settings
-from ldm.runs.work import Outcome, SomeFailed, conclude, work_through
-from ldm.utils.errors import UserError
+from ldm.runs.settings import edit_settings
+from ldm.runs.work import Outcome, editor_about, work_list, work_through
+from ldm.utils.errors import SomeFailed, UserError
 from ldm.utils.image import open_image
 from ldm.utils.processes import this_share
 from tests.processes import train_together
+from tests.tiny import tiny_model
 
 COUNT = 11
 ABOUT = {"settings": {"steps": 3, "sampler": "ddim"}, "weights": "abc"}
@@ -60,6 +66,11 @@ def work(jobs, folder, maker=None, about=ABOUT, batch=4, **more) -> Outcome:
     return work_through(jobs, folder, about, maker.open_job, maker.make, batch=batch, **more)
 
 
+def as_a_script(jobs, folder, maker=None, wrong=(), **more) -> None:
+    maker = maker or Maker()
+    work_list(jobs, wrong, folder, ABOUT, (maker.open_job, maker.make), batch=4, **more)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -83,7 +94,9 @@ def test_what_is_there_is_not_made_again_and_a_batch_is_made_as_a_whole(jobs, tm
     work(jobs, tmp_path / "out")
     for name in ("04", "06", "10"):
         (tmp_path / "out" / "results" / f"{name}.png").unlink()
-    (tmp_path / "out" / "results" / ".04.png.123.tmp").write_bytes(b"half")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (tmp_path / "out" / "results" / f".04.png.{dead.pid}.tmp").write_bytes(b"half")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "results").glob("[0-9]*")}
     maker = Maker()
     assert work(jobs, tmp_path / "out", maker) == Outcome(3, COUNT - 3, [])
@@ -102,12 +115,14 @@ def test_a_job_that_fails_is_told_and_the_others_are_made(jobs, tmp_path, capsys
         "jobs.csv line 9: empty",
         f"jobs.csv line 11: {jobs[9].image}: No such file or directory",
     ]
+    capsys.readouterr()
     with pytest.raises(SomeFailed, match="^4 of 12 jobs failed$") as failure:
-        conclude(outcome, ["jobs.csv line 20: no mask"], tmp_path / "out")
+        as_a_script(jobs, tmp_path / "out", Maker(bad=("unreadable", "empty")), ["jobs.csv line 20: no mask"])
     assert failure.value.exit_code == 4
     told = capsys.readouterr()
-    assert told.err.splitlines() == [f"error: {line}" for line in ("jobs.csv line 20: no mask", *outcome.failed)]
-    assert told.out == f"{tmp_path / 'out'}: 8 made, 0 there before, 4 failed\n"
+    lines = [line for line in told.err.splitlines() if line.startswith("error")]
+    assert lines == [f"error: {line}" for line in ("jobs.csv line 20: no mask", *outcome.failed)]
+    assert told.out == f"{tmp_path / 'out'}: 0 made, 8 there before, 4 failed\n"
     Image.new("RGB", (1, 1), (180, 0, 0)).save(jobs[9].image)
     assert work(jobs, tmp_path / "out") == Outcome(3, COUNT - 3, [])
 
@@ -123,9 +138,10 @@ def test_a_bug_is_no_failure_of_a_job(jobs, tmp_path):
         work_through(jobs, tmp_path / "out", ABOUT, lambda job: 1 / 0, lambda opened: [], batch=2)
 
 
-def test_nothing_wrong_ends_well(tmp_path, capsys):
-    conclude(Outcome(2, 3, []), [], tmp_path)
-    assert capsys.readouterr().out == f"{tmp_path}: 2 made, 3 there before, 0 failed\n"
+def test_nothing_wrong_ends_well(jobs, tmp_path, capsys):
+    work(jobs[:3], tmp_path / "out")
+    as_a_script(jobs, tmp_path / "out")
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}: 8 made, 3 there before, 0 failed\n"
 
 
 @pytest.mark.parametrize(
@@ -160,6 +176,32 @@ def test_a_result_of_other_inputs_is_told_and_kept(jobs, tmp_path):
     assert all(after[name] == before[name] for name in before if name not in ("results/08.png", "results/09.png"))
 
 
+def test_an_input_that_changes_while_its_picture_is_made_is_found_out(jobs, tmp_path):
+    class Changing(Maker):
+        def make(self, opened):
+            Image.new("RGB", (1, 1), (1, 2, 3)).save(jobs[2].image)
+            return super().make(opened)
+
+    assert work(jobs[:4], tmp_path / "out", Changing()).made == 4
+    (line,) = work(jobs[:4], tmp_path / "out").failed
+    assert "02.png: was made from other inputs" in line
+
+
+def test_models_are_told_apart_by_weights_and_constants():
+    """A config's name is none of it: `v1` and `configs/v1.yaml` are the same."""
+
+    def about(model) -> dict:
+        return editor_about(ExemplarEditor(model, edit_settings()), "full")
+
+    first, betas = about(deepcopy(tiny_model())), tiny_model().schedule.betas
+    for name, value in {"scale_factor": 2.0, "prediction": "v", "schedule": Schedule(betas / 2)}.items():
+        setattr(other := deepcopy(tiny_model()), name, value)
+        assert {key for key in first if first[key] != about(other)[key]} == {name}
+    other = deepcopy(tiny_model())
+    other.unet.out[-1].bias.data.add_(1)
+    assert {key for key in first if first[key] != about(other)[key]} == {"weights"}
+
+
 def test_a_folder_that_cannot_be_written_to(jobs, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="output folder .*file.*: cannot be written to"):
@@ -172,16 +214,10 @@ def in_a_process(rank, jobs, folder):
     outcome = work(jobs, folder / "out", Maker(bad, batches), share=this_share())
     assert outcome == Outcome(COUNT - 2, 0, ["jobs.csv line 5: mask: nothing is selected", "jobs.csv line 9: empty"])
     assert len(list((folder / "out" / "results").iterdir())) == COUNT - 2  # the other's too
-    conclude_in(rank, outcome, folder)
+    script = nullcontext() if rank else pytest.raises(SomeFailed)  # the first says it for all
+    with script:
+        as_a_script(jobs, folder / "out", Maker(bad), share=this_share())
     (folder / f"{rank}.json").write_text(json.dumps(batches))
-
-
-def conclude_in(rank, outcome, folder):
-    if rank:
-        conclude(outcome, [], folder, this_share())
-    else:
-        with pytest.raises(SomeFailed):
-            conclude(outcome, [], folder, this_share())
 
 
 def test_two_processes_share_the_batches_and_know_of_each_other(jobs, tmp_path):

@@ -10,10 +10,10 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 
 from ldm.benchmark.layout import item_file
-from ldm.evaluation.clip_score import region_clip_score
+from ldm.evaluation.clip_score import RegionCrop, cosine_score, whole
 from ldm.evaluation.extractors import Extractor
 from ldm.utils.image import open_image, to_tensor
-from ldm.utils.mask import open_mask
+from ldm.utils.mask import mask_box, open_mask
 
 SIDE, COUNT = 24, 16
 
@@ -183,6 +183,9 @@ def test_gmm_errors(run_script, bench, network):
     done = run_script("fit_gmm.py", bench / "real", "--out", "gmm.safetensors")
     expected = "error: GMM: 16 samples, expected at least 61 for 20 components of 3 dimensions\n"
     assert (done.returncode, done.stderr) == (2, expected)
+    for scale in (0, -3, "nan", "inf"):
+        done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", "gmm", f"--scale={scale}")
+        assert (done.returncode, done.stderr) == (2, f"error: --scale {scale}: expected a number above 0\n")
     done = run_script("fit_gmm.py", bench / "real", "--out", "gmm.pkl")
     assert done.returncode == 2 and "--out gmm.pkl: expected the name of a .safetensors file" in done.stderr
     assert run_script("fit_gmm.py", bench / "real", "--out", "g.safetensors", "--k", 6, "--singular").returncode == 0
@@ -202,12 +205,12 @@ def test_region_clip_score(run_script, bench, network, crop):
     flags = ("--test_bench", bench, "--crop", crop, "--device", "cpu")
     done = run_script("region_clip_score.py", "--result_dir", bench / "results", *flags)
     assert (done.returncode, done.stderr) == (0, "")
-    pictures, exemplars, holes = [], [], []
+    boxes, exemplars = [], []
     for file in sorted((bench / "results").iterdir()):
-        pictures.append(open_image(file))
-        exemplars.append(open_image(item_file(bench, "exemplar", file.stem)))
-        holes.append(open_mask(item_file(bench, "mask", file.stem), (SIDE, SIDE)))
-    expected = region_clip_score(network, pictures, holes, exemplars, crop).mean().item()
+        box = mask_box(open_mask(item_file(bench, "mask", file.stem), (SIDE, SIDE)))
+        boxes.append(RegionCrop(box, crop)(open_image(file)))
+        exemplars.append(whole(open_image(item_file(bench, "exemplar", file.stem))))
+    expected = cosine_score(network(torch.stack(boxes)), network(torch.stack(exemplars))).mean().item()
     assert f"CLIP score: {expected:.2f} [" in done.stdout
     assert f"({COUNT} boxes, {crop} crop; 95 % interval)" in done.stdout
 
@@ -218,9 +221,6 @@ def test_region_clip_score_of_what_does_not_fit(run_script, bench, network):
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         return done.stderr
 
-    mask = item_file(bench, "mask", f"{8:012d}")
-    Image.new("L", (48, 48), 255).save(mask)
-    assert f"mask {mask}: is 48x48 and the image 24x24, expected the same size" in refusal()
     result = bench / "results" / f"{8:012d}.png"
     picture(0, (48, 48)).save(result)
     assert f"{result}: is 48x48, expected 24x24" in refusal()
@@ -228,9 +228,17 @@ def test_region_clip_score_of_what_does_not_fit(run_script, bench, network):
     assert "1 of 16 are missing, the first 000000000008.png" in refusal()
     (bench / "results" / "strange.txt").touch()
     assert "the first strange.txt" in refusal()
-    mask.unlink()
-    assert "1 files of its 16 ids are missing" in refusal()
     assert not network.opened
+
+
+def test_region_clip_score_of_a_bench_that_lacks_something(run_script, bench, network):
+    mask = item_file(bench, "mask", f"{8:012d}")
+    Image.new("L", (48, 48), 255).save(mask)
+    (bench / "results" / mask.name.replace("_mask", "")).unlink()
+    done = run_script("region_clip_score.py", "--result_dir", bench / "results", "--test_bench", bench)
+    assert done.returncode == 4 and f"({COUNT - 1} boxes, " in done.stdout
+    lines = [f"id {8:012d}: {mask}: is 48x48, expected 24x24", f"1 of {COUNT} items failed"]
+    assert done.stderr.splitlines() == [f"error: {line}" for line in lines]
 
 
 # squares
@@ -254,7 +262,7 @@ def test_squares_of_real_pictures(run_script, tmp_path):
     times = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
     done = run_script(*command)
     assert (done.returncode, done.stdout) == (4, "out: 2 pictures, 20x20\n")
-    assert done.stderr.startswith("failed: ") and "broken.jpg: not an image" in done.stderr
+    assert done.stderr.startswith("error: ") and "broken.jpg: not an image" in done.stderr
     assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == times
 
 
