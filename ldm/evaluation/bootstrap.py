@@ -1,5 +1,6 @@
 """Figures with intervals, by the bootstrap (Efron 1979): the same statistic of samples drawn again with replacement."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,11 +53,18 @@ def bootstrap(
     figures = [float(statistic(torch.randint(n, (n,), generator=draw))) for _ in rounds]
     drawn = torch.tensor(figures, dtype=torch.float64)
     tail = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    if math.isinf(value):
+        return Estimate(value, value, value, n)
+    drawn = drawn[drawn.isfinite()]
     low, high = (value + drawn.quantile(tail) - drawn.mean()).tolist()
     return Estimate(value, low, high, n)
 
 
 def mean_estimate(values: Tensor, *, seed: int = 0, resamples: int = 1000, level: float = 0.95) -> Estimate:
-    """The mean of figures (N,), or the share of True among answers; of paired differences, give `a - b`."""
+    """The mean of figures (N,), or the share of True among answers; of paired differences, give `a - b`.
+
+    NaN is no figure: `n` of the result counts the others.
+    """
     values = values.double().cpu()
+    values = values[~values.isnan()]
     return bootstrap(lambda i: values[i].mean().item(), len(values), seed=seed, resamples=resamples, level=level)

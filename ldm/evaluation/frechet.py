@@ -36,9 +36,11 @@ def check_count(features: Tensor, name: str, singular: bool = False) -> None:
     """Refuse features (N, d) too few for a covariance, or, if `singular`, for a variance; `name` says whose they are.
 
     Raises:
-        UserError: N is d or less, or below 2.
+        UserError: N is d or less, or below 2; or they are not all finite numbers.
     """
     count, dimensions = features.shape
+    if wrong := (~features.isfinite().all(1)).sum().item():
+        raise UserError(f"{name}: {wrong} of {count} samples have features that are no finite numbers")
     if singular and count < 2:
         raise UserError(f"{name}: {count} samples, expected 2 or more for a variance")
     if not singular and count <= dimensions:

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from ldm.evaluation.background import background_scores, without_hole
+from ldm.utils.errors import UserError
 
 
 def pictures(seed: int, side: int = 32) -> torch.Tensor:
@@ -42,10 +43,7 @@ def test_against_numpy(holes):
         a, b = (x[k].numpy().astype(float) for x in (edited, scenes))
         outside_psnr = 10 * np.log10(4 / ((a - b)[:, ~hole] ** 2).mean())
         assert scores["psnr outside"][k].item() == pytest.approx(outside_psnr, rel=1e-6)
-        outside = np.mean([ssim_by_numpy(x, y)[~hole].mean() for x, y in zip(a, b, strict=True)])
-        assert scores["ssim outside"][k].item() == pytest.approx(outside, abs=1e-5)
         a[:, hole] = b[:, hole] = -1
-        assert scores["psnr"][k].item() == pytest.approx(10 * np.log10(4 / ((a - b) ** 2).mean()), rel=1e-6)
         whole = np.mean([ssim_by_numpy(x, y).mean() for x, y in zip(a, b, strict=True)])
         assert scores["ssim"][k].item() == pytest.approx(whole, abs=1e-5)
         assert scores["lpips"][k].item() == pytest.approx(np.abs(a - b).mean(), rel=1e-5)
@@ -55,10 +53,10 @@ def test_what_is_in_the_hole_does_not_count(holes):
     scenes = pictures(1)
     edited = torch.where(holes > 0, pictures(0), scenes)
     scores = background_scores(edited, scenes, holes, lambda a, b: (a - b).abs().mean((1, 2, 3)))
-    assert scores["lpips"].tolist() == [0, 0, 0] and scores["psnr"].tolist() == [torch.inf] * 3
+    assert scores["lpips"].tolist() == [0, 0, 0]
     assert scores["ssim"].tolist() == pytest.approx([1, 1, 1])
     assert scores["psnr outside"][:2].tolist() == [torch.inf] * 2
-    assert scores["psnr outside"][2].isnan() and scores["ssim outside"][2].isnan()  # nothing is outside
+    assert scores["psnr outside"][2].isnan()  # nothing is outside
     assert "lpips" not in background_scores(edited, scenes, holes)
 
 
@@ -66,11 +64,14 @@ def test_a_shift_has_a_known_psnr(holes):
     scenes = pictures(1) / 2
     scores = background_scores(scenes + 0.2, scenes, holes)
     assert scores["psnr outside"][:2].tolist() == pytest.approx([20, 20], abs=1e-5)  # 10 log10(4 / 0.04)
-    kept = 1 - holes.mean((1, 2, 3))
-    assert scores["psnr"][:2].tolist() == pytest.approx((20 - 10 * kept[:2].log10()).tolist(), abs=1e-5)
 
 
 def test_the_hole_is_black(holes):
     seen = without_hole(pictures(0), holes)
     assert (seen[holes.expand_as(seen) > 0] == -1).all()
     assert torch.equal(seen[0, :, 20:], pictures(0)[0, :, 20:])
+
+
+def test_pictures_too_small_for_ssim():
+    with pytest.raises(UserError, match="pictures of 9x5, expected 6 or more each way"):
+        background_scores(torch.zeros(1, 3, 5, 9), torch.zeros(1, 3, 5, 9), torch.zeros(1, 1, 5, 9))

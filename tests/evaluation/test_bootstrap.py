@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from ldm.evaluation.bootstrap import Estimate, bootstrap, mean_estimate
+from ldm.evaluation.metrics import pooled_psnr
 from ldm.utils.errors import UserError
 
 
@@ -64,3 +65,11 @@ def test_one_sample_has_no_width_and_none_no_figure():
 
 def test_in_text():
     assert f"{Estimate(3.18, 3.02, 3.349, 5):.2f}" == "3.18 [3.02, 3.35]"
+
+
+def test_what_is_no_number():
+    values = torch.tensor([1.0, 2.0, 3.0, torch.nan])
+    assert mean_estimate(values) == mean_estimate(values[:3]) and mean_estimate(values).n == 3
+    assert mean_estimate(torch.tensor([1.0, torch.inf])) == Estimate(torch.inf, torch.inf, torch.inf, 2)
+    equal = bootstrap(lambda i: pooled_psnr(torch.tensor([30.0, torch.inf])[i]), 2)  # some resamples differ in nothing
+    assert equal.low <= equal.value <= equal.high < torch.inf

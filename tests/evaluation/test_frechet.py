@@ -118,3 +118,10 @@ def test_distance_class_by_class():
     torch.testing.assert_close(shifted, torch.full((6,), 12.0, dtype=torch.float64))
     with pytest.raises(UserError, match="class 30: .* second set: 0 samples"):
         class_frechet(features, classes, real[real_classes < 30], real_classes[real_classes < 30])
+
+
+def test_features_that_are_no_numbers():
+    features = torch.randn(9, 3)
+    features[4, 1] = torch.nan
+    with pytest.raises(UserError, match="second set: 1 of 9 samples have features that are no finite numbers"):
+        frechet_distance(torch.randn(9, 3), features)
