@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ldm.evaluation.extractors import Extractor
 from ldm.utils.errors import UserError
-from ldm.utils.files import replacing
+from ldm.utils.files import content_hash, replacing
 from ldm.utils.image import open_image
 
 T = TypeVar("T")
@@ -138,11 +138,7 @@ class FeatureCache:
 
 def _key(file: Path, view: Preparation | None) -> str:
     """Of a picture's content and its preparation; the file's name is no part of it."""
-    try:
-        with open(file, "rb") as content:
-            digest = hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror.lower()}") from error
+    digest = content_hash(file)
     return f"{digest} {view.name}" if view else digest
 
 

@@ -164,7 +164,7 @@ def test_what_has_been_looked_at_is_kept_when_a_picture_is_none(files, cache):
 
 
 def test_what_is_wrong_is_said(files, cache, tmp_path):
-    with pytest.raises(UserError, match="gone.png: no such file"):
+    with pytest.raises(UserError, match="gone.png: No such file"):
         features_of(Sums(), [tmp_path / "gone.png"], cache)
     with pytest.raises(UserError, match="results: no pictures"):
         features_of(Sums(), [], cache, desc="results")
