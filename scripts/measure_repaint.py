@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ldm.editors.settings import RePaintSettings
     from ldm.runs.hole_filling import Distances
 
-PAPER = ("wide", "narrow", "super_resolve", "alternate_lines", "half", "expand")
 RESAMPLED, ONCE = "RePaint", "no resampling"
 WALK = {"steps": 50, "jump_length": 5, "jump_n_sample": 5}  # where no --edit says another
 EXAMPLES, SIDE = 3, 128  # of each mask in the grid
@@ -29,7 +28,7 @@ def main() -> None:
     parser = Parser("Measure RePaint on fresh ToyWorld scenes. What is not given is as --edit says.")
     add_measuring_flags(parser, model="toyworld_prior", count=32, batch=16, out="outputs/measure_repaint", by="clip")
     add_precision_flag(parser)
-    parser.add_argument("--masks", nargs="+", default=PAPER, help="kinds of holes (default: the paper's six)")
+    parser.add_argument("--masks", nargs="+", help="kinds of holes (default: the paper's six)")
     parser.add_argument("--size", type=positive, help="side of the scenes (default: the model's)")
     parser.add_argument("--edit", help="a name in configs/repaint, or a YAML file of your own (default: default, but "
                         "{steps} steps and jumps of {jump_length}, {jump_n_sample} times)".format(**WALK))  # fmt: skip
@@ -58,6 +57,7 @@ def main() -> None:
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.files import write_json
+    from ldm.utils.holes import PAPER
 
     if args.count < 2:
         raise UserError(f"--count {args.count}: expected 2 or more, one scene has no standard error")
@@ -67,7 +67,8 @@ def main() -> None:
     once = dict.fromkeys(("n_sample", "jump_n_sample", "jump2_n_sample", "jump3_n_sample"), 1)
     ways = {RESAMPLED: settings, ONCE: replace(settings, **once)}
     calls = {name: way.calls() for name, way in ways.items()}
-    for kind in args.masks:
+    kinds = args.masks or PAPER
+    for kind in kinds:
         HoleScenes(args.seed, args.count, kind)
     check_writable(args.out)
     device = choose_device(args.device)
@@ -99,7 +100,7 @@ def main() -> None:
     }
     args.out.mkdir(parents=True, exist_ok=True)
     examples, words = [], []
-    for kind in args.masks:
+    for kind in kinds:
         scenes = HoleScenes(args.seed, args.count, kind, size)
         found, pictures = measure(scenes, args.batch, editor, ways, calls, CLASSICAL if has_opencv() else (), distances)
         report["masks"][kind] = found

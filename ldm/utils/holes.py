@@ -49,7 +49,6 @@ STROKES = {
     "brush": Strokes(count=(4, 6), width=(5, 55), length=(10, 110)),  # LaMa's medium masks without their boxes
 }
 BOXES = {"wide": (0.3 / 1.3, Boxes(count=(1, 4), side=(30, 150), margin=10))}  # share of such masks, and how they are
-HOLES = ("wide", "narrow", "super_resolve", "alternate_lines", "half", "expand", "brush")
 ALIASES = {
     "thick": "wide",
     "thin": "narrow",
@@ -59,6 +58,9 @@ ALIASES = {
     "ex64": "expand",
 }
 """The names of the paper's masks in the original's files."""
+PAPER = tuple(ALIASES.values())
+"""The paper's masks, in its tables' order."""
+HOLES = (*PAPER, "brush")
 
 
 def hole_kind(name: str) -> str:
