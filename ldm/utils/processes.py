@@ -15,7 +15,8 @@ T = TypeVar("T")
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
 INTERACTIVE = ("bash", "interactive")  # SLURM_JOB_NAME of a shell on a node, where nothing was started by srun
-PATIENCE = timedelta(days=7)  # how long the first to be ready waits for the last
+MEETING = timedelta(minutes=30)  # how long the first waits for the others to start, or for a launcher that has died
+PATIENCE = timedelta(days=7)  # how long the first to be ready waits for the last; one that ends is noticed at once
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def gather(value: T, share: Share) -> list[T]:
     try:
         if not distributed.is_initialized():
             _say_where_they_meet(os.environ)
-            distributed.init_process_group("gloo", rank=share.rank, world_size=share.world, timeout=PATIENCE)
+            store, rank, world = next(distributed.rendezvous("env://", share.rank, share.world, timeout=MEETING))
+            distributed.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=PATIENCE)
             atexit.register(distributed.destroy_process_group)  # without it torch now and then aborts at the exit
         distributed.all_gather_object(values, value)
     except RuntimeError as error:
