@@ -4,7 +4,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,7 +122,7 @@ def _folder(folder: Path, known: Collection[str]) -> Rows:
 
 
 def _table(file: Path, text: str, needs: Collection[str], known: Collection[str]) -> Rows:
-    reader = csv.reader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)  # a quote that is not closed is told
     try:
         columns = [title.strip() for title in next(reader, [])]
         for column in columns:
@@ -185,7 +187,7 @@ def _several(value: Any) -> Sequence[Any]:
 
 def _name(value: Any) -> str:
     if not isinstance(value, str) or value != Path(value).name or value.startswith(".") or not value.isprintable():
-        raise UserError(f"name {value!r}: expected that of a file, without folder and ending")
+        raise UserError(f"name {_short(value)}: expected that of a file, without folder and ending")
     if len(value.encode()) > LONGEST:
         raise UserError(f"name {value[:20]}...: expected {LONGEST} bytes or less")
     return value
@@ -193,7 +195,7 @@ def _name(value: Any) -> str:
 
 def _words(row: Mapping[str, Any], key: str) -> str | None:
     if not isinstance(value := row.get(key), str | None):
-        raise UserError(f"{key} {value!r}: expected text")
+        raise UserError(f"{key} {_short(value)}: expected text")
     return value
 
 
@@ -205,18 +207,27 @@ def _picture(row: Mapping[str, Any], key: str, base: Path) -> Path:
 
 
 def _whole(row: Mapping[str, Any], key: str) -> int | None:
-    value = row.get(key)
-    try:
-        number = value if value is None or type(value) is int else int(str(value), 10)
-    except ValueError:
-        number = -1
-    if number is not None and not 0 <= number < 2**63:
-        raise UserError(f"{key} {value!r}: expected a whole number, 0 or more")
+    if (value := row.get(key)) is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    else:
+        number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,19}", value) else -1
+    if not 0 <= number < 2**63:
+        raise UserError(f"{key} {_short(value)}: expected a whole number, 0 or more")
     return number
 
 
 def _number(key: str, value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{key} {value!r}: expected a number") from None
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise UserError(f"{key} {_short(value)}: expected a number above 0")
+    return number
+
+
+def _short(value: Any) -> str:
+    """For a message: the beginning of whatever was found."""
+    return f"{value!r:.60}" if not isinstance(value, int) or abs(value) < 10**60 else "of more than 60 digits"

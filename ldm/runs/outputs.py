@@ -72,9 +72,13 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             text = getattr(image, "text", {}).get(SETTINGS_KEY)
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error})") from error
-    if text is None:
+    try:
+        settings = json.loads(text)
+    except (TypeError, ValueError, RecursionError):  # no text, or another one
+        settings = None
+    if not isinstance(settings, dict):
         raise UserError(f"{path}: holds no settings of an edit")
-    return json.loads(text)
+    return settings
 
 
 def next_number(folder: Path, prefix: str) -> int:

@@ -109,7 +109,14 @@ WRONG = {
     "seed a truth": ({**GOOD, "seed": True}, "seed True: expected a whole number"),
     "seed negative": ({**GOOD, "seed": -1}, "seed -1: expected a whole number, 0 or more"),
     "seed too large": ({**GOOD, "seed": 2**63}, f"seed {2**63}: expected a whole number"),
-    "weights no numbers": ({**GOOD, "weights": [1, "x"]}, "weights 'x': expected a number"),
+    "seed with a line in it": ({**GOOD, "seed": "1_0"}, "seed '1_0': expected a whole number"),
+    "seed in other digits": ({**GOOD, "seed": "\u0663"}, "seed '\u0663': expected a whole number"),
+    "seed huge": ({**GOOD, "seed": 10**4000}, "seed of more than 60 digits: expected a whole number"),
+    "weights no numbers": ({**GOOD, "weights": [1, "x"]}, "weights 'x': expected a number above 0"),
+    "a weight of nothing": ({**GOOD, "weights": [1, 0]}, "weights 0: expected a number above 0"),
+    "a weight no number": ({**GOOD, "weights": ["nan", 1]}, "weights 'nan': expected a number above 0"),
+    "a weight of truth": ({**GOOD, "weights": [True]}, "weights True: expected a number above 0"),
+    "a huge weight": ({**GOOD, "weights": [10**400]}, "weights of more than 60 digits: expected a number above 0"),
     "name a path": ({**GOOD, "name": "../a"}, "name '../a': expected that of a file"),
     "name hidden": ({**GOOD, "name": ".a"}, "name '.a': expected"),
     "name a number": ({**GOOD, "name": 7}, "name 7: expected"),
@@ -155,6 +162,11 @@ REFUSED = {
     "unknown column": ("jobs.csv", "image,mask,sed\n", "unknown column 'sed'; did you mean seed?"),
     "column twice": ("jobs.csv", "image,mask,image\n", "column image is there twice"),
     "no column": ("jobs.csv", "image,prompt\n", "no column mask"),
+    "a quote not closed": (
+        "jobs.csv",
+        'image,mask,prompt\na.png,b.png,"a mug\nc.png,d.png,\n',
+        "jobs.csv: line 3 is no line of a table",
+    ),
     "an endless cell": ("jobs.csv", 'image,mask\n"' + "x" * 200_000, "jobs.csv: line . is no line of a table"),
 }
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ldm.runs.outputs import check_writable, labelled_row, read_settings, save_png
 from ldm.utils.errors import UserError
@@ -85,3 +86,12 @@ def test_long_captions_do_not_run_into_each_other():
     one = labelled_row([("exemplar as encoded", photo(64, 64))], height=64)
     assert one.width > 64 + 2 * 8
     assert png_bytes(one) != png_bytes(labelled_row([("", photo(64, 64))], height=64))
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
+def test_settings_of_another_kind(tmp_path, text):
+    info = PngInfo()
+    info.add_text("ldm", text)
+    Image.new("RGB", (1, 1)).save(tmp_path / "a.png", pnginfo=info)
+    with pytest.raises(UserError, match="a.png: holds no settings"):
+        read_settings(tmp_path / "a.png")
