@@ -154,7 +154,8 @@ class ExemplarEditor(Editor[EditSettings]):
             raise UserError(f"weights {weights}: expected one for each exemplar, {len(exemplars)}, all above 0")
         squares = [fit_exemplar(picture, self.model.conditioner.image_size, fit) for picture in exemplars]
         contexts = self.contexts(torch.cat([exemplar_pixels(square, fit == "original") for square in squares]))
-        shares = (torch.tensor(weights, dtype=torch.float64) / sum(weights)).to(contexts)
+        shares = torch.tensor(weights, dtype=torch.float64) / max(weights)  # of huge ones the sum is infinite
+        shares = (shares / shares.sum()).to(contexts)
         return squares, (shares[:, None, None] * contexts).sum(0, keepdim=True)
 
     @torch.no_grad()

@@ -85,3 +85,9 @@ def test_in_a_batch_of_one_size_an_edit_does_not_depend_on_the_others():
 
     assert np.array_equal(edited(0, 1, 2), edited(0, 4, 3))
     assert (np.asarray(edited(0, 1, 2)) != np.asarray(edited(1, 0, 2))).any()
+
+
+def test_huge_weights_are_weights():
+    pictures = [photo(seed=1), photo(seed=2)]
+    mixed, even = (edit(reference=pictures, weights=w) for w in ([1e308, 1e308], None))
+    assert np.array_equal(arrays(mixed)[0], arrays(even)[0])
