@@ -3,6 +3,7 @@
 Paint by Example publishes the mixture of its Quality Score, `coco2017_gmm_k20`, as a pickled `GaussianMixture`.
 """
 
+import io
 import math
 import pickle
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ldm.checkpoints.io import read_tensors, save_tensors
-from ldm.checkpoints.safe_pickle import Inert, unreadable
+from ldm.checkpoints.safe_pickle import Inert, check_memo, unreadable
 from ldm.utils.errors import UserError
 
 NAMES = ("weights", "means", "precisions_cholesky")
@@ -64,11 +65,12 @@ def _check(file: Path, weights: Tensor, means: Tensor, precisions_cholesky: Tens
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
     try:
-        with open(file, "rb") as opened:
-            mixture = _GmmUnpickler(file, opened).load()
+        content = file.read_bytes()
+        check_memo(content)
+        mixture = _GmmUnpickler(file, io.BytesIO(content)).load()
         state = mixture.state if isinstance(mixture, _Mixture) else None
         if state is None or state.get("covariance_type") != "full":
-            found = type(mixture).__name__ if state is None else f"covariance_type {state.get('covariance_type')!r}"
+            found = type(mixture).__name__ if state is None else f"covariance_type {state.get('covariance_type')!r:.80}"
             raise UserError(f"GMM {file}: holds {found}, expected a fitted GaussianMixture of covariance_type 'full'")
         arrays = {name: state.get(f"{name}_") for name in NAMES}
         return {name: torch.from_numpy(x.values) for name, x in arrays.items() if isinstance(x, _Array)}
@@ -87,7 +89,7 @@ class _Dtype(Inert):
 
     def __init__(self, name: str, *rest: Any):
         if name not in DTYPES:
-            raise pickle.UnpicklingError(f"an array of {name!r}, expected one of numbers")
+            raise pickle.UnpicklingError(f"an array of {name!r:.80}, expected one of numbers")
         self.numpy = np.dtype(name)
 
     def __setstate__(self, state: tuple) -> None:
@@ -138,6 +140,5 @@ class _GmmUnpickler(pickle.Unpickler):
                 | "numpy.random._pickle.__bit_generator_ctor"
             ):
                 return lambda *arguments: Inert()  # nothing of the mixture is in them
-        raise UserError(
-            f"GMM {self.path}: refused, it asks for {module}.{name}, which no mixture needs (nothing was run)"
-        )
+        shown = f"{module}.{name}".encode("unicode_escape").decode()[:80]
+        raise UserError(f"GMM {self.path}: refused, it asks for {shown}, which no mixture needs (nothing was run)")

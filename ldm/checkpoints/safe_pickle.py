@@ -6,6 +6,7 @@ that swallows its arguments.
 """
 
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,6 +59,18 @@ class Inert:
         pass
 
     extend = add = append
+
+
+def check_memo(content: bytes) -> None:
+    """Refuse a pickle that numbers what it remembers beyond its own length: Python makes room for all up to there.
+
+    Raises:
+        UnpicklingError: it does.
+        ValueError: it is no pickle.
+    """
+    for opcode, number, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and number > len(content):
+            raise pickle.UnpicklingError(f"memo {number} in {len(content)} bytes")
 
 
 class SafeUnpickler(pickle.Unpickler):

@@ -133,6 +133,17 @@ def test_a_file_that_is_cut_short(mixture, refusal):
         assert "unreadable" in refusal(content[:size])
 
 
+@pytest.mark.parametrize("memo", [b"r\xff\xff\xff\x3f", b"p1000000000\n"])
+def test_a_file_that_would_fill_the_memory(refusal, memo):
+    """Python's unpickler makes room for a memo of 2^30 entries, 8 GB."""
+    assert "unreadable" in refusal(b"\x80\x04]" + memo + b".")
+
+
+def test_names_that_are_no_names(refusal):
+    error = refusal(b"\x80\x04\x8c\x04\x1b[1m\x8c\x05x\ny\nz\x93.")
+    assert "it asks for \\x1b[1m.x\\ny\\nz, which" in error and error.isprintable()
+
+
 def test_what_is_no_mixture_with_full_covariances(tmp_path, samples, mixture, refusal):
     dumps = pickle.dumps
     for kind in ("diag", "tied", "spherical"):
