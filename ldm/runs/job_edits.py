@@ -26,10 +26,10 @@ from ldm.utils.overlay import heat_map
 
 T = TypeVar("T")
 Made = Sequence[Image.Image | UserError]
-Steps = tuple[Callable[[Job], T], Callable[[Sequence[T]], Made]]
+OpenAndMake = tuple[Callable[[Job], T], Callable[[Sequence[T]], Made]]
 
 
-def exemplar_work(editor: ExemplarEditor, *, invert: bool = False) -> Steps[tuple[Region, Tensor, int]]:
+def exemplar_work(editor: ExemplarEditor, *, invert: bool = False) -> OpenAndMake[tuple[Region, Tensor, int]]:
     """To edit the pictures of jobs by example, by the editor's settings; a job has a mask and one exemplar or more.
 
     Args:
@@ -59,7 +59,7 @@ def repaint_work(
     mask_type: str | None = None,
     mask_seed: int | None = None,
     invert: bool = False,
-) -> Steps[tuple[Region, Wish, int]]:
+) -> OpenAndMake[tuple[Region, Wish, int]]:
     """To fill the holes of jobs by the editor's settings; a job may have a class_id, a prompt or an exemplar.
 
     Args:
@@ -92,7 +92,7 @@ def repaint_work(
 
 def diffedit_work(
     editor: DiffEdit, folder: Path, *, negative: str = "", invert: bool = False
-) -> Steps[tuple[str, Request]]:
+) -> OpenAndMake[tuple[str, Request]]:
     """To edit the pictures of jobs after their prompts; a job may have a source_prompt and a mask.
 
     Args:

@@ -66,21 +66,38 @@ def edit_all_ways(
         (method, ratio) and its figures: `features` (B, C) of the edited boxes, `background` in dB outside the boxes,
         and the judge's answers, `class`, `colour`, `pattern` and `all`. Nothing is composited.
     """
-    settings, scenes, model = editor.settings, batch["image"], editor.model
     mask = infer_masks(editor, batch, source).latent
-    inversion = editor.invert(scenes, ratio=max(ratios), steps=settings.steps, refine=settings.refine)
+    encoded = encode_both_ways(editor, batch["image"], max(ratios), seeds)
+    for method in METHODS:
+        for ratio in ratios:
+            steps = encoded_steps(ratio, editor.settings.steps)
+            part = {way: lower(inversion, steps) for way, inversion in encoded.items()}
+            edited = edit_by(editor, method, part, mask, batch["target"])
+            yield (method, ratio), _figures(judge, edited.clamp(-1, 1), batch)
+
+
+def encode_both_ways(editor: DiffEdit, pictures: Tensor, ratio: float, seeds: Sequence[int]) -> dict[bool, Inversion]:
+    """Pictures (B, 3, H, W) taken towards noise, by inversion (True) and by adding noise of the seeds (False)."""
+    settings = editor.settings
+    inversion = editor.invert(pictures, ratio=ratio, steps=settings.steps, refine=settings.refine)
     z = inversion.latents[0]
     noise = NoiseSource(seeds).randn(*z.shape[1:]).to(z)
-    encoded = {True: inversion, False: noised(inversion, model.schedule, noise)}
-    for method, (by_inversion, masked) in METHODS.items():
-        for ratio in ratios:
-            edited = editor.edit(
-                lower(encoded[by_inversion], encoded_steps(ratio, settings.steps)),
-                mask if masked else torch.ones_like(mask),
-                batch["target"],
-                guidance_scale=settings.guidance_scale,
-            )
-            yield (method, ratio), _figures(judge, editor.decode(edited).clamp(-1, 1), batch)
+    return {True: inversion, False: noised(inversion, editor.model.schedule, noise)}
+
+
+def edit_by(
+    editor: DiffEdit, method: str, encoded: Mapping[bool, Inversion], mask: Tensor | None, targets: Sequence[str]
+) -> Tensor:
+    """Edit pictures by one of METHODS: (B, 3, H, W), about [-1, 1]; nothing is composited.
+
+    Args:
+        encoded: see `encode_both_ways`.
+        mask: (B, 1, h, w), of latents; not looked at by methods without one.
+    """
+    by_inversion, masked = METHODS[method]
+    inversion = encoded[by_inversion]
+    where = mask if masked else torch.ones_like(inversion.latents[0][:, :1])
+    return editor.decode(editor.edit(inversion, where, targets, guidance_scale=editor.settings.guidance_scale))
 
 
 @torch.no_grad()
