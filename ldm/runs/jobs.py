@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Job:
         name: of the result, `<name>.png`.
         exemplars: what to paint; with `weights`, of each.
         place: where the list says it, for messages: "jobs.csv line 7".
+        number: its place among all that the list says, wrong lines too, from 0.
     """
 
     name: str
@@ -44,10 +45,15 @@ class Job:
     seed: int | None = None
     class_id: int | None = None
     place: str = ""
+    number: int = field(default=0, compare=False)
 
     def told(self) -> dict[str, Any]:
         """What was said of it."""
-        return {key: value for key, value in vars(self).items() if key != "place" and value not in (None, (), "")}
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key not in ("place", "number") and value not in (None, (), "")
+        }
 
     def with_defaults(self, **values: Any) -> "Job":
         """The job with values for what was not said."""
@@ -82,19 +88,18 @@ def read_jobs(file: str | Path, needs: Collection[str], takes: Collection[str] =
     """
     file, jobs, wrong = Path(file), {}, []
     known = dict.fromkeys(("name", *needs, *takes))
-    readers = {".csv": _table, ".jsonl": _json_lines}
+    readers = {".csv": lambda text: _table(file, text, needs, known), ".jsonl": lambda text: _json_lines(file, text)}
     if file.is_dir():
         base, rows = file, _folder(file, known)
     elif file.suffix.lower() in readers:
-        text = read_text(file, "jobs")
-        base, rows = file.parent, readers[file.suffix.lower()](file, text, needs, known)
+        base, rows = file.parent, readers[file.suffix.lower()](read_text(file, "jobs"))
     else:
         raise UserError(f"jobs {file}: expected a folder, or a file .csv or .jsonl")
-    for place, row in rows:
+    for number, (place, row) in enumerate(rows):
         try:
             if isinstance(row, UserError):
                 raise row
-            job = _job(row, base, place, needs, known)
+            job = replace(_job(row, base, place, needs, known), number=number)
             if job.name in jobs:
                 raise UserError(f"name {job.name!r}: {jobs[job.name].place} has the same")
             jobs[job.name] = job
@@ -144,7 +149,7 @@ def _table(file: Path, text: str, needs: Collection[str], known: Collection[str]
         raise UserError(f"jobs {file}: line {reader.line_num} is no line of a table ({error})") from error
 
 
-def _json_lines(file: Path, text: str, needs: Collection[str], known: Collection[str]) -> Rows:
+def _json_lines(file: Path, text: str) -> Rows:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -161,22 +166,21 @@ def _job(row: Mapping[str, Any], base: Path, place: str, needs: Collection[str],
     row = {key: value for key, value in row.items() if value not in (None, "", [])}
     for key in row:
         if key not in known:
-            raise UserError(f"unknown key {key!r}; {nearest(key, known)}")
+            raise UserError(f"unknown key {_short(key)}; {nearest(key, known)}")
     for key in needs:
         if key not in row:
             raise UserError(f"no {key}")
-    image = _picture(row, "image", base)
-    weights = row.get("weights")
+    image, mask, weights = _picture("image", row["image"], base), row.get("mask"), row.get("weights")
     return Job(
         name=_name(row.get("name", image.stem)),
         image=image,
-        mask=_picture(row, "mask", base) if "mask" in row else None,
-        exemplars=tuple(_picture({"exemplar": path}, "exemplar", base) for path in _several(row.get("exemplar", []))),
+        mask=None if mask is None else _picture("mask", mask, base),
+        exemplars=tuple(_picture("exemplar", path, base) for path in _several(row.get("exemplar", []))),
         weights=None if weights is None else tuple(_number("weights", weight) for weight in _several(weights)),
-        prompt=_words(row, "prompt"),
-        source_prompt=_words(row, "source_prompt"),
-        seed=_whole(row, "seed"),
-        class_id=_whole(row, "class_id"),
+        prompt=_words("prompt", row.get("prompt")),
+        source_prompt=_words("source_prompt", row.get("source_prompt")),
+        seed=_whole("seed", row.get("seed")),
+        class_id=_whole("class_id", row.get("class_id")),
         place=place,
     )
 
@@ -193,21 +197,23 @@ def _name(value: Any) -> str:
     return value
 
 
-def _words(row: Mapping[str, Any], key: str) -> str | None:
-    if not isinstance(value := row.get(key), str | None):
+def _words(key: str, value: Any) -> str | None:
+    if not isinstance(value, str | None):
         raise UserError(f"{key} {_short(value)}: expected text")
     return value
 
 
-def _picture(row: Mapping[str, Any], key: str, base: Path) -> Path:
-    path = base / _words(row, key)
+def _picture(key: str, value: Any, base: Path) -> Path:
+    if value is None:  # in a list of exemplars
+        raise UserError(f"{key} None: expected text")
+    path = base / _words(key, value)
     if not os.path.isfile(path):
         raise UserError(f"{key} {path}: no such file")
     return path
 
 
-def _whole(row: Mapping[str, Any], key: str) -> int | None:
-    if (value := row.get(key)) is None:
+def _whole(key: str, value: Any) -> int | None:
+    if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         number = value

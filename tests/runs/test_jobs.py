@@ -103,6 +103,7 @@ WRONG = {
     "missing file": ({**GOOD, "mask": "mask/z.png"}, "mask/z.png: no such file"),
     "a folder": ({**GOOD, "image": "image"}, "image: no such file"),
     "missing exemplar": ({**GOOD, "exemplar": ["exemplar/a.png", "no.png"]}, "no.png: no such file"),
+    "no exemplar among some": ({**GOOD, "exemplar": ["exemplar/a.png", None]}, "exemplar None: expected text"),
     "a number for a path": ({**GOOD, "mask": 3}, "mask 3: expected text"),
     "seed no number": ({**GOOD, "seed": "three"}, "seed 'three': expected a whole number"),
     "seed a fraction": ({**GOOD, "seed": 3.5}, "seed 3.5: expected a whole number"),
