@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 
@@ -102,6 +103,13 @@ def deserted(rank, folder):
 def test_a_process_that_has_ended_is_not_waited_for(tmp_path):
     train_together(deserted, tmp_path)
     assert (tmp_path / "told").is_file()
+
+
+def test_a_launcher_that_has_died_is_not_waited_for_longer_than_processes_take_to_start(environment, monkeypatch):
+    environment({**TORCHRUN, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"})  # where nobody listens
+    monkeypatch.setattr(processes, "MEETING", timedelta(seconds=1))
+    with pytest.raises(UserError, match="process 2 of 3: another one has ended early"):
+        wait_for_all(this_share())
 
 
 def test_by_torchrun(tmp_path):
