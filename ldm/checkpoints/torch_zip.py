@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.checkpoints.safe_pickle import SafeUnpickler, one_line, state_dict, unreadable
+from ldm.checkpoints.safe_pickle import SafeUnpickler, check_memo, one_line, state_dict, unreadable
 from ldm.utils.errors import UserError
 from ldm.utils.sizes import size
 
@@ -57,7 +57,9 @@ def _refuse_bombs(path: Path, entries: list[zipfile.ZipInfo]) -> None:
 
 class _ZipUnpickler(SafeUnpickler):
     def __init__(self, path: Path, archive: zipfile.ZipFile, memory: mmap.mmap, folder: str):
-        super().__init__(io.BytesIO(_unpack(archive, folder + "data.pkl")), encoding="utf-8")
+        pickled = _unpack(archive, folder + "data.pkl")
+        check_memo(pickled)
+        super().__init__(io.BytesIO(pickled), encoding="utf-8")
         self.path = path
         self.archive = archive
         self.memory = memory

@@ -142,6 +142,12 @@ def test_small_files_do_not_unpack_to_large_ones(tmp_path, monkeypatch):
     assert "stored or deflated" in refusal(tmp_path / "lzma.ckpt")
 
 
+def test_a_memo_beyond_the_pickle(tmp_path):
+    """Python's unpickler makes room for all 2^30 entries up to it, 8 GB."""
+    bomb(tmp_path / "memo.ckpt", data_pkl=b"\x80\x02]r\xff\xff\xff\x3f.")
+    assert "unreadable" in refusal(tmp_path / "memo.ckpt")
+
+
 def test_an_entry_with_more_in_it_than_the_table_says(tmp_path):
     path, size = tmp_path / "a.ckpt", 64 * 2**20
     bomb(path, data_pkl=b"N." + bytes(size))
