@@ -1,12 +1,10 @@
 """Mixtures of Gaussians for the Quality Score, which know of whose features they are."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 from ldm.checkpoints.gmm import read_gmm, write_gmm
-from ldm.checkpoints.io import read_metadata
-from ldm.evaluation.extractors import Extractor
+from ldm.evaluation.extractors import ClipFeatures, Extractor
 from ldm.evaluation.quality_score import Gmm
 from ldm.utils.errors import UserError
 
@@ -20,19 +18,18 @@ def open_gmm(file: str | Path, extractor: Extractor) -> Gmm:
     """The mixture of a file, for features of the extractor.
 
     Raises:
-        UserError: there is no such file, it holds no mixture, or one that was fitted to features of another kind (a
-            published pickle does not say of which; Paint by Example's is of CLIP ViT-B/32).
+        UserError: there is no such file, it holds no mixture, or one that was fitted to features of another kind. A
+            published pickle does not say of which: it is Paint by Example's, of CLIP ViT-B/32.
     """
     file = Path(file)
     if not file.is_file():
         raise UserError(f"GMM {file}: no such file; {ORIGIN}")
-    gmm = Gmm(**read_gmm(file))
-    with open(file, "rb") as content:
-        told = {} if content.read(1) == b"\x80" else read_metadata(file)
+    arrays, told = read_gmm(file)
+    told = {"extractor": ClipFeatures.name} if told is None else told
     for key, value in extractor.about.items():
         if told.get(key, value) != value:
             raise UserError(f"GMM {file}: fitted to features of {key} {told[key]!r}, not of {value!r}")
-    return gmm
+    return Gmm(**arrays)
 
 
 def save_gmm(file: str | Path, gmm: Gmm, extractor: Extractor, about: Mapping[str, str]) -> None:
@@ -41,5 +38,4 @@ def save_gmm(file: str | Path, gmm: Gmm, extractor: Extractor, about: Mapping[st
     Raises:
         UserError: the file cannot be written.
     """
-    write_gmm(file, {field.name: getattr(gmm, field.name) for field in dataclasses.fields(gmm)},
-              {**about, **extractor.about})  # fmt: skip
+    write_gmm(file, vars(gmm), {**about, **extractor.about})

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.checkpoints.io import read_tensors, save_tensors
+from ldm.checkpoints.io import read_metadata, read_tensors, save_tensors
 from ldm.checkpoints.safe_pickle import Inert, check_memo, unreadable
 from ldm.utils.errors import UserError
 
@@ -22,8 +22,12 @@ NAMES = ("weights", "means", "precisions_cholesky")
 DTYPES = {"f8", "f4", "i8", "i4", "u4", "b1"}  # of arrays of numbers; none that holds objects
 
 
-def read_gmm(file: str | Path) -> dict[str, Tensor]:
-    """Of k Gaussians in d dimensions: `weights` (k,), `means` (k, d), `precisions_cholesky` (k, d, d), float64.
+def read_gmm(file: str | Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """A mixture of k Gaussians in d dimensions.
+
+    Returns:
+        `weights` (k,), `means` (k, d), `precisions_cholesky` (k, d, d), float64; and what `write_gmm` was told about
+        them, None for a pickle.
 
     Raises:
         UserError: there is no such file, it holds no mixture with full covariances, or names what is not on the list.
@@ -39,11 +43,11 @@ def read_gmm(file: str | Path) -> dict[str, Tensor]:
         raise UserError(f"GMM {file}: holds no {', '.join(missing)}; expected {', '.join(NAMES)}")
     arrays = {name: tensors[name].double() for name in NAMES}
     _check(file, **arrays)
-    return arrays
+    return arrays, None if pickled else read_metadata(file)
 
 
 def write_gmm(file: str | Path, arrays: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
-    """Write what `read_gmm` gives as safetensors, and text about it that `ldm.checkpoints.io.read_metadata` finds.
+    """Write a mixture as safetensors, and text about it.
 
     Raises:
         UserError: the file cannot be written.

@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.tree import DecisionTreeClassifier
 
 from ldm.checkpoints.gmm import NAMES, read_gmm, write_gmm
-from ldm.checkpoints.io import read_metadata, save_tensors
+from ldm.checkpoints.io import save_tensors
 from ldm.evaluation.quality_score import Gmm
 from ldm.utils.errors import UserError
 
@@ -55,7 +55,8 @@ def same(arrays: dict[str, torch.Tensor], mixture: GaussianMixture) -> None:
 def test_pickles_of_scikit_learn(tmp_path, samples, protocol, random_state):
     mixture = GaussianMixture(4, random_state=random_state).fit(samples)
     (tmp_path / "gmm").write_bytes(pickle.dumps(mixture, protocol))
-    arrays = read_gmm(tmp_path / "gmm")
+    arrays, told = read_gmm(tmp_path / "gmm")
+    assert told is None
     same(arrays, mixture)
     found = Gmm(**arrays).log_likelihood(torch.from_numpy(samples))
     np.testing.assert_allclose(found.numpy(), mixture.score_samples(samples), rtol=1e-10)
@@ -70,14 +71,15 @@ def test_pickles_of_older_versions(tmp_path, mixture):
         assert new in content
         content = content.replace(new, old)
     (tmp_path / "gmm").write_bytes(content)
-    same(read_gmm(tmp_path / "gmm"), mixture)
+    same(read_gmm(tmp_path / "gmm")[0], mixture)
 
 
 def test_ours(tmp_path, mixture):
     arrays = {name: torch.from_numpy(getattr(mixture, f"{name}_")) for name in NAMES}
     write_gmm(tmp_path / "gmm.safetensors", arrays, {"extractor": "of a test"})
-    same(read_gmm(tmp_path / "gmm.safetensors"), mixture)
-    assert read_metadata(tmp_path / "gmm.safetensors")["extractor"] == "of a test"
+    kept, told = read_gmm(tmp_path / "gmm.safetensors")
+    same(kept, mixture)
+    assert told["extractor"] == "of a test"
 
 
 class Detonator:
@@ -124,7 +126,7 @@ def test_a_pickle_cannot_change_what_it_can_reach(tmp_path, mixture, refusal):
         for build in (state + b"b", b"(N" + state + b"tb", b")R" + state + b"b", b")\x81(N" + state + b"tb"):
             refusal(b"\x80\x02c" + name + b"\n" + build + b".")
     (tmp_path / "gmm").write_bytes(pickle.dumps(mixture))
-    same(read_gmm(tmp_path / "gmm"), mixture)
+    same(read_gmm(tmp_path / "gmm")[0], mixture)
 
 
 def test_a_file_that_is_cut_short(mixture, refusal):
