@@ -30,13 +30,10 @@ def main() -> None:
     from ldm.evaluation.feature_cache import FeatureCache, features_of
     from ldm.utils.device import choose_device
     from ldm.utils.errors import tell_failed
-    from ldm.utils.image import picture_size
-    from ldm.utils.mask import mask_box, open_mask
 
     items, wrong = read_test_bench(args.test_bench)
     results = result_files(args.result_dir, [item.id for item in items])
-    size = picture_size(results[0])
-    crops = [RegionCrop(mask_box(open_mask(item.mask, size, resize=False)), args.crop) for item in items]
+    crops = [RegionCrop(item.box, args.crop) for item in items]
     extractor = open_extractor("clip_vit_b32", args.weights, choose_device(args.device))
     cache = FeatureCache(args.cache)
     edited = features_of(extractor, results, cache, args.batch, crops, desc="edited boxes")

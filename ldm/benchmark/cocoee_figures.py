@@ -17,7 +17,7 @@ from ldm.evaluation.clip_score import Convention, RegionCrop, cosine_score, whol
 from ldm.evaluation.extractors import Extractor
 from ldm.evaluation.feature_cache import FeatureCache, Preparation, features_of
 from ldm.utils.image import of_one_size, open_image, picture_size, to_tensor
-from ldm.utils.mask import Box, mask_box, open_mask
+from ldm.utils.mask import open_mask
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ class ItemResults:
         """(1, 1, H, W), 1 = repainted."""
         return open_mask(item.mask, picture_size(item.image), resize=False)
 
-    @cached_property
-    def boxes(self) -> list[Box]:
-        """Around the holes, which are boxes."""
-        return [mask_box(self.hole(item)) for item in self.items]
-
     def features(
         self,
         extractor: Extractor,
@@ -80,13 +75,13 @@ class ItemResults:
 
     def clip_score(self, clip: Extractor, convention: Convention) -> Tensor:
         """(N,) between the edited box and the exemplar, see `ldm.evaluation.clip_score`."""
-        crops = [RegionCrop(box, convention) for box in self.boxes]
+        crops = [RegionCrop(item.box, convention) for item in self.items]
         seen = self.features(clip, prepare=crops)
         return cosine_score(seen, self.features(clip, self.exemplars, whole))
 
     def box_score(self, extractor: Extractor) -> Tensor:
         """(N,) between the edited box, cut out, and the exemplar, both as the extractor prepares pictures."""
-        cuts = [NamedPreparation(f"box {box} cut out", methodcaller("crop", box)) for box in self.boxes]
+        cuts = [NamedPreparation(f"box {item.box} cut out", methodcaller("crop", item.box)) for item in self.items]
         return cosine_score(self.features(extractor, prepare=cuts), self.features(extractor, self.exemplars))
 
     def background_scores(self, lpips: Callable[[Tensor, Tensor], Tensor] | None) -> Mapping[str, Tensor]:

@@ -1,15 +1,18 @@
 """Paint by Example's benchmark COCOEE on disk: its items, and a folder of results."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from numpy.lib.format import read_array
+from tqdm import tqdm
 
 from ldm.data.images import picture_files
 from ldm.utils.errors import UserError
 from ldm.utils.image import of_one_size, picture_size
+from ldm.utils.mask import Box, mask_box, open_mask
 
 FILES = {
     "image": ("GT_3500", "GT"),
@@ -26,6 +29,7 @@ class Item:
         id: twelve digits, a picture of COCO's val2017.
         number: its place in `id_list.npy`, from 0.
         mask: white = the box to repaint.
+        box: around what is white; of two pixels a side or more, for the original's CLIP score loses one.
     """
 
     id: str
@@ -33,6 +37,7 @@ class Item:
     image: Path
     mask: Path
     exemplar: Path
+    box: Box
 
 
 def item_file(root: Path, kind: str, id: str) -> Path:
@@ -48,15 +53,15 @@ def read_ids(file: str | Path) -> list[str]:
         UserError: no such file, or it holds something else.
     """
     try:
-        ids = np.load(file, allow_pickle=False)
+        with open(file, "rb") as opened:
+            ids = read_array(opened, allow_pickle=False)
     except OSError as error:
-        raise UserError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from error
-    except (ValueError, EOFError) as error:
+        raise UserError(f"{file}: {error.strerror.lower()}") from error
+    except (ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{file}: no list of ids, expected an array of numbers in NumPy's format") from error
-    try:
-        found = [f"{int(id):012d}" for id in ids.ravel()]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: holds {ids.dtype}, expected ids, whole numbers") from error
+    found = [f"{id!s:0>12}" for id in ids.ravel()]
+    if wrong := [id for id in found if not re.fullmatch("[0-9]{12}", id)]:
+        raise UserError(f"{file}: holds {wrong[0][:40]!r}, expected ids, whole numbers of twelve digits or less")
     if not found:
         raise UserError(f"{file}: holds no ids")
     if len(set(found)) < len(found):
@@ -68,7 +73,7 @@ def read_test_bench(root: str | Path) -> tuple[list[Item], list[str]]:
     """The items of a test bench: `GT_3500`, `Mask_bbox_3500`, `Ref_3500` and `id_list.npy`, in the order of the last.
 
     Returns:
-        Them, and a line for each id of which a file is missing or its mask is of another size than its picture.
+        Them, and a line for each id of which a file is missing or the mask is wrong.
 
     Raises:
         UserError: it is not there, or there is something wrong with all ids.
@@ -78,15 +83,16 @@ def read_test_bench(root: str | Path) -> tuple[list[Item], list[str]]:
         raise UserError(f"test bench {root}: no such folder; docs/benchmarks.md says from where it comes")
     ids = read_ids(root / "id_list.npy")
     items, wrong = [], []
-    for number, id in enumerate(ids):
-        item = Item(id, number, **{kind: item_file(root, kind, id) for kind in FILES})
+    for number, id in enumerate(tqdm(ids, str(root), unit="item", delay=2, disable=None)):
+        files = {kind: item_file(root, kind, id) for kind in FILES}
         try:
-            of_one_size([item.image, item.mask])
-            picture_size(item.exemplar)
+            picture_size(files["exemplar"])
+            box = mask_box(open_mask(files["mask"], picture_size(files["image"]), resize=False))
+            if min(box[2] - box[0], box[3] - box[1]) < 2:
+                raise UserError(f"{files['mask']}: a hole of one pixel a side, expected two or more")
+            items.append(Item(id, number, **files, box=box))
         except UserError as error:
             wrong.append(f"id {id}: {error}")
-        else:
-            items.append(item)
     if not items:
         raise UserError(f"test bench {root}: something is wrong with all of its {len(ids)} ids; {wrong[0]}")
     return items, wrong

@@ -4,6 +4,7 @@ from PIL import Image
 
 from ldm.benchmark.layout import item_file, read_ids, read_test_bench, result_files
 from ldm.utils.errors import UserError
+from tests.utils.pictures import mask
 
 IDS = [460, 724, 139]
 
@@ -14,7 +15,7 @@ def bench(tmp_path):
         for kind in ("image", "mask", "exemplar"):
             file = item_file(tmp_path, kind, f"{id:012d}")
             file.parent.mkdir(exist_ok=True)
-            Image.new("RGB", (8, 8)).save(file)
+            Image.new("RGB", (8, 8), "white" if kind == "mask" else "black").save(file)
     np.save(tmp_path / "id_list.npy", np.array(IDS))
     return tmp_path
 
@@ -39,6 +40,7 @@ def test_the_official_names(bench):
     assert items[0].mask == bench / "Mask_bbox_3500" / "000000000460_mask.png"
     assert items[0].exemplar == bench / "Ref_3500" / "000000000460_ref.png"
     assert [item.number for item in items] == [0, 1, 2] and wrong == []
+    assert items[0].box == (0, 0, 8, 8)
 
 
 def test_ids_that_lack_something_are_told_and_the_others_read(bench):
@@ -49,8 +51,14 @@ def test_ids_that_lack_something_are_told_and_the_others_read(bench):
     assert [(item.id, item.number) for item in items] == [("000000000139", 2)]
     assert wrong == [
         f"id 000000000460: {missing}: no such file or directory",
-        f"id 000000000724: {other}: is 16x16, expected 8x8",
+        f"id 000000000724: mask {other}: is 16x16 and the image 8x8, expected the same size",
     ]
+    last = item_file(bench, "mask", "000000000139")
+    mask(8, 8, box=(2, 3, 3, 8)).save(last)
+    with pytest.raises(UserError, match="all of its 3 ids"):
+        read_test_bench(bench)
+    mask(8, 8, box=(2, 3, 4, 8)).save(last)
+    assert read_test_bench(bench)[0][0].box == (2, 3, 4, 8)
     item_file(bench, "image", "000000000139").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"wrong with all of its 3 ids; id 000000000460: .*_ref\.png"):
         read_test_bench(bench)
@@ -70,9 +78,18 @@ def test_a_missing_folder(bench, folder):
     [
         (np.array([], int), "holds no ids"),
         (np.array([1, 2, 1]), "1 ids are in it twice"),
-        (np.array(["a"]), "expected ids, whole numbers"),
+        (np.array(["a"]), "holds '00000000000a', expected ids, whole numbers"),
+        (np.array([1.0, np.inf]), "holds '0000000001.0', expected ids, whole numbers"),
+        (np.array([-1]), "expected ids, whole numbers"),
+        (np.array([10**15]), "holds '1000000000000000', expected ids, whole numbers of twelve digits or less"),
         (np.array([{}], object), "no list of ids"),
         (b"not numpy", "no list of ids"),
+        (
+            b"\x93NUMPY\x01\x00v\x00"
+            + b"{'descr': '<i8', 'fortran_order': False, 'shape': (10**15,), }".ljust(117)
+            + b"\n",
+            "no list",
+        ),
     ],
 )
 def test_wrong_ids(tmp_path, content, told):

@@ -11,7 +11,7 @@ from torch import nn
 
 from ldm.benchmark.layout import item_file
 from ldm.evaluation.clip_score import RegionCrop, cosine_score, whole
-from ldm.evaluation.extractors import Extractor
+from ldm.evaluation.extractors import ClipFeatures, Extractor
 from ldm.utils.image import open_image, to_tensor
 from ldm.utils.mask import mask_box, open_mask
 
@@ -152,6 +152,7 @@ def test_quality_score(run_script, bench, network, tmp_path, published):
     real, generated = (network.scale * colours(bench / name) for name in ("real", "results"))
     mixture = GaussianMixture(2, random_state=0).fit(real)
     if published:
+        network.name = ClipFeatures.name  # of which it is
         (tmp_path / "gmm").write_bytes(pickle.dumps(mixture, 4))
     else:
         fitted = run_script("fit_gmm.py", bench / "real", "--out", "new/gmm.safetensors", "--k", 2)
@@ -167,13 +168,18 @@ def test_quality_score(run_script, bench, network, tmp_path, published):
     assert f"({COUNT} pictures; 95 % interval)" in done.stdout
 
 
-def test_a_gmm_knows_of_whose_features_it_is(run_script, bench, network, monkeypatch):
+def test_a_gmm_knows_of_whose_features_it_is(run_script, bench, network, monkeypatch, tmp_path):
     assert run_script("fit_gmm.py", bench / "real", "--out", "gmm.safetensors", "--k", 1).returncode == 0
     monkeypatch.setattr("ldm.benchmark.extractors.open_extractor", lambda *_: Colours("others"))
     done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", "gmm.safetensors")
     assert done.returncode == 2
     expected = "error: GMM gmm.safetensors: fitted to features of extractor 'colours', not of 'others'\n"
     assert done.stderr == expected
+    published = GaussianMixture(1).fit(colours(bench / "real"))
+    (tmp_path / "published").write_bytes(pickle.dumps(published))
+    done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", "published")
+    assert done.returncode == 2
+    assert done.stderr.endswith("fitted to features of extractor 'CLIP ViT-B/32', not of 'others'\n")
 
 
 def test_gmm_errors(run_script, bench, network):
@@ -237,7 +243,10 @@ def test_region_clip_score_of_a_bench_that_lacks_something(run_script, bench, ne
     (bench / "results" / mask.name.replace("_mask", "")).unlink()
     done = run_script("region_clip_score.py", "--result_dir", bench / "results", "--test_bench", bench)
     assert done.returncode == 4 and f"({COUNT - 1} boxes, " in done.stdout
-    lines = [f"id {8:012d}: {mask}: is 48x48, expected 24x24", f"1 of {COUNT} items failed"]
+    lines = [
+        f"id {8:012d}: mask {mask}: is 48x48 and the image 24x24, expected the same size",
+        f"1 of {COUNT} items failed",
+    ]
     assert done.stderr.splitlines() == [f"error: {line}" for line in lines]
 
 
