@@ -3,7 +3,8 @@ real pictures of what they should show, over encode ratios.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,10 +22,9 @@ from ldm.benchmark.papers import DIFFEDIT
 from ldm.benchmark.report import Column, Report, Row
 from ldm.benchmark.rows import made_before, make_row, records
 from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
-from ldm.data.images import centre_square, picture_files, read_picture
+from ldm.data.images import centre_square, is_picture, read_picture
 from ldm.data.images import to_tensor as as_tensor
 from ldm.editors.diffedit import DiffEdit
-from ldm.editors.sdedit import noised
 from ldm.evaluation.bootstrap import Estimate, mean_estimate
 from ldm.evaluation.extractors import Extractor, LpipsDistance
 from ldm.evaluation.feature_cache import FeatureCache, features_of
@@ -32,12 +32,11 @@ from ldm.evaluation.frechet import class_frechet
 from ldm.runs.jobs import Job, read_jobs
 from ldm.runs.model import open_model
 from ldm.runs.settings import diffedit_settings
-from ldm.runs.tradeoff import METHODS
+from ldm.runs.tradeoff import METHODS, edit_by, encode_both_ways
 from ldm.runs.work import editor_about
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 from ldm.utils.image import open_image, to_pil, to_tensor
-from ldm.utils.random import NoiseSource
 
 COLUMNS = (
     Column("lpips", "LPIPS x 100, to the input", "lower", 1),
@@ -134,7 +133,7 @@ class DiffEditBenchmark(Benchmark):
         jobs, _ = self.jobs()
         rows = [Row(f"{method}, 0.8", values, "paper") for method, values in DIFFEDIT.items()]
         fewest, some = len(jobs), work.some(jobs)
-        told_of = Attempts([])  # whose absence has been told of by the metric
+        real = attempt("real pictures", partial(self.real_files, {job.prompt for job in some})) or {}
         for name, (method, settings) in self.points.items():
             if not (folder := folders.get(name)):
                 continue
@@ -143,12 +142,21 @@ class DiffEditBenchmark(Benchmark):
             values = {}
             if there and lpips:
                 values["lpips"] = attempt(f"{title}, LPIPS", partial(self.lpips, lpips, there, folder, title))
-            if there and (inception := networks.get("inception")):
-                values["csfid"] = attempt(f"{title}, CSFID", partial(self.csfid, inception, there, folder, work))
+            if there and real and (inception := networks.get("inception")):
+                counts = Counter(job.prompt for job in there)
+                thick = {prompt: files for prompt, files in real.items() if min(len(files), counts[prompt]) > 1}
+                if thin := sorted(counts.keys() - thick):
+                    problems.append(
+                        f"CSFID: without {len(thin)} of {len(counts)} prompts; the first, {thin[0]!r}, has "
+                        f"{counts[thin[0]]} edits and {len(real[thin[0]])} real pictures, expected 2 or more of each"
+                    )
+                if thick:
+                    measured = partial(self.csfid, inception, there, thick, folder, work)
+                    values["csfid"] = attempt(f"{title}, CSFID", measured)
             rows.append(Row(title, values, "here"))
         about = {
             "pictures": files_hash(job.image for job in some),
-            "real pictures": told_of("real pictures", lambda: files_hash(chain(*self.real_files(some).values()))),
+            "real pictures": files_hash(chain(*real.values())),
             "runs": records(folders),
             "networks": abouts(networks),
         }
@@ -164,22 +172,32 @@ class DiffEditBenchmark(Benchmark):
             found.append(lpips(edited, squared(job, edited.shape[-1]).picture))
         return mean_estimate(100 * torch.cat(found), resamples=self.resamples)
 
-    def csfid(self, inception: Extractor, jobs: Sequence[Job], folder: Path, work: Work) -> Estimate:
-        """The mean over prompts of the distance to their real pictures."""
-        real = self.real_files(jobs)
-        classes = list(real)
+    def csfid(
+        self, inception: Extractor, jobs: Sequence[Job], real: Mapping[str, Sequence[Path]], folder: Path, work: Work
+    ) -> Estimate:
+        """The mean over prompts of the distance to real pictures, by prompt."""
+        classes = [prompt for prompt in real if any(job.prompt == prompt for job in jobs)]
+        jobs = [job for job in jobs if job.prompt in classes]
         seen = partial(features_of, inception, cache=FeatureCache(work.folder / "features"), batch=work.batch)
         distances = class_frechet(
             seen([folder / f"{job.name}.png" for job in jobs]),
             torch.tensor([classes.index(job.prompt) for job in jobs]),
-            seen(list(chain(*real.values()))),
-            torch.tensor([k for k, files in enumerate(real.values()) for _ in files]),
+            seen([file for prompt in classes for file in real[prompt]]),
+            torch.tensor([k for k, prompt in enumerate(classes) for _ in real[prompt]]),
         )
         return mean_estimate(distances, resamples=self.resamples)
 
-    def real_files(self, jobs: Sequence[Job]) -> dict[str, list[Path]]:
-        """The real pictures of each prompt of the jobs, in the folder of its name."""
-        return {prompt: picture_files(self.real / prompt) for prompt in sorted({job.prompt for job in jobs})}
+    def real_files(self, prompts: Collection[str]) -> dict[str, list[Path]]:
+        """The real pictures of each prompt, in the folder of its name; none where that is not there.
+
+        Raises:
+            UserError: there is no folder for these folders.
+        """
+        if not self.real.is_dir():
+            raise UserError(f"{self.real}: no such folder")
+        folders = {folder.name: folder for folder in self.real.iterdir()}
+        found = {prompt: folders[prompt].rglob("*") if prompt in folders else () for prompt in sorted(prompts)}
+        return {prompt: sorted(file for file in files if is_picture(file.name)) for prompt, files in found.items()}
 
 
 def squared(job: Job, size: int) -> Opened:
@@ -189,22 +207,17 @@ def squared(job: Job, size: int) -> Opened:
 
 def edit(editor: DiffEdit, method: str, batch: Sequence[Opened]) -> list[Image.Image]:
     """Edit pictures by one of METHODS; nothing is composited, as in the paper."""
-    by_inversion, masked = METHODS[method]
     settings, pictures = editor.settings, torch.cat([each.picture for each in batch])
     targets = [each.job.prompt for each in batch]
     seeds = [settings.seed if each.job.seed is None else each.job.seed for each in batch]
-    inversion = editor.invert(pictures, ratio=settings.encode_ratio, steps=settings.steps, refine=settings.refine)
-    z = inversion.latents[0]
-    if not by_inversion:
-        inversion = noised(inversion, editor.model.schedule, NoiseSource(seeds).randn(*z.shape[1:]).to(z))
-    mask = torch.ones_like(z[:, :1])
-    if masked:
+    encoded, mask = encode_both_ways(editor, pictures, settings.encode_ratio, seeds), None
+    if METHODS[method][1]:  # inside a mask
         sources = [each.job.source_prompt or "" for each in batch]
         names = {"n": "n_maps", "strength": "strength", "threshold": "threshold", "clamp": "clamp"}
         how = {theirs: getattr(settings, ours) for theirs, ours in names.items()}
         mask = editor.infer_mask(pictures, sources, targets, seed=seeds, **how).latent
-    edited = editor.edit(inversion, mask, targets, guidance_scale=settings.guidance_scale)
-    return [to_pil(picture, settings.rounding) for picture in editor.decode(edited)]
+    edited = edit_by(editor, method, encoded, mask, targets)
+    return [to_pil(picture, settings.rounding) for picture in edited]
 
 
 def plot_curve(report: Report, path: Path) -> None:

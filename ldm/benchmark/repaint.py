@@ -30,7 +30,7 @@ from ldm.runs.settings import repaint_settings
 from ldm.runs.work import editor_about
 from ldm.utils.errors import UserError
 from ldm.utils.holes import ALIASES, PAPER, hole_mask
-from ldm.utils.image import open_image, picture_size, to_tensor
+from ldm.utils.image import of_one_size, open_image, picture_size, to_tensor
 from ldm.utils.mask import mask_picture, open_mask
 
 COLUMNS = [Column(mask, mask.replace("_", " "), "lower", 3) for mask in PAPER]
@@ -97,10 +97,10 @@ class RePaintBenchmark(Benchmark):
         made = Made()
         attempt = Attempts(made.problems)
         for name, pictures in self.pictures.items():
-            attempt(name, partial(self._generate, made, work, name, pictures))
+            attempt(name, partial(self._generate, made, work, name, pictures, attempt))
         return made
 
-    def _generate(self, made: Made, work: Work, name: str, pictures: Pictures) -> None:
+    def _generate(self, made: Made, work: Work, name: str, pictures: Pictures, attempt: Attempts) -> None:
         """Fill every mask of a table by every row's settings."""
         node = load_config(pictures.model)
         model, precision = open_model(pictures.model, pictures.checkpoint, work.device, self.precision, node=node)
@@ -108,10 +108,9 @@ class RePaintBenchmark(Benchmark):
         classifier = open_classifier(given, node, work.device, self.precision)
         guide = {} if classifier is None else {"classifier": fingerprint(classifier)}
         jobs, wrong = self.jobs(work, pictures)
-        for job in jobs:
-            if (size := picture_size(job.image)) != (model.image_size,) * 2:
-                raise UserError(f"{job.image}: is {size[0]}x{size[1]}, expected {model.image_size}x{model.image_size}")
         made.problems += [f"{name}: {line}" for line in wrong]
+        size = (model.image_size,) * 2
+        jobs = [job for job in jobs if attempt(f"{name}: {job.place}", partial(of_one_size, [job.image], size))]
         for row, settings in self.rows.items():
             editor = RePaint(model, settings, classifier)
             about = {**guide, **editor_about(editor, precision)}
@@ -122,11 +121,12 @@ class RePaintBenchmark(Benchmark):
     def jobs(self, work: Work, pictures: Pictures) -> tuple[list[Job], list[str]]:
         """The pictures of a table, each with its seed, and what is wrong with others."""
         listed, wrong = read_jobs(pictures.jobs, ("image",), ("class_id",))
-        return work.some(replace(job, seed=self.seed + k) for k, job in enumerate(listed[: self.count])), wrong
+        first = [replace(job, seed=self.seed + job.number) for job in listed if job.number < self.count]
+        return work.some(first), wrong
 
     def with_mask(self, job: Job, mask: str, folder: Path) -> Job:
         """The job with its hole, which is written into a folder."""
-        size, k, file = picture_size(job.image), job.seed - self.seed, folder / mask / f"{job.name}.png"
+        size, k, file = picture_size(job.image), job.number, folder / mask / f"{job.name}.png"
         if self.masks is None:
             hole = hole_mask(mask, size, job.seed)
         else:

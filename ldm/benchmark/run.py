@@ -21,6 +21,7 @@ from ldm.utils.files import content_hash
 from ldm.utils.processes import Share
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
+LIBRARIES += ("torchmetrics", "open_clip_torch", "timm", "torch-fidelity")
 THIS_RUN = "this run"  # the part of a report's `about` in which two runs of the same benchmark may differ
 
 
@@ -97,11 +98,10 @@ def run_benchmark(benchmark: Benchmark, work: Work, about: Mapping[str, Any]) ->
     """
     began = time.monotonic()
     made = benchmark.generate(work)
-    problems = list(dict.fromkeys(made.problems))
     if work.share.rank:
-        return problems
+        return list(dict.fromkeys(made.problems))
     measured = benchmark.measure(work, made.folders)
-    problems += measured.problems
+    problems = list(dict.fromkeys([*made.problems, *measured.problems]))
     this_run = {
         "pictures made": made.pictures,
         "wall time, s": round(time.monotonic() - began, 1),

@@ -1,6 +1,7 @@
 """DiffEdit's trade-off with a tiny model: every method at every ratio, LPIPS and CSFID by hand."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -94,14 +95,35 @@ def test_a_masked_edit_without_a_mask_is_the_autoencoders_picture(folder):
     assert psnr(to_tensor(free), kept).item() < 45
 
 
+def test_a_model_that_is_not_there(config, tmp_path):
+    few = {"methods": ["SDEdit"], "ratios": [0.5]}
+    problems, report = measure(config, tmp_path, checkpoint="nowhere.ckpt", **few)
+    assert len(problems) == 1 and "nowhere.ckpt" in problems[0]
+    assert ours(report) == {} and papers(report)
+    _, whole = measure(config, tmp_path, **few)  # what was made with it is measured without it
+    problems, report = measure(config, tmp_path, checkpoint="nowhere.ckpt", **few)
+    assert len(problems) == 1 and ours(report) == ours(whole)
+    assert report["about"]["real pictures"] == whole["about"]["real pictures"]
+
+
 def test_partial_and_wrong_input(config, folder, tmp_path):
     problems, report = measure(config, tmp_path / "few", limit=2, methods=["SDEdit"], ratios=[0.5])
-    assert len(problems) == 1 and "1 samples" in problems[0]  # of a class; LPIPS is there
+    assert problems == [
+        "CSFID: without 2 of 2 prompts; the first, 'a blue ball', has 1 edits and 3 real pictures, expected 2 or more "
+        "of each"
+    ]
     assert report["partial"] == "2 of 4 edits"
     assert ours(report)["SDEdit, 0.5"]["lpips"]["n"] == 2
 
-    problems, _ = measure(config, tmp_path / "real", methods=["SDEdit"], ratios=[0.5], real=str(tmp_path / "no"))
+    problems, _ = measure(config, tmp_path / "real", methods=["SDEdit"], real=str(tmp_path / "no"))
     assert len(problems) == 1 and "no such folder" in problems[0]
+    shutil.copytree(folder / "real" / PROMPTS[1], tmp_path / "half" / PROMPTS[1])
+    problems, report = measure(config, tmp_path / "real", methods=["SDEdit"], real=str(tmp_path / "half"))
+    assert problems == [
+        "CSFID: without 1 of 2 prompts; the first, 'a blue ball', has 2 edits and 0 real pictures, expected 2 or more "
+        "of each"
+    ]
+    assert report["partial"] and ours(report)["SDEdit, 0.5"]["csfid"]["n"] == 1
 
     with pytest.raises(UserError, match="method 'sdedit': expected one of DiffEdit, "):
         measure(config, tmp_path / "wrong", methods=["sdedit"])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.config import load_config
+from ldm.config import build, load_config
 from ldm.runs.outputs import read_settings
+from ldm.utils.errors import UserError
 from ldm.utils.holes import PAPER
 from tests.benchmark.conftest import MISSING
 from tests.benchmark.measuring import measure, ours, papers
@@ -64,6 +65,16 @@ def test_the_whole_benchmark(config, folder, tmp_path):
     assert mean == pytest.approx(np.mean(by_hand), rel=1e-4)
     held = read_settings(tmp_path / "things" / "short" / "wide" / "results" / "2.png")
     assert (held["class_id"], held["seed"]) == (2, 44)
+    of_masks = report["about"]["masks"]
+    assert measure(config, tmp_path / "other", seed=7)[1]["about"]["masks"] != of_masks
+    assert measure(config, tmp_path)[1]["about"]["masks"] == of_masks  # hashes
+
+
+def test_a_wrong_key_of_a_table_is_named(config):
+    config = config.copy()
+    config.params.pictures.things.jobz = config.params.pictures.things.pop("jobs")
+    with pytest.raises(UserError, match=r"pictures\.things: unknown key 'jobz'; did you mean jobs"):
+        build(config)
 
 
 def test_given_masks_are_the_originals(config, tmp_path):
@@ -106,9 +117,12 @@ def test_wrong_lines_of_a_table_and_a_picture_of_another_size(config, folder, tm
     assert report["partial"].startswith("things, short, wide: 1 of 3 pictures, and 5 more")
 
     photo(20, 16).save(folder / "large.png")
-    table.write_text("image,class_id\nlarge.png,1\n", encoding="utf-8")
+    table.write_text("image,class_id\nno.png,1\nlarge.png,1\nfaces/image/2.png,1\n", encoding="utf-8")
     problems, _ = measure(config, tmp_path / "large")
-    assert "large.png: is 20x16, expected 16x16" in problems[0]
+    assert len(problems) == 2 and "wrong.csv line 2" in problems[0]
+    assert problems[1].endswith("large.png: is 20x16, expected 16x16") and "wrong.csv line 3" in problems[1]
+    held = read_settings(tmp_path / "large" / "things" / "short" / "wide" / "results" / "2.png")
+    assert held["seed"] == 44  # as if nothing were wrong with the others
 
 
 def test_without_the_weights_of_lpips_the_pictures_are_made(config, tmp_path):
