@@ -25,11 +25,16 @@ def main() -> None:
     from ldm.data.toyworld_cross import CrossExemplars
     from ldm.data.toyworld_render import render_scene, scene_id
     from ldm.runs.outputs import check_writable, save_png
+    from ldm.utils.errors import UserError
     from ldm.utils.files import replacing
     from ldm.utils.image import to_pil
     from ldm.utils.mask import mask_picture
 
     check_writable(args.out)
+    real, id_list = args.out / "test_set_GT", args.out / "id_list.npy"
+    if real.is_dir() and (held := len(list(real.iterdir()))) > args.reference:
+        raise UserError(f"{real}: holds {held} pictures, expected {args.reference} or fewer; choose another folder")
+    id_list.unlink(missing_ok=True)  # a whole test bench has it: it comes last
     ids = [139 * (k + 1) for k in range(args.count)]  # with gaps, as COCO's
     items = CrossExemplars(args.seed, args.count, args.size)
     for id, item in zip(tqdm(ids, desc="items", disable=None), items, strict=True):
@@ -42,8 +47,8 @@ def main() -> None:
             save_png(picture, item_file(args.out, kind, f"{id:012d}"))
     for k in tqdm(range(args.reference), desc="real pictures", disable=None):
         scene = render_scene(np.random.default_rng(scene_id(args.seed, "real", k)), args.size)
-        save_png(Image.fromarray(scene.image), args.out / "test_set_GT" / f"{k:012d}.png")
-    with replacing(args.out / "id_list.npy") as partial, open(partial, "wb") as file:  # last: a whole test bench has it
+        save_png(Image.fromarray(scene.image), real / f"{k:012d}.png")
+    with replacing(id_list) as partial, open(partial, "wb") as file:
         np.save(file, np.array(ids))
     print(f"{args.out}: {args.count} items, {args.reference} real pictures, {args.size}x{args.size}")
 

@@ -21,6 +21,11 @@ def test_a_whole_test_bench(run_script, tmp_path):
     assert run_script(*arguments, "--seed", 1).returncode == 0
     assert items[0].image.read_bytes() != before[items[0].image]
 
+    assert run_script(*arguments, "--count", 2).returncode == 0
+    assert len(read_test_bench(out)[0]) == 2
+    result = run_script(*arguments, "--reference", 1)  # the others would stay, and be measured
+    assert result.returncode == 2 and "holds 2 pictures, expected 1 or fewer" in result.stderr
+
 
 def test_an_output_that_cannot_be(run_script, tmp_path):
     (tmp_path / "file").write_text("")
