@@ -173,6 +173,7 @@ class Cocoee(Benchmark):
 
         def psnr() -> Estimate:
             values = background()["psnr outside"]
+            values = values[~values.isnan()]  # of pictures that are all hole
             return bootstrap(lambda i: pooled_psnr(values[i]), len(values), resamples=self.resamples)
 
         background = cache(partial(results.background_scores, networks.get("lpips_vgg")))

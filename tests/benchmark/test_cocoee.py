@@ -10,7 +10,8 @@ from ldm.checkpoints.io import save_tensors
 from ldm.config import build, load_config
 from ldm.runs.outputs import read_settings
 from ldm.utils.errors import UserError
-from tests.benchmark.bench import IDS, SIDE, write_bench
+from ldm.utils.image import FORMATS
+from tests.benchmark.bench import IDS, write_bench
 from tests.benchmark.conftest import MISSING
 from tests.benchmark.measuring import measure, ours, papers
 from tests.tiny import CONFIG, tiny_model
@@ -102,7 +103,7 @@ def test_a_broken_item_fails_alone(config, bench, tmp_path):
         problems, report = measure(config, tmp_path)
     finally:
         broken.write_bytes(whole)
-    assert problems == [f"id {IDS[1]:012d}: {broken}: cannot be read as an image"]
+    assert problems == [f"id {IDS[1]:012d}: {broken}: not an image ({', '.join(FORMATS)} are understood)"]
     assert report["partial"] == "4 of 5 items"
     assert all(values["clip"]["n"] == 4 for values in ours(report).values())
     last = read_settings(tmp_path / "default" / "results" / f"{IDS[-1]:012d}.png")
@@ -128,17 +129,17 @@ def test_a_model_that_is_not_there(config, tmp_path):
 
 
 def test_no_item_can_be_edited(config, bench, tmp_path):
-    """Nothing is selected in any mask: there is nothing to measure, and no metric fails for it."""
-    masks = [bench / "Mask_bbox_3500" / f"{id:012d}_mask.png" for id in IDS]
-    held = [mask.read_bytes() for mask in masks]
+    """All exemplars are cut short: there is nothing to measure, and no metric fails for it."""
+    exemplars = [bench / "Ref_3500" / f"{id:012d}_ref.png" for id in IDS]
+    held = [file.read_bytes() for file in exemplars]
     try:
-        for mask in masks:
-            Image.new("L", (SIDE, SIDE)).save(mask)
+        for file, content in zip(exemplars, held, strict=True):
+            file.write_bytes(content[:200])
         problems, report = measure(config, tmp_path)
     finally:
-        for mask, content in zip(masks, held, strict=True):
-            mask.write_bytes(content)
-    assert len(problems) == 2 * len(IDS) and all("nothing is selected" in line for line in problems)
+        for file, content in zip(exemplars, held, strict=True):
+            file.write_bytes(content)
+    assert len(problems) == 2 * len(IDS) and all("cannot be read as an image" in line for line in problems)
     assert report["partial"] == "0 of 5 items"
 
 
