@@ -49,7 +49,7 @@ def main() -> None:
     about = {"config": args.config, "overrides": args.overrides, "settings": OmegaConf.to_container(config.params)}
     problems = run_benchmark(benchmark, work, about)
     if share.rank == 0:  # of the others a launcher expects 0, or it ends this one
-        tell_failed(problems, "parts of the benchmark")
+        tell_failed(problems, "of the benchmark's parts")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ def test_what_failed_is_told_line_by_line_and_by_the_exit_code(run_script, confi
     missing = f"extractors.inception={MISSING}"
     result = run_script("benchmark.py", "--config", config, "--out", tmp_path / "out", "--limit", 4, missing)
     assert result.returncode == 4
-    assert result.stderr.endswith(f"error: inception: {MISSING}: no such file; get it and put it there\n")
+    assert result.stderr.splitlines()[-2:] == [
+        f"error: inception: {MISSING}: no such file; get it and put it there",
+        "error: 1 of the benchmark's parts failed",
+    ]
     report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert f"**Partial: 4 of {len(IDS)} items.**" in report
     assert f"**Failed:** inception: {MISSING}" in report
