@@ -81,6 +81,7 @@ class ToyWorld(Benchmark):
     Args:
         rows: an `Entry` each, as mappings.
         count, seed: of the scenes; no training set holds any of them.
+        blobs: scenes of which blob-shaped holes are edited, if not as many.
         references: real scenes, which the edits are compared with and the Quality Score's mixture is fitted to.
         components: of that mixture.
         scale: the log-likelihood that a Quality Score of 100 stands for.
@@ -98,37 +99,40 @@ class ToyWorld(Benchmark):
         references: int,
         components: int,
         scale: float,
+        blobs: int | None = None,
         directions: Sequence[Mapping[str, Any]] = (),
         training: str | None = None,
         trainings: str | None = None,
     ):
         self.title, self.training, self.trainings = title, training, trainings
         self.rows = [make_entry(Entry, row, f"rows[{k}]") for k, row in enumerate(rows)]
-        self.count, self.seed, self.references = count, seed, references
+        self.counts, self.seed, self.references = {"box": count, "blob": blobs or count}, seed, references
         self.components, self.scale = components, scale
         self.directions = [make_entry(Direction, d, f"directions[{k}]") for k, d in enumerate(directions)]
         check_directions(self.directions, [row.key for row in self.rows], [column.key for column in COLUMNS])
 
-    def scenes(self, work: Work) -> Scenes:
-        return Scenes(self.seed, self.count if work.limit is None else min(self.count, work.limit))
+    def scenes(self, work: Work, hole: str = "box") -> Scenes:
+        return Scenes(self.seed, min(self.counts[hole], work.limit or self.counts[hole]))
 
     def generate(self, work: Work) -> Made:
         made = Made()
         attempt = Attempts(made.problems)
-        files = [write_item(work.folder / "data", i, item) for i, item in enumerate(self.scenes(work).items)]
+        scenes = {hole: self.scenes(work, hole) for hole in {hole for entry in self.rows for hole in entry.holes}}
+        most = max(scenes.values(), key=lambda some: some.count)
+        files = [write_item(work.folder / "data", i, item) for i, item in enumerate(most.items)]
         for entry in self.rows:
             editor = attempt(entry.name, lambda entry=entry: editor_of(entry, work.device))
             for hole in entry.holes if editor else ():
                 jobs = [
                     Job(f"{i:04d}", file["image"], file[hole], (file["exemplar"],), seed=editor.settings.seed + i)
-                    for i, file in enumerate(files)
+                    for i, file in enumerate(files[: scenes[hole].count])
                 ]
                 about = editor_about(editor, "full")
                 make_row(made, work, f"{entry.key}/{hole}", jobs, about, *exemplar_work(editor))
         return made
 
     def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
-        scenes = self.scenes(work)
+        scenes, blob_scenes = self.scenes(work), self.scenes(work, "blob")
         judge, clip = load("toyworld_judge", root="judge"), open_extractor("toyworld_clip")
         drawn = real_features(clip, self.seed, self.references + scenes.count)
         real, unseen = drawn.split(self.references)
@@ -139,11 +143,12 @@ class ToyWorld(Benchmark):
             return Found({**(values or {}), "quality": quality}, features, pictures)
 
         def edited(entry: Entry) -> Found:
-            compositing, count = edit_settings(**entry.settings), scenes.count
-            edits = {hole: read_results(folders[f"{entry.key}/{hole}"], count) for hole in entry.holes}
-            pictures, features, values = figures(scenes, edits["box"], judge, clip, compositing)
-            if "blob" in edits:
-                values["blob"] = blob_answers(scenes, edits["blob"], judge, compositing)
+            compositing = edit_settings(**entry.settings)
+            edits = read_results(folders[f"{entry.key}/box"], scenes.count)
+            pictures, features, values = figures(scenes, edits, judge, clip, compositing)
+            if "blob" in entry.holes:
+                edits = read_results(folders[f"{entry.key}/blob"], blob_scenes.count)
+                values["blob"] = blob_answers(blob_scenes, edits, judge, compositing)
             return found(features, values, pictures)
 
         pictures, features, values = figures(scenes, scenes.pastes(), judge, clip, edit_settings(**DECODED))
@@ -176,7 +181,7 @@ class ToyWorld(Benchmark):
             COLUMNS,
             [Row(name, estimates(row, columns), "here") for name, row in shown.items()],
             {
-                "scenes": {"count": scenes.count, "seed": self.seed, "real": self.references},
+                "scenes": {"box": scenes.count, "blob": blob_scenes.count, "seed": self.seed, "real": self.references},
                 "extractor": clip.about,
                 "judge": fingerprint(judge),
                 "runs": records(folders),
@@ -192,7 +197,7 @@ class ToyWorld(Benchmark):
         return Measured(report, plots, problems)
 
     def _partial(self, scenes: Scenes, missing: Sequence[str]) -> str | None:
-        parts = [f"{scenes.count} of {self.count} scenes"] * (scenes.count < self.count)
+        parts = [f"{scenes.count} of {self.counts['box']} scenes"] * (scenes.count < self.counts["box"])
         parts += [f"without {', '.join(missing)}"] * bool(missing)
         return "; ".join(parts) or None
 

@@ -39,16 +39,13 @@ class Found:
     Attributes:
         figures: of the edits of box-shaped holes, see `toyworld_figures.figures`; `quality`; `blob`, which is edit/all
             of the blob-shaped ones.
+        features: of the pictures and their holes.
         pictures: as a user gets them.
     """
 
     figures: Figures
     features: Features
     pictures: Sequence[Image.Image]
-
-    @property
-    def count(self) -> int:
-        return len(self.features.whole)
 
 
 class Statistic(NamedTuple):
@@ -93,7 +90,7 @@ def statistics(real: Features, pastes: Figures) -> dict[str, Statistic]:
 def estimates(found: Found, columns: Mapping[str, Statistic]) -> dict[str, Estimate]:
     """Every column that the row has figures for, with its interval."""
     return {
-        key: bootstrap(partial(column.of, found), found.count, resamples=RESAMPLES)
+        key: bootstrap(partial(column.of, found), len(found.figures[column.needs]), resamples=RESAMPLES)
         for key, column in columns.items()
         if column.needs in found.figures
     }
@@ -105,4 +102,4 @@ def difference(columns: Mapping[str, Statistic], found: Found, against: Found, k
     def of(i: Tensor) -> float:
         return columns[key].of(found, i) - columns[key].of(against, i)
 
-    return bootstrap(of, found.count, resamples=RESAMPLES)
+    return bootstrap(of, len(found.figures[columns[key].needs]), resamples=RESAMPLES)

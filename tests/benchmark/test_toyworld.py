@@ -131,6 +131,14 @@ def test_a_run_from_end_to_end(tmp_path, capsys):
     assert again["rows"] == report["rows"]
 
 
+def test_blob_shaped_holes_may_be_of_more_scenes(tmp_path):
+    row = {"key": "five", "name": "guidance 5", "model": "toyworld", "settings": {"steps": 2}}
+    run_benchmark(small([row], count=2, blobs=4), Work(tmp_path, None, 2, torch.device("cpu"), Share()), {})
+    assert [len([*(tmp_path / "five" / hole / "results").iterdir()]) for hole in ("box", "blob")] == [2, 4]
+    values = json.loads((tmp_path / "report.json").read_text())["rows"][-1]["values"]
+    assert (values["all"]["n"], values["blob"]["n"]) == (2, 4)
+
+
 def test_a_limit_makes_the_report_partial(tmp_path):
     rows = [{"key": "five", "name": "guidance 5", "model": "toyworld", "settings": {"steps": 2}}]
     run_benchmark(small(rows), Work(tmp_path, 2, 2, torch.device("cpu"), Share()), {})
