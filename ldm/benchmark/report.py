@@ -135,9 +135,11 @@ def _cell(value: Value, digits: int) -> str:
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values by dotted names; lists of plain values in one line."""
+    """Nested values by dotted names, of a list by their places; lists of plain values in one line."""
     found = []
     for key, value in node.items():
+        if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            value = dict(enumerate(value))
         if isinstance(value, Mapping):
             found += _flat(value, f"{prefix}{key}.")
         else:

@@ -49,8 +49,10 @@ def test_json_holds_everything(tmp_path):
 
 
 def test_what_it_depends_on_is_flat(tmp_path):
-    write_report(report(about={"weights": {"clip": {"hash": "ab"}}, "seeds": [1, 2]}), tmp_path)
+    about = {"weights": {"clip": {"hash": "ab"}}, "seeds": [1, 2], "rows": [{"key": "a"}, {"key": "b"}]}
+    write_report(report(about=about), tmp_path)
     assert "| weights.clip.hash | `ab` |" in lines(tmp_path)
+    assert "| rows.1.key | `b` |" in lines(tmp_path)
     assert "| seeds | `1, 2` |" in lines(tmp_path)
 
 
