@@ -89,7 +89,7 @@ def main() -> None:
         while batch := list(islice(pictures, args.batch)):
             items = range(done, done := done + len(batch))
             noise = NoiseSource(key_seed(args.seed, "bound", item) for item in items)
-            denoise, _ = told_class(model, args.class_id, len(batch), None, 0.0, ancestral=True)
+            denoise, _ = told_class(model, [args.class_id] * len(batch), None, 0.0, ancestral=True)
             x0 = torch.stack(batch).to(device)
             tick = partial(bar.update, len(batch))
             parts.append(bound(denoise, x0, model.schedule, timesteps, variance, noise.randn, tick))
