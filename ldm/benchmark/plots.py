@@ -35,5 +35,7 @@ def plot_rows(report: Report, path: Path) -> None:
         panel.set_title(column.title + ARROWS[column.better])
     for panel in panels[len(columns) :]:
         panel.set_axis_off()
+    if report.partial:
+        figure.suptitle(f"Partial: {report.partial}", color="tab:red", wrap=True)
     with replacing(path) as partial:
         figure.savefig(partial, format="png")
