@@ -1,11 +1,11 @@
-"""What `ldm` is and needs. Install from a clone: `pip install -e .` (`-e .[dev]` to run the tests)."""
+"""What `ldm` is and needs. The versions that it is tested with stand in requirements.lock; these are the bounds."""
 
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-REQUIRES = [
+REQUIRES = [  # for editing and training
     "einops>=0.8",
     "matplotlib>=3.9",
     "numpy>=1.26",
@@ -15,33 +15,53 @@ REQUIRES = [
     "pyarrow>=16",
     "pytorch-lightning>=2.6",
     "safetensors>=0.5",
-    "scikit-learn>=1.5",
     "tensorboard>=2.18",
     "timm>=1.0",
-    "torch-fidelity>=0.3",
     "torch>=2.6",
     "torchmetrics>=1.4",
     "torchvision>=0.21",
     "tqdm>=4.66",
     "wandb>=0.19",
 ]
-MEASURE = ["opencv-python-headless>=4.10"]  # methods to compare with; what measures does without them
+BENCHMARK = [  # FID by Inception, the Quality Score, and methods to compare with
+    "opencv-python-headless>=4.10",
+    "scikit-learn>=1.5",
+    "torch-fidelity>=0.3",
+]
 DEV = [
-    *MEASURE,
+    *BENCHMARK,
     "diffusers>=0.36",
     "import-linter>=2.5",
+    "packaging>=24",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.12",
     "transformers>=5.0",
+    "uv>=0.9",
 ]
+# What is used without being code lies at the top of a clone, and in a wheel under `ldm.shipped`.
+SHIPPED = {
+    "configs": "**/*.yaml",
+    "pretrained_models/toyworld": "*.safetensors",
+    "dataset/toyworld_examples": "*.png",
+}
+SHIPPED_PACKAGES = {f"ldm.shipped.{folder.replace('/', '.')}": folder for folder in SHIPPED}
 
 setup(
-    name="ldm",
+    name="ldm-edit",  # `ldm` on PyPI is another project; `import ldm` is this one
     version=re.search(r'^__version__ = "(.+)"$', Path("ldm/__init__.py").read_text(encoding="utf-8"), re.M)[1],
-    description="Image editing by latent diffusion: an image, a mask and an exemplar in, the edited image out",
+    description="Image editing by latent diffusion: by example, by prompt, or by filling holes",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["ldm", "ldm.*"]),
+    packages=[*find_packages(include=["ldm", "ldm.*"]), *SHIPPED_PACKAGES],
+    package_dir=SHIPPED_PACKAGES,
+    package_data={
+        "ldm.checkpoints": ["manifests/*.json.gz"],
+        **{package: [SHIPPED[folder]] for package, folder in SHIPPED_PACKAGES.items()},
+    },
     python_requires=">=3.11",
     install_requires=REQUIRES,
-    extras_require={"dev": DEV, "measure": MEASURE},
+    extras_require={"benchmark": BENCHMARK, "dev": DEV, "all": sorted({*BENCHMARK, *DEV})},
+    entry_points={"console_scripts": ["ldm = ldm.__main__:main"]},
 )

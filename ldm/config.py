@@ -23,9 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ldm import compat
 from ldm.utils.errors import UserError
 from ldm.utils.nearest import nearest
-
-ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ROOT / "configs"
+from ldm.utils.project import CONFIGS
 
 
 def find_config(name: str | Path) -> Path:

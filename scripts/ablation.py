@@ -1,64 +1,7 @@
-"""Train the rows of an ablation one after the other, all on the same budget, and measure them.
+"""The command `ldm ablation`: see ldm/cli/ablation.py."""
 
-python scripts/ablation.py --config configs/benchmark/ablation.yaml
-
-Repeating the command goes on where it stopped.
-"""
-
-import subprocess
-import sys
-from pathlib import Path
-
-from ldm.utils.cli import Parser, positive, run
-from ldm.utils.errors import UserError
-
-SCRIPTS = Path(__file__).resolve().parent
-CACHE = "data.params.train.params.folder="  # the override that says which latents a row is trained on
-
-
-def main() -> None:
-    parser = Parser(__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--config", default="benchmark/ablation", help="a config file, or a name in configs/")
-    add("--seed", type=int, default=0, help="of the trainings; another seed has folders of its own")
-    add("--data", type=Path, default=Path("dataset/toyworld"), help="the scenes to train on; drawn if missing")
-    add("--scenes", type=positive, default=24000, help="how many")
-    add("--out", type=Path, help="folder of the report (default: outputs/benchmark/<name of the config>)")
-    add("overrides", nargs="*", metavar="key=value", help="override values of the trainings, e.g. trainer.max_steps=10")
-    args = parser.parse_args()
-
-    from ldm.benchmark.toyworld import ToyWorld
-    from ldm.config import build, load_config
-
-    benchmark = build(load_config(args.config))
-    if not isinstance(benchmark, ToyWorld) or None in (benchmark.training, benchmark.trainings):
-        raise UserError(
-            f"config {args.config}: expected params.training and params.trainings: what its rows are runs of"
-        )
-    suffix = f"_seed{args.seed}" if args.seed else ""
-    logs = Path(benchmark.trainings + suffix)
-
-    def do(script: str, *arguments: object) -> None:
-        command = [sys.executable, SCRIPTS / f"{script}.py", *arguments]
-        if code := subprocess.run([str(word) for word in command]).returncode:
-            sys.exit(code)  # the script has said why
-
-    do("make_toyworld", "--out", args.data, "--train", args.scenes)
-    roots = [f"{part}.params.root={args.data}" for part in ("source", "data.params.validation")]
-    caches: set[str] = set()
-    for entry in benchmark.rows:
-        folder, cache = logs / entry.key, {change for change in entry.train if change.startswith(CACHE)}
-        first, caches = not cache <= caches, caches | cache
-        if not entry.train or (folder / "weights.safetensors").exists():
-            continue
-        print(f"\n== {entry.name}", flush=True)
-        changes = [*entry.train, *roots, *args.overrides]
-        if first:  # of the rows that are trained on these latents: it says what they hold
-            do("cache_latents", "--base", benchmark.training, "--epochs", 1, *changes)
-        do("train", "--base", benchmark.training, "--logdir", folder, "--resume", *changes, f"seed={args.seed}")
-    out = args.out or Path("outputs/benchmark") / f"{Path(args.config).stem}{suffix}"
-    do("benchmark", "--config", args.config, "--out", out, "--batch", 50, f"params.trainings={logs}")
-
+from ldm.cli.ablation import main
+from ldm.utils.cli import run
 
 if __name__ == "__main__":
     run(main)

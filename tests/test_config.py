@@ -152,8 +152,8 @@ def test_an_unknown_target_and_the_nearest_one_are_named(name, hint):
 
 
 def test_a_target_is_a_class_or_a_function():
-    with pytest.raises(UserError, match="ldm.config.ROOT: no class or function"):
-        locate("ldm.config.ROOT")
+    with pytest.raises(UserError, match="ldm.config.CONFIGS: no class or function"):
+        locate("ldm.config.CONFIGS")
 
 
 def test_a_target_whose_module_lacks_a_package_is_no_misspelling(file, tmp_path, monkeypatch):

@@ -1,21 +1,18 @@
-"""What holds for the repository as a whole: packaging, imports, scripts, configs, sizes, the README's commands."""
+"""What holds for the repository as a whole: imports, commands, configs, sizes, the README's commands."""
 
-import ast
 import inspect
 import re
-import runpy
 import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-import ldm
+from ldm.__main__ import MODULES as VERBS
 from ldm.config import build, load_config, locate
 from ldm.runs.settings import diffedit_settings, edit_settings, pixel_settings, repaint_settings, txt2img_settings
 
@@ -27,7 +24,7 @@ MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "ldm").rglob("*.py")
 )
-ROOMS = {name for name in MODULES if name.count(".") == 1}
+ROOMS = {name for name in MODULES if name.count(".") == 1 and name != "ldm.__main__"}
 
 by_name = {"ids": lambda path: str(path.relative_to(ROOT))}
 
@@ -36,73 +33,6 @@ def python(*arguments: str | Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
-
-
-# packaging
-
-
-@pytest.fixture
-def setup_arguments(monkeypatch) -> dict:
-    arguments = {}
-    stand_in = SimpleNamespace(setup=arguments.update, find_packages=lambda include: include)
-    monkeypatch.setitem(sys.modules, "setuptools", stand_in)
-    monkeypatch.chdir(ROOT)
-    runpy.run_path("setup.py")
-    return arguments
-
-
-def test_the_version_is_written_once(setup_arguments):
-    assert setup_arguments["version"] == ldm.__version__
-
-
-def test_environment_agrees_with_setup(setup_arguments):
-    environment = OmegaConf.to_container(OmegaConf.load(ROOT / "environment.yaml"))
-    conda = [item for item in environment["dependencies"] if isinstance(item, str)]
-    (pip,) = (item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    wanted = setup_arguments["install_requires"] + setup_arguments["extras_require"]["dev"]
-    assert sorted(conda) == ["pip", f"python{setup_arguments['python_requires']}"]
-    assert pip == [*sorted(wanted), "-e ."]
-
-
-def imported_packages(path: Path) -> set[str]:
-    """First names of everything a file imports absolutely, functions' own imports and `importorskip` included."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
-    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    names |= {call.args[0].value for call in calls if call.func.attr == "importorskip"}
-    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
-
-
-MODULE_OF = {
-    "open-clip-torch": "open_clip",
-    "opencv-python-headless": "cv2",
-    "pillow": "PIL",
-    "pytorch-lightning": "pytorch_lightning",
-    "scikit-learn": "sklearn",
-    "torch-fidelity": "torch_fidelity",
-}
-# Not imported by name: tools that are run, what Lightning's loggers write with, and einops, which the bricks may use.
-UNIMPORTED = {"import-linter", "ruff", "tensorboard", "wandb", "einops"}
-
-COMPARED = {"albumentations", "cv2"}  # peers that measurements are run against; they are imported where they are there
-
-
-def requirements(lines: list[str]) -> set[str]:
-    names = {re.split(r"[<>=!~; \[]", line)[0] for line in lines}
-    return {MODULE_OF.get(name, name) for name in names}
-
-
-def test_what_is_required_is_what_is_imported(setup_arguments):
-    runtime = requirements(setup_arguments["install_requires"])
-    dev = requirements(setup_arguments["extras_require"]["dev"])
-    ours = {"ldm", "scripts", "tests"}
-    # so ldm and scripts import neither the peers of the tests nor anything that came along with something else
-    shipped = set().union(*(imported_packages(path) for path in SOURCES if "tests" not in path.parts)) - ours - COMPARED
-    tested = set().union(*(imported_packages(path) for path in SOURCES if "tests" in path.parts)) - ours
-    assert shipped - runtime == set()
-    assert tested - runtime - dev == set()
-    assert (runtime - shipped) | (dev - tested) <= UNIMPORTED
 
 
 # imports
@@ -126,7 +56,21 @@ def test_the_import_table_covers_every_room():
     assert set(by_room[0]["forbidden_modules"]) == ROOMS - {"ldm.utils"}
 
 
-# scripts
+# commands
+
+
+def test_every_verb_has_a_place_in_the_help():
+    names = {name for name in MODULES if name.startswith(("ldm.cli.", "ldm.studies."))}
+    assert sorted(VERBS.values()) == sorted(names)
+    listed = python("-m", "ldm", "--help")
+    assert listed.returncode == 0 and all(f"  {verb} " in listed.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, **by_name)
+def test_a_script_is_a_verb_by_another_name(script):
+    """The code is written once, in `ldm`."""
+    lines = [line for line in script.read_text(encoding="utf-8").splitlines() if line]
+    assert len(lines) == 5 and lines[1].split()[1] in VERBS.values()
 
 
 @pytest.mark.parametrize("script", SCRIPTS, **by_name)
@@ -211,17 +155,17 @@ def test_no_file_is_long():
 def readme_commands() -> list[list[str]]:
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("python scripts/")]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("ldm ")]
 
 
 def test_the_readme_commands_exist():
     commands = readme_commands()
     assert commands
-    for script, *arguments in commands:
-        usage = python(script, "--help").stdout
+    for verb, *arguments in commands:
+        usage = python("-m", "ldm", verb, "--help").stdout
         flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
         known = set(re.findall(r"(?<![\w-])--\w[\w-]*", usage))
-        assert flags <= known, f"{script}: {flags - known}"
+        assert flags <= known, f"{verb}: {flags - known}"
         for argument in arguments:
             if argument.startswith("configs/"):
                 assert (ROOT / argument).is_file(), argument

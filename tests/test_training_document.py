@@ -3,12 +3,12 @@
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ldm.config import load_config, locate
+from ldm.utils.cli import command
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ COMMANDS = [
     line.split(" # ")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S)
     for line in block.replace("\\\n", " ").splitlines()
-    if line.startswith(("python scripts/", "srun python scripts/"))
+    if line.startswith(("ldm ", "srun ldm "))
 ]
 
 
@@ -41,26 +41,24 @@ def test_files_exist():
 
 def test_commands_take_the_flags_that_are_shown():
     shown = [
-        (words[0], words[1:])
-        for words in (shlex.split(c.removeprefix("srun ").removeprefix("python ")) for c in COMMANDS)
+        (words[0], words[1:]) for words in (shlex.split(c.removeprefix("srun ").removeprefix("ldm ")) for c in COMMANDS)
     ]
     shown += [
         (words[0], words[1:])
-        for command in re.findall(r"`(?:python )?(scripts/\w+\.py [^`]*--[^`]*)`", TEXT)
+        for command in re.findall(r"`ldm ([^`]*--[^`]*)`", TEXT)
         if (words := shlex.split(command))
     ]
     assert len(shown) >= 8
-    for script in sorted({script for script, _ in shown}):
-        command = [sys.executable, ROOT / script, "--help"]
-        offered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        for _, words in (item for item in shown if item[0] == script):
+    for verb in sorted({verb for verb, _ in shown}):
+        offered = subprocess.run(command(verb, "--help"), capture_output=True, text=True, check=True).stdout
+        for _, words in (item for item in shown if item[0] == verb):
             for flag in (word for word in words if word.startswith("--")):
-                assert re.search(rf"{flag}\b", offered), f"{script} {flag}"
+                assert re.search(rf"{flag}\b", offered), f"{verb} {flag}"
 
 
 def test_overrides_are_keys_of_the_configs():
-    command = next(c for c in COMMANDS if "photos.yaml" in c and "train.py" in c)
-    load_config("train/photos", overrides=[word for word in shlex.split(command) if "=" in word])
+    training = next(c for c in COMMANDS if "photos.yaml" in c and c.startswith("ldm train "))
+    load_config("train/photos", overrides=[word for word in shlex.split(training) if "=" in word])
     prefixes = r"training|data|recipe|trainer|ema|wandb"
     overrides = set(re.findall(rf"`((?:{prefixes})(?:\.\w+)*=[\w.]+)`", TEXT)) - {"wandb=PROJECT"}
     assert len(overrides) >= 5

@@ -1,7 +1,7 @@
 """Paint by Example's benchmark (2211.13227, section 5): 3,500 edits of COCO's val2017, COCOEE.
 
 Folders are those of the original, see `ldm.benchmark.layout`. Real pictures are COCO's test2017, squared by
-`scripts/create_square_gt_for_fid.py`.
+`ldm create-square-gt-for-fid`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

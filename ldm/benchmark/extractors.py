@@ -12,7 +12,7 @@ from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.keymaps import Dialect, clip_vision, own
 from ldm.checkpoints.load import fill, take
 from ldm.checkpoints.lpips import ALEXNET, VGG16, classifier_shapes, make_lpips
-from ldm.config import ROOT, build, load_config
+from ldm.config import build, load_config
 from ldm.evaluation.extractors import (
     ClipFeatures,
     DinoFeatures,
@@ -22,11 +22,11 @@ from ldm.evaluation.extractors import (
     ToyWorldClip,
 )
 from ldm.utils.errors import UserError
+from ldm.utils.project import find_file
 from ldm.utils.random import generator
 
 RANDOM = "random"
 COUNTERS = "num_batches_tracked"  # of a training's steps, in norms; not every file has them, and torch adds zeros
-FOLDER = ROOT / "pretrained_models"
 
 
 class Kind(NamedTuple):
@@ -34,7 +34,7 @@ class Kind(NamedTuple):
 
     metric: Callable[[nn.Module, str], Extractor | LpipsDistance]  # of a network and a word on its weights
     network: Callable[[Mapping[str, Tensor] | None, str], nn.Module]  # of a file's tensors (None: random) and its name
-    file: str  # the official name, in `FOLDER`
+    file: str  # the official name, in pretrained_models
     origin: str
 
 
@@ -56,7 +56,7 @@ def open_extractor(
     metric, network, file, origin = KINDS[kind]
     if weights == RANDOM:
         return metric(network(None, RANDOM).to(device), "random, seed 0: the numbers mean nothing")
-    path = FOLDER / file if weights is None else Path(weights)
+    path = find_file(f"pretrained_models/{file}") if weights is None else Path(weights)
     if not path.is_file():
         raise UserError(f"{path}: no such file, the weights of {kind}; get them from {origin}")
     return metric(network(read_tensors(path), str(path)).to(device), f"sha256 {sha256(path)}")

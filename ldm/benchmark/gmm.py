@@ -9,7 +9,7 @@ from ldm.evaluation.quality_score import Gmm
 from ldm.utils.errors import UserError
 
 ORIGIN = (
-    "Paint by Example's README links the published one, coco2017_gmm_k20, and scripts/fit_gmm.py fits one to a folder "
+    "Paint by Example's README links the published one, coco2017_gmm_k20, and ldm fit-gmm fits one to a folder "
     "of real pictures"
 )
 

@@ -2,12 +2,10 @@
 
 import hashlib
 import platform
-import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ import torch
 
 from ldm import __version__
 from ldm.benchmark.report import Report, write_report
-from ldm.config import ROOT
 from ldm.utils.errors import UserError
 from ldm.utils.files import content_hash
 from ldm.utils.processes import Share
+from ldm.utils.project import commit, installed_version
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 LIBRARIES += ("torchmetrics", "open_clip_torch", "timm", "torch-fidelity")
@@ -148,22 +146,8 @@ def files_hash(files: Iterable[Path]) -> str:
 
 
 def versions() -> dict[str, str]:
-    return {"ldm": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-
-
-def commit() -> str:
-    """The commit that the code is of, as far as git is there to say."""
-    try:
-        said = subprocess.run(
-            ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty", "--exclude", "*"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown: no git"
-    return said.stdout.strip()
+    libraries = {name: installed_version(name) or "not installed" for name in LIBRARIES}
+    return {"ldm": __version__, "python": platform.python_version(), **libraries}
 
 
 def device_name(device: torch.device) -> str:

@@ -61,7 +61,7 @@ class Entry:
         model: a config, with its weights; the `config.yaml` of a training's folder is one.
         settings: what differs from `configs/edit/default.yaml`.
         holes: the kinds that are edited: a `box` always, a `blob` may be.
-        train: overrides of the training that makes its model, see `scripts/ablation.py`; none if it is there.
+        train: overrides of the training that makes its model, see `ldm ablation`; none if it is there.
     """
 
     key: str

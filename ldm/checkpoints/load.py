@@ -13,8 +13,9 @@ from ldm.checkpoints.guided import differences, in_words
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.keymaps import CLIP_TOWERS, OFFICIAL, Dialect, guided, is_skipped, tally
 from ldm.checkpoints.surgery import FIRST_CONV, prefer_ema
-from ldm.config import ROOT, build, load_config
+from ldm.config import build, load_config
 from ldm.utils.errors import UserError
+from ldm.utils.project import find_file
 
 
 def load(
@@ -149,7 +150,7 @@ def fill_roots(model: nn.Module, roots: tuple[str, ...], files: Iterable[str | P
     Raises:
         UserError: a network is not complete in the files.
     """
-    tensors, source = read_files(ROOT / file for file in files)
+    tensors, source = read_files(map(find_file, files))
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name.startswith(roots)}
     model.load_state_dict(take(shapes, tensors, source), strict=False, assign=True)
 
@@ -161,7 +162,7 @@ def _files(config: DictConfig, file: str | Path | Sequence[str | Path] | None, l
                 f"{label}: it comes with no weights: name a file (pretrained_models/README.md says from where)"
             )
         named = config.checkpoint
-        return [ROOT / name for name in ([named] if isinstance(named, str) else named)]
+        return [find_file(name) for name in ([named] if isinstance(named, str) else named)]
     return [file] if isinstance(file, str | Path) else list(file)
 
 
@@ -176,7 +177,7 @@ def _architecture_hint(shapes: Mapping[str, torch.Size], tensors: Mapping[str, T
     if ours and dialect is not guided and differing.keys() == {"in_channels"}:
         found, expected = differing["in_channels"]
         if found < expected:
-            return "; scripts/modify_checkpoints.py adds input channels"
+            return "; ldm modify-checkpoints adds input channels"
         if found == 9:
             return f"; it is a 9-channel checkpoint, which edits by example or inpaints: {expected} channels are needed"
     return in_words(differing)

@@ -137,7 +137,7 @@ def path(key: str) -> Callable:
 # fmt: off
 U = "model.params.unet.params."
 UNUSED = Left("without effect here")
-JOB = Left("scripts/repaint.py has --image, --mask_path and --outdir; with --invert_mask white is known, as in theirs")
+JOB = Left("ldm repaint has --image, --mask_path and --outdir; with --invert_mask white is known, as in theirs")
 DATASET = each("mask_loader gt_path mask_path image_size class_cond deterministic random_crop random_flip return_dict "
                "drop_last batch_size return_dataloader offset max_len paths.srs paths.lrs paths.gts "
                "paths.gt_keep_masks", JOB)

@@ -1,4 +1,4 @@
-"""The boxes of a split, one entry a picture: what training reads, made by `scripts/read_bbox.py`.
+"""The boxes of a split, one entry a picture: what training reads, made by `ldm read-bbox`.
 
 Two forms on disk, beside the folder `images` of the Open Images layout:
 
@@ -55,7 +55,7 @@ class BoxIndex:
             self.folders, self.about = json.loads(metadata[FOLDERS]), json.loads(metadata[ABOUT])
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
             message = " ".join(str(error).split())
-            raise UserError(f"{file}: no index of boxes ({message}); make it with scripts/read_bbox.py") from error
+            raise UserError(f"{file}: no index of boxes ({message}); make it with ldm read-bbox") from error
         ids, shard, boxes = batch.columns
         self._ids, self._shard, self._start = ids, shard.to_numpy(), boxes.offsets.to_numpy()
         self._boxes = boxes.values.values.to_numpy().reshape(-1, 4)
@@ -96,7 +96,7 @@ class BoxFolder:
             ids += found
             shard += [number] * len(found)
         if not ids:
-            raise UserError(f"{folder}: no .txt with boxes in {', '.join(self.folders)}; run scripts/read_bbox.py")
+            raise UserError(f"{folder}: no .txt with boxes in {', '.join(self.folders)}; run ldm read-bbox")
         ids = np.array(ids)
         order = np.argsort(ids, kind="stable")
         self._ids, self._shard = ids[order], np.array(shard, np.int32)[order]
@@ -144,7 +144,7 @@ def open_boxes(root: Path, split: str) -> BoxIndex | BoxFolder:
     except OSError as error:
         raise UserError(
             f"{file}: no boxes there, nor in folders {split} or {split}_* beside it; make them with "
-            f"scripts/read_bbox.py --root {root}, ToyWorld with scripts/make_toyworld.py --out {root}"
+            f"ldm read-bbox --root {root}, ToyWorld with ldm make-toyworld --out {root}"
         ) from error
 
 

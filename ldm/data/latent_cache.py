@@ -10,7 +10,7 @@ from ldm.utils.errors import UserError
 
 
 class LatentCache(Dataset):
-    """What `scripts/cache_latents.py` wrote: per item what the frozen networks made of it, such as its latent `z`.
+    """What `ldm cache-latents` wrote: per item what the frozen networks made of it, such as its latent `z`.
 
     Args:
         folder: holds shards `*.safetensors`, each with the same tensors (float16 or whole numbers) of its items.
@@ -19,7 +19,7 @@ class LatentCache(Dataset):
     def __init__(self, folder: str):
         shards = sorted(Path(folder).glob("*.safetensors"))
         if not shards:
-            raise UserError(f"{folder}: no latent cache there; write it with scripts/cache_latents.py")
+            raise UserError(f"{folder}: no latent cache there; write it with ldm cache-latents")
         parts = [load_file(shard) for shard in shards]
         self.tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

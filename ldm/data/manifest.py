@@ -7,7 +7,7 @@
 image: a picture file. What is repainted is either `box`, x0, y0, x1, y1 in pixels of the upright picture (x1 and y1
 exclusive), or `mask`, a picture file in which it is white. exemplar: a picture file to be shown whole; without it, what
 the box (of the mask) shows is the exemplar. A picture with several boxes has several rows. Paths are relative to the
-manifest's folder. `scripts/make_manifest.py` writes manifests.
+manifest's folder. `ldm make-manifest` writes manifests.
 """
 
 import json

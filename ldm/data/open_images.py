@@ -1,7 +1,7 @@
 """Open Images as self-supervised training data, read from the layout that the official downloads have:
 
 root/images/{train_0, train_1, ..., validation, test}/<image id>.jpg
-root/bbox/<split>.arrow, or the original's folders of text files: the boxes, as scripts/read_bbox.py writes them
+root/bbox/<split>.arrow, or the original's folders of text files: the boxes, as ldm read-bbox writes them
 """
 
 from pathlib import Path

@@ -23,7 +23,7 @@ class ToyCaptions(Epochs, Dataset):
     whole scenes with the scene's caption. Which, is drawn anew each epoch.
 
     Args:
-        root, split: what `scripts/make_toyworld.py` wrote.
+        root, split: what `ldm make-toyworld` wrote.
         scenes: share of whole scenes, 0..1.
     """
 

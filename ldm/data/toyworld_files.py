@@ -79,7 +79,7 @@ def read_scenes(root: Path, split: str) -> list[dict]:
             next(lines)
             return [json.loads(line) for line in lines]
     except (OSError, StopIteration, ValueError) as error:
-        raise UserError(f"{record}: no ToyWorld here; make it with scripts/make_toyworld.py --out {root}") from error
+        raise UserError(f"{record}: no ToyWorld here; make it with ldm make-toyworld --out {root}") from error
 
 
 def image_folder(root: Path, split: str) -> Path:

@@ -157,7 +157,7 @@ def nearest_model(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tup
             "random, and pictures black, washed out or noise: find a complete file"
         )
     if differences["of another shape"] and found.get(FIRST_CONV, (0, 9))[1] == 4:
-        advice += "; scripts/modify_checkpoints.py adds input channels, for a training to start from"
+        advice += "; ldm modify-checkpoints adds input channels, for a training to start from"
     short = ", ".join(f"tensors {problem}: {len(names)}" for problem, names in differences.items() if names)
     text = f"nearest to {known.title}, of which {held} is there: {tally(differences)}{aside}{advice}"
     return known, Finding("model", "PROBLEM", text, short)

@@ -88,7 +88,7 @@ def order_by_weights(weight: Tensor) -> tuple[str | None, dict[str, float]]:
 
 
 def is_untrained(weight: Tensor) -> bool:
-    """Whether the channels beside the latent have weights of 0, as `scripts/modify_checkpoints.py` makes them."""
+    """Whether the channels beside the latent have weights of 0, as `ldm modify-checkpoints` makes them."""
     return not weight[:, LATENT:].any()
 
 

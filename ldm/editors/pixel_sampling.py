@@ -47,9 +47,7 @@ class PixelSampler(Editor[PixelSampling]):
 
     def __init__(self, model: PixelDiffusion, settings: PixelSampling, classifier: nn.Module | None = None):
         if not isinstance(model, PixelDiffusion):
-            raise UserError(
-                f"sampling: {type(model).__name__} is no model of pictures (scripts/txt2img.py has prompts)"
-            )
+            raise UserError(f"sampling: {type(model).__name__} is no model of pictures (ldm txt2img has prompts)")
         check_classifier(classifier)
         super().__init__(model, settings)
         self.classifier = classifier

@@ -155,7 +155,7 @@ class RePaint(Editor[RePaintSettings]):
             UserError: nothing of the picture is known, see `sample`.
         """
         if mask.all():
-            raise UserError("mask: everything is selected, nothing of the picture is known (scripts/sample.py samples)")
+            raise UserError("mask: everything is selected, nothing of the picture is known (ldm sample samples)")
         region = super().region(image, mask, settings)
         self._known_cells(region.hole, settings)
         return region

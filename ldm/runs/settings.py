@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from torch import nn
 
-from ldm.config import CONFIGS, load_config
+from ldm.config import load_config
 from ldm.editors.diffedit import DiffEdit
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.editors.pixel_sampling import PixelSampler
@@ -25,6 +25,7 @@ from ldm.editors.settings import (
 )
 from ldm.editors.text_to_image import TextToImage
 from ldm.utils.errors import UserError
+from ldm.utils.project import CONFIGS
 
 S = TypeVar("S", bound=Settings)
 

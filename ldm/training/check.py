@@ -3,9 +3,9 @@
 import torch
 from omegaconf import DictConfig
 
-from ldm.config import ROOT
 from ldm.utils.errors import UserError
 from ldm.utils.nearest import nearest
+from ldm.utils.project import find_file
 
 KEYS = {
     "seed", "ema", "weights", "wandb", "validate_every", "panel_every", "save_every", "monitor", "model", "frozen",
@@ -41,5 +41,5 @@ def check(config: DictConfig) -> None:
     for key in ("pretrained_model", "clip", "frozen"):
         named = config.get(key) or []
         for file in [named] if isinstance(named, str) else named:
-            if not (ROOT / file).is_file():
-                raise UserError(f"{key} {ROOT / file}: no such file")
+            if not (path := find_file(file)).is_file():
+                raise UserError(f"{key} {path}: no such file")

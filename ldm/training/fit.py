@@ -1,4 +1,4 @@
-"""From a training config to a run on disk: what `scripts/train.py` calls."""
+"""From a training config to a run on disk: what `ldm train` calls."""
 
 import logging
 import os

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.lpips import VGG16, make_lpips
-from ldm.config import ROOT
 from ldm.utils.errors import UserError
+from ldm.utils.project import find_file
 
 
 class Perceptual:
@@ -17,7 +17,7 @@ class Perceptual:
     between devices. They follow the pictures to their device.
 
     Args:
-        vgg16: torchvision's file of ImageNet weights; a relative path starts at the project's folder.
+        vgg16: torchvision's file of ImageNet weights; see `find_file`.
         weight: of the distance in a sum of losses.
 
     Raises:
@@ -26,7 +26,7 @@ class Perceptual:
 
     def __init__(self, vgg16: str | Path, weight: float = 1.0):
         self.weight = weight
-        file = ROOT / vgg16
+        file = find_file(vgg16)
         if not file.is_file():
             raise UserError(f"vgg16 {file}: no such file, the backbone of the perceptual loss; get it from {VGG16}, "
                             "or train without it (training.params.perceptual=null)")  # fmt: skip

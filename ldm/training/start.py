@@ -12,10 +12,11 @@ from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.keymaps import tally
 from ldm.checkpoints.load import fill_roots, read_files, take
 from ldm.checkpoints.warm_start import warm_start
-from ldm.config import ROOT, build
+from ldm.config import build
 from ldm.training.average import written_names
 from ldm.training.checkpoint_folder import WEIGHTS, read_trainer
 from ldm.utils.errors import UserError
+from ldm.utils.project import find_file
 
 FROZEN = ("autoencoder.", "conditioner.encoder.")  # networks that the files under `frozen` hold
 
@@ -51,10 +52,11 @@ def start(config: DictConfig, last: Path | None = None) -> pl.LightningModule:
             fill_roots(training.model, FROZEN, frozen)
         restore(training, last)
     elif hasattr(training, "model"):
-        warm_start(training.model, [ROOT / file for file in (pretrained, *(frozen or ()))], clip, config.seed)
+        files = [find_file(file) for file in (pretrained, *(frozen or ()))]
+        warm_start(training.model, files, clip and find_file(clip), config.seed)
     else:
         training = drawn(config)  # what a file has not, such as a discriminator, stays as it is
-        fill_written(training, ROOT / pretrained)
+        fill_written(training, find_file(pretrained))
     return training
 
 

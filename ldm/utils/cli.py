@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from ldm.utils.errors import UserError
 
@@ -25,10 +26,21 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that shows defaults, accepts no abbreviations and answers a wrong flag in one line."""
+    """An ArgumentParser that shows defaults, accepts no abbreviations and answers a wrong flag in one line.
+
+    Attributes:
+        verb: the first argument of the program, if that is `ldm`. `sys.argv` stays whole: Lightning starts the other
+            processes of a training by it.
+    """
+
+    verb: ClassVar[str] = ""
 
     def __init__(self, description: str):
-        super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+        program = f"ldm {self.verb}" if self.verb else None
+        super().__init__(program, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        return super().parse_args(sys.argv[2:] if self.verb and args is None else args, namespace)
 
     def error(self, message: str):
         self.exit(2, f"error: {message}\n")
@@ -87,6 +99,17 @@ def add_job_flags(parser: Parser) -> None:
     add("--jobs", type=Path, metavar="LIST", default=argparse.SUPPRESS,
         help="a folder with image/ and so on, a table .csv, or JSON lines .jsonl, as the README says")  # fmt: skip
     add("--batch", type=positive, default=4, help="jobs of the list made at once")
+
+
+def add_example_flag(group: argparse._ActionsContainer) -> None:
+    """--example, absent if not given; see `with_example`."""
+    group.add_argument("--example", action="store_true", default=argparse.SUPPRESS,
+        help="do it with pictures that come with ldm, where no others are given")  # fmt: skip
+
+
+def with_example(args: argparse.Namespace, **example: object) -> argparse.Namespace:
+    """Give each flag that is absent the value that it has in the example, if --example is there."""
+    return argparse.Namespace(**{**example, **vars(args)}) if "example" in args else args
 
 
 def add_precision_flag(group: argparse._ActionsContainer) -> None:
@@ -187,6 +210,11 @@ def note_unused(flags: Iterable[str], why: str = "accepted for the original's sa
     """Say on stderr which of the given flags do nothing."""
     if flags := list(flags):
         print(f"note: {', '.join(flags)}: {why}, without effect", file=sys.stderr)
+
+
+def command(verb: str, *arguments: object) -> list[str]:
+    """The command line of a verb of `ldm` for `subprocess`. `-P`: never an `ldm` of the working directory's."""
+    return [sys.executable, "-P", "-m", "ldm", verb, *map(str, arguments)]
 
 
 def run(main: Callable[[], None]) -> None:

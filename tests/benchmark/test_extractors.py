@@ -14,9 +14,9 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from ldm.benchmark.extractors import KINDS, open_extractor, random_values, sha256
-from ldm.config import ROOT
 from ldm.evaluation.extractors import DinoFeatures, InceptionFeatures, LpipsDistance
 from ldm.utils.errors import UserError
+from ldm.utils.project import ROOT
 from tests.classifiers import classifier
 
 

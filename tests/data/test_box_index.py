@@ -98,7 +98,7 @@ def test_what_is_not_there_or_no_index_is_said_in_one_line(root):
     with pytest.raises(UserError, match="make_toyworld"):
         open_boxes(root / "absent", "train")
     (root / "bbox" / "test").mkdir()
-    with pytest.raises(UserError, match="no .txt with boxes in test; run scripts/read_bbox.py"):
+    with pytest.raises(UserError, match="no .txt with boxes in test; run ldm read-bbox"):
         open_boxes(root, "test")
     file = root / "bbox" / "train.arrow"
     whole = file.read_bytes()

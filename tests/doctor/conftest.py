@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from ldm.checkpoints.io import read_tensors
-from ldm.config import ROOT
 from ldm.doctor.file import known_models
+from ldm.utils.project import ROOT
 
 TOYWORLD = [ROOT / f"pretrained_models/toyworld/{name}.safetensors" for name in ("exemplar", "autoencoder", "clip")]
 

@@ -5,8 +5,8 @@ import torch
 
 from ldm.checkpoints.io import read_tensors, save_tensors
 from ldm.checkpoints.manifest import read_manifest
-from ldm.config import ROOT
 from ldm.doctor.file import FIRST_CONV, INPAINTING, PUBLISHED, container, known_models, nearest_model
+from ldm.utils.project import ROOT
 
 
 def empty(shapes):

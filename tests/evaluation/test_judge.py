@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from ldm.config import ROOT
 from ldm.data.toyworld_judge import ToyWorldJudged
 from ldm.evaluation.judge import PADDING, Judge, crop
 from ldm.utils.errors import UserError
+from ldm.utils.project import ROOT
 from tests.tiny import shipped_judge
 
 

@@ -1,8 +1,8 @@
 import pytest
 
-from ldm.config import CONFIGS
 from ldm.runs.settings import diffedit_settings, edit_settings, pixel_settings, repaint_settings
 from ldm.utils.errors import UserError
+from ldm.utils.project import CONFIGS
 
 
 def test_the_original_differs_in_every_convention_at_once():

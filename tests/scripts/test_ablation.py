@@ -1,31 +1,26 @@
-"""scripts/ablation.py up to the commands that it runs: each row is trained once, and rows share latents."""
+"""`ldm ablation` up to the commands that it runs: each row is trained once, and rows share latents."""
 
-import importlib.util
 import subprocess
 import sys
 
 import pytest
 
-from ldm.config import ROOT
+from ldm.cli import ablation
 from ldm.utils.errors import UserError
 
-SCRIPT = ROOT / "scripts" / "ablation.py"
 FOLDER = "data.params.train.params.folder=dataset/toyworld/ablation/"
 
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """Names of the scripts that are run, and their arguments; a training leaves its weights."""
-    spec = importlib.util.spec_from_file_location("ablation", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Verbs that are run, and their arguments; a training leaves its weights."""
     monkeypatch.chdir(tmp_path)
 
     def commands(*flags: str, fails: str = "") -> list[tuple[str, list[str]]]:
         ran = []
 
         def run(command):
-            name, words = command[1].rpartition("/")[2].removesuffix(".py"), command[2:]
+            name, words = command[4], command[5:]
             ran.append((name, words))
             if name == "train" and fails not in words[3:4]:
                 folder = tmp_path / words[3]
@@ -34,8 +29,8 @@ def commands(tmp_path, monkeypatch):
             return subprocess.CompletedProcess(command, 2 if fails and fails in words[3:4] else 0)
 
         monkeypatch.setattr(subprocess, "run", run)
-        monkeypatch.setattr(sys, "argv", ["ablation.py", *flags])
-        module.main()
+        monkeypatch.setattr(sys, "argv", ["ldm ablation", *flags])
+        ablation.main()
         return ran
 
     return commands
@@ -44,19 +39,19 @@ def commands(tmp_path, monkeypatch):
 def test_every_row_is_trained_once_and_then_measured(commands):
     ran = commands("--data", "scenes")
     assert [name for name, _ in ran] == [
-        "make_toyworld", "cache_latents", "train", "train", "cache_latents", "train", "train", "cache_latents", "train",
+        "make-toyworld", "cache-latents", "train", "train", "cache-latents", "train", "train", "cache-latents", "train",
         "benchmark",
     ]  # fmt: skip
     trained = [words for name, words in ran if name == "train"]
     rows = ["baseline", "prior", "augmentation", "bottleneck", "shapes"]
     assert [words[3] for words in trained] == [f"logs/ablation/{row}" for row in rows]
-    cached = [[word for word in words if word.startswith(FOLDER)] for name, words in ran if name == "cache_latents"]
+    cached = [[word for word in words if word.startswith(FOLDER)] for name, words in ran if name == "cache-latents"]
     assert cached == [[FOLDER + name] for name in ("plain", "augmented", "shapes")]
     for name, words in ran[1:-1]:
         assert {"source.params.root=scenes", "data.params.validation.params.root=scenes"} <= set(words), name
     assert all("--resume" in words and "seed=0" in words for words in trained)
     again = commands("--data", "scenes")
-    assert [name for name, _ in again] == ["make_toyworld", "benchmark"]
+    assert [name for name, _ in again] == ["make-toyworld", "benchmark"]
 
 
 def test_rows_add_up(commands):
@@ -82,7 +77,7 @@ def test_another_seed_has_folders_of_its_own_but_the_same_latents(commands):
     trained = [words for name, words in ran if name == "train"]
     assert trained[0][3] == "logs/ablation_seed1/baseline" and "seed=1" in trained[0]
     assert all("trainer.max_steps=3" in words for words in trained)
-    assert not any("seed=1" in words for name, words in ran if name == "cache_latents")
+    assert not any("seed=1" in words for name, words in ran if name == "cache-latents")
     assert ran[-1][1][-1] == "params.trainings=logs/ablation_seed1" and "outputs/benchmark/ablation_seed1" in ran[-1][1]
 
 

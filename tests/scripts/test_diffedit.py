@@ -8,11 +8,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.checkpoints.io import save_tensors
-from ldm.config import ROOT, build
+from ldm.config import build
 from ldm.data.toyworld_render import render_scene
 from ldm.editors.compose import distance
 from ldm.runs.outputs import read_settings
 from ldm.utils.mask import parse_mask
+from ldm.utils.project import ROOT
 from tests.checkpoints import official
 from tests.golden_weights import fill
 from tests.scripts.outputs import pixels, written

@@ -38,10 +38,10 @@ def measure(tmp_path):
         "outdir": "out",
     }
 
-    def run(script: str | Path = SCRIPTS / "inference.py", **changes: object) -> subprocess.CompletedProcess:
+    def run(verb: str = "edit", **changes: object) -> subprocess.CompletedProcess:
         command = [text for name, value in {**flags, **changes}.items() for text in (f"--{name}", str(value))]
         return subprocess.run(
-            [sys.executable, SCRIPTS / "measure_full_size.py", "--report", "report.json", script, *command],
+            [sys.executable, SCRIPTS / "measure_full_size.py", "--report", "report.json", verb, *command],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -82,6 +82,6 @@ def test_what_the_script_refuses_is_refused(measure, tmp_path):
     assert "nowhere.png" in done.stderr and not (tmp_path / "report.json").exists()
 
 
-def test_a_script_that_is_not_there_is_refused(measure):
-    done = measure("nowhere.py")
-    assert (done.returncode, done.stderr) == (2, "error: nowhere.py: no such script\n")
+def test_a_command_that_is_not_there_is_refused(measure):
+    done = measure("nowhere")
+    assert done.returncode == 2 and "nowhere" in done.stderr and done.stderr.count("\n") == 1

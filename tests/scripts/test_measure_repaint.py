@@ -6,9 +6,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.checkpoints.io import save_tensors
-from ldm.config import ROOT, load_config
+from ldm.config import load_config
 from ldm.training.fit import write_config
 from ldm.utils.errors import UserError
+from ldm.utils.project import ROOT
 from tests.checkpoints.guided import bare, config
 
 

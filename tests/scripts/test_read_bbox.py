@@ -66,7 +66,7 @@ def test_all_splits_and_the_summary(root, call):
         "train: 3 of 4 boxes, 2 of 2 pictures",
         "  left out: 1 area below 0.02 or above 0.8",
         f"  {root}/bbox/train.arrow; the rows left out: {root}/bbox/train-dropped.csv",
-        f"Look at what training will see: python scripts/preview.py --base configs/v1.yaml dataset={root}",
+        f"Look at what training will see: ldm preview --base configs/v1.yaml dataset={root}",
     ]
     assert pictures(root, "test") == {"test/cc.jpg": [(0, 0, 100, 25)]}
     both = {"train_0/aa.jpg": [(0, 10, 50, 50)], "train_1/bb.jpg": [(0, 0, 50, 25), (10, 5, 60, 45)]}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config import ROOT
 from ldm.utils.errors import UserError
+from ldm.utils.project import ROOT
 from scripts.train import parse_args
 
 

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ldm.checkpoints.load import load
-from ldm.config import ROOT, build
+from ldm.config import build
 from ldm.training.checkpoint_folder import TRAINER, WEIGHTS
 from ldm.training.exemplar import one_token_dead_weights
 from ldm.training.fit import fit
 from ldm.training.latent_cache import write_cache
 from ldm.training.start import FROZEN, start
 from ldm.utils.errors import UserError
+from ldm.utils.project import ROOT
 from tests.training.shipped import autoencoder_config, exemplar_config, text_config
 from tests.training.small import BASE, overrides
 

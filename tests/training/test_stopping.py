@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.config import ROOT
 from ldm.training.checkpoint_folder import TRAINER, WEIGHTS
 from ldm.training.fit import fit
 from ldm.training.saving import Checkpoints
 from ldm.training.signals import Signals
+from ldm.utils.project import ROOT
 from tests.processes import train_together
 from tests.training.small import BASE, overrides, same_runs, small_config, stop_at
 

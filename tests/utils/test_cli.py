@@ -5,9 +5,9 @@ import sys
 import pytest
 from torch.utils.data import DataLoader
 
-from ldm.config import ROOT
 from ldm.utils.cli import Parser, add_job_flags, note_unused, run, sort_overrides
 from ldm.utils.errors import UserError
+from ldm.utils.project import ROOT
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 

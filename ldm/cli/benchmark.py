@@ -1,0 +1,52 @@
+"""Run a benchmark and report beside the paper's numbers.
+
+ldm benchmark --config configs/benchmark/cocoee.yaml
+torchrun --nproc_per_node 8 -m ldm benchmark --config configs/benchmark/repaint.yaml --batch 16
+
+Repeating the command goes on where it stopped. Exit code 4: there is a report, but something failed; it says what.
+A config of your own may `include: benchmark/cocoee.yaml`, with `params:` that differ beside it.
+"""
+
+import argparse
+from pathlib import Path
+
+from ldm.utils.cli import Parser, positive
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--config", required=True, help="what to measure: a config file, or a name in configs/ (benchmark/cocoee)")
+    add("overrides", nargs="*", metavar="key=value", help="override config values, e.g. seed=1")
+    add("--out", type=Path, metavar="DIR", help="gets pictures, features and the report "
+        "(default: outputs/benchmark/<name of the config>)")  # fmt: skip
+    add("--limit", type=positive, metavar="N", help="of each table the first N items alone: a trial, labelled so")
+    add("--batch", type=positive, default=8, help="pictures made, or looked at, at once; one run keeps to one")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+
+    from omegaconf import OmegaConf
+
+    from ldm.benchmark.run import Benchmark, Work, run_benchmark
+    from ldm.config import build, load_config
+    from ldm.runs.outputs import check_writable
+    from ldm.utils.device import choose_device
+    from ldm.utils.errors import UserError, tell_failed
+    from ldm.utils.processes import this_share
+
+    config = load_config(args.config, overrides=args.overrides)
+    benchmark = build(config) if "target" in config else None
+    if not isinstance(benchmark, Benchmark):
+        raise UserError(f"config {args.config}: it is none of a benchmark; see configs/benchmark")
+    share = this_share()
+    folder = args.out or Path("outputs/benchmark") / Path(args.config).stem
+    check_writable(folder)
+    work = Work(folder, args.limit, args.batch, choose_device(args.device, share.local_rank), share)
+    about = {"config": args.config, "overrides": args.overrides, "settings": OmegaConf.to_container(config.params)}
+    problems = run_benchmark(benchmark, work, about)
+    if share.rank == 0:  # of the others a launcher expects 0, or it ends this one
+        tell_failed(problems, "of the benchmark's parts")
