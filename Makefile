@@ -58,7 +58,7 @@ toyworld: .venv/installed-benchmark
 	$(LDM) reproduce-toyworld
 
 test: lint
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -q -n auto
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -q $(IN_PARALLEL)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
@@ -66,6 +66,7 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports
 
 # Toy networks are too small to share among threads; nothing is asked of a hub or of wandb.
+IN_PARALLEL := -n auto --maxprocesses 8
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=disabled
 
 lock: .venv/installed-dev
@@ -79,12 +80,12 @@ IN_TEMPORARY_ENVIRONMENT = there=$$(mktemp -d) && trap 'rm -rf "$$there"' EXIT &
 test-lowest: .venv/installed-dev
 	@$(IN_TEMPORARY_ENVIRONMENT) --resolution lowest-direct -e '.[dev]' && \
 		$(UV) pip list --quiet --python "$$there/env" && \
-		$(TEST_ENVIRONMENT) "$$there/env/bin/python" -m pytest -q -n auto -p no:cacheprovider $(LIBRARY_TESTS)
+		$(TEST_ENVIRONMENT) "$$there/env/bin/python" -m pytest -q $(IN_PARALLEL) -p no:cacheprovider $(LIBRARY_TESTS)
 
 test-newest: .venv/installed-dev
 	@$(IN_TEMPORARY_ENVIRONMENT) -e '.[dev]' && \
 		$(UV) pip list --quiet --python "$$there/env" && \
-		$(TEST_ENVIRONMENT) "$$there/env/bin/python" -m pytest -q -n auto -p no:cacheprovider $(LIBRARY_TESTS)
+		$(TEST_ENVIRONMENT) "$$there/env/bin/python" -m pytest -q $(IN_PARALLEL) -p no:cacheprovider $(LIBRARY_TESTS)
 
 # The base alone, from a wheel that was made from the source archive, run outside the clone.
 test-wheel: .venv/installed-dev
