@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+HANGS = 900  # seconds after which a process is taken to hang, however busy the machine
+
 
 def train_together(function: Callable, *arguments: object, count: int = 2) -> None:
     """Call `function(rank, *arguments)` in `count` processes that find each other (gloo, over the loopback)."""

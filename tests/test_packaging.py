@@ -19,6 +19,7 @@ from packaging.version import Version
 
 import ldm
 from ldm.utils.project import DISTRIBUTION, ROOT
+from tests.processes import HANGS
 
 LOCK = ROOT / "requirements.lock"
 SOURCES = sorted(path for folder in ("ldm", "scripts", "tests") for path in (ROOT / folder).rglob("*.py"))
@@ -135,7 +136,7 @@ def make(tmp_path):
         command = ["make", f"PYTHON={python}", ".venv/installed"]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE"))}
         done = subprocess.run(
-            command, cwd=folder, env=inherited | NO_INDEX, capture_output=True, text=True, timeout=300, **options
+            command, cwd=folder, env=inherited | NO_INDEX, capture_output=True, text=True, timeout=HANGS, **options
         )
         return done.returncode, [line for line in done.stderr.splitlines() if line.startswith("error: ")]
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from ldm.__main__ import MODULES as VERBS
 from ldm.config import build, load_config, locate
 from ldm.runs.settings import diffedit_settings, edit_settings, pixel_settings, repaint_settings, txt2img_settings
+from tests.processes import HANGS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -31,7 +32,7 @@ by_name = {"ids": lambda path: str(path.relative_to(ROOT))}
 
 def python(*arguments: str | Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=HANGS, check=False
     )
 
 

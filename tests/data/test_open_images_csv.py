@@ -16,6 +16,7 @@ import ldm.data.open_images_csv as open_images_csv
 from ldm.data.box_csv import REASONS
 from ldm.data.open_images_csv import build_index, find_splits, open_source
 from ldm.utils.errors import UserError
+from tests.processes import HANGS
 
 COLUMNS = (
     "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
@@ -199,7 +200,7 @@ else:
     files.os.replace = lambda a, b: die() if str(b).endswith(".arrow") else replace(a, b)
 code.build_index(code.open_source(Path({str(root)!r}), "train"))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=HANGS)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert file.read_bytes() == before
     assert list(build(root)[0]) == ["train_0/bb.jpg"] and file.read_bytes() != before

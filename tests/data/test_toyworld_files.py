@@ -19,12 +19,13 @@ from ldm.data.toyworld_files import image_folder, read_scenes, write_split
 from ldm.data.toyworld_render import CLASSES, VOCABULARY, render_scene
 from ldm.utils.clip import CLIP_MEAN, CLIP_STD
 from ldm.utils.errors import UserError
+from tests.processes import HANGS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_toyworld.py"
 
 
 def run_script(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=HANGS)
 
 
 @pytest.fixture(scope="module")

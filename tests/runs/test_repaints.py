@@ -1,5 +1,5 @@
 import logging
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,24 +21,36 @@ def test_a_film_is_spread_evenly_from_the_first_call_to_the_last(calls):
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 
-def test_the_second_call_is_measured_and_the_third_never_made(caplog):
+@pytest.fixture
+def clock(monkeypatch):
+    """Stands for `time` where calls are measured; it goes only when a test says so."""
+    clock = SimpleNamespace(now=100.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr("ldm.runs.repaints.time", clock)
+    return clock
+
+
+def test_the_second_call_is_measured_and_the_third_never_made(caplog, clock):
     made = []
 
     def fill(callback):
         logging.getLogger("ldm.test").warning("large picture")  # which the run itself will say
-        for i, seconds in enumerate((0.3, 0.1, 0.5)):
-            time.sleep(seconds)
+        for i, seconds in enumerate((3, 1, 5)):
+            clock.now += seconds
             made.append(i)
             callback(i, 0, X, X)
 
-    assert 0.1 <= seconds_per_call(fill) < 0.25
+    assert seconds_per_call(fill) == 1
     assert made == [0, 1] and not caplog.messages
     logging.getLogger("ldm.test").warning("afterwards")
     assert caplog.messages == ["afterwards"]
 
 
-def test_a_single_call_is_measured_too():
-    assert seconds_per_call(lambda callback: (time.sleep(0.1), callback(0, 0, X, X))) >= 0.1
+def test_a_single_call_is_measured_too(clock):
+    def fill(callback):
+        clock.now += 3
+        callback(0, 0, X, X)
+
+    assert seconds_per_call(fill) == 3
 
 
 def test_what_goes_wrong_while_measuring_is_seen():

@@ -21,7 +21,7 @@ from ldm.runs.work import Outcome, editor_about, work_list, work_through
 from ldm.utils.errors import SomeFailed, UserError
 from ldm.utils.image import open_image
 from ldm.utils.processes import this_share
-from tests.processes import train_together
+from tests.processes import HANGS, train_together
 from tests.tiny import tiny_model
 
 COUNT = 11
@@ -260,7 +260,7 @@ def test_killed_and_repeated_it_leaves_what_an_undisturbed_run_does(jobs, tmp_pa
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     for after in (1, 5):
         command = [sys.executable, "-c", KILLED, tmp_path, str(after), at]
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=HANGS)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     left = len(list((tmp_path / "out" / "results").glob("[0-9]*.png")))
     assert 0 < left < COUNT

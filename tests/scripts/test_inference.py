@@ -1,7 +1,6 @@
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -186,12 +185,10 @@ def test_the_output_folder_is_tried_before_the_model_is_loaded(inference, files,
     assert inference(outdir=files / "scene.png")[0] == 2
 
 
-def test_help_is_quick_and_needs_no_torch():
-    start = time.perf_counter()
+def test_help_needs_no_torch():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", INFERENCE, "--help"], capture_output=True, text=True, check=True
     )
-    assert time.perf_counter() - start < 1
     assert "--reference_path" in done.stdout
     assert "argparse" in done.stderr and "torch" not in done.stderr
 

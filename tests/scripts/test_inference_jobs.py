@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,10 @@ import pytest
 from PIL import Image
 
 from ldm.runs.outputs import read_settings
-from tests.scripts.conftest import INFERENCE
+from ldm.utils.cli import command
+from ldm.utils.project import ROOT
+from tests.killed import killed_at
+from tests.processes import HANGS
 from tests.scripts.outputs import pixels, written
 from tests.utils.pictures import mask, photo
 
@@ -162,30 +164,25 @@ def test_another_run_in_the_same_folder_is_refused(edit, tmp_path):
     assert contents(tmp_path / "out") == before
 
 
-def command(model_files, files, out: Path, *launcher: str) -> list[str]:
-    flags = {"config": model_files[0], "ckpt": model_files[1], "jobs": files / "jobs.csv", "outdir": out,
+def flags(model_files, files, out: Path) -> list[str]:
+    given = {"config": model_files[0], "ckpt": model_files[1], "jobs": files / "jobs.csv", "outdir": out,
              "batch": 2, "seed": 3, "ddim_steps": 2, "device": "cpu"}  # fmt: skip
-    named = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
-    return [sys.executable, *launcher, str(INFERENCE), *named]
+    return [text for name, value in given.items() for text in (f"--{name}", str(value))]
 
 
-def run(command: list[str], **more) -> subprocess.Popen:
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True, **more)
+def run(command: list[str]) -> subprocess.CompletedProcess:
+    options = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "cwd": ROOT, "start_new_session": True}
+    return subprocess.run(command, **options, stdout=subprocess.PIPE, text=True, timeout=HANGS)
 
 
 def test_killed_and_by_two_processes_the_same_bytes(model_files, files, table, tmp_path):
-    """One process undisturbed; and one that is killed as soon as there is a result, and two by torchrun to end it."""
+    """One process undisturbed; and one that is killed when there is one result, and two by torchrun to end it."""
     table(*LINES)
-    assert run(command(model_files, files, tmp_path / "whole")).wait(120) == 0
-    first = run(command(model_files, files, tmp_path / "out"))
-    while not list((tmp_path / "out/results").glob("*.png")):
-        assert first.poll() is None
-        time.sleep(0.001)
-    os.killpg(first.pid, signal.SIGKILL)
-    assert first.wait(60) == -signal.SIGKILL
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    second = run(command(model_files, files, tmp_path / "out", *torchrun), stdout=subprocess.PIPE, text=True)
-    told, _ = second.communicate(timeout=240)
-    assert second.returncode == 0
-    assert re.search(r"out: \d made, \d there before, 0 failed\n", told) and told.count("failed") == 1
+    assert run(command("edit", *flags(model_files, files, tmp_path / "whole"))).returncode == 0
+    given, result = flags(model_files, files, tmp_path / "out"), str(tmp_path / "out/results/*.png")
+    assert run(killed_at(signal.SIGKILL, "os.rename", result, 2, "edit", *given)).returncode == -signal.SIGKILL
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = run([*torchrun, "-m", "ldm", "edit", *given])
+    assert done.returncode == 0
+    assert re.search(r"out: \d made, 1 there before, 0 failed\n", done.stdout) and done.stdout.count("failed") == 1
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.processes import HANGS
 from tests.utils.pictures import mask, photo
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(script: str, *arguments) -> subprocess.CompletedProcess:
     command = [sys.executable, ROOT / "scripts" / f"{script}.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=False)
 
 
 @pytest.fixture

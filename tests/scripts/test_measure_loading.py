@@ -8,6 +8,7 @@ from random import Random
 import numpy as np
 
 from ldm.studies import measure_loading as port
+from tests.processes import HANGS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure_loading.py"
 
@@ -17,7 +18,7 @@ def test_what_is_missing_is_named_in_one_line(tmp_path):
     (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError(\"No module named 'cv2'\", name='cv2')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['x']\n"
     code += f"import runpy; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 2
     assert done.stderr == (
         "error: cv2: not installed, and the port needs it; pip install albumentations opencv-python-headless\n"

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ldm.data.box_index import BoxFolder, open_boxes
+from tests.processes import HANGS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "read_bbox.py"
 COLUMNS = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf,IsDepiction"
@@ -131,7 +132,7 @@ def test_preview_writes_a_sheet_of_the_items(root, call):
 def test_the_measuring_script_measures_the_same_script(tmp_path):
     flags = ["--root", tmp_path / "new", "--images", 40, "--rows", 300, "--reads", 50]
     command = [sys.executable, SCRIPT.with_name("measure_index.py"), *map(str, flags)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout[done.stdout.index("{") :])
     assert report["rows"] == 300 and report["pictures"] == 40 and 50 < report["boxes"] < 300

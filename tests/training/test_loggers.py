@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ldm.training.loggers import CsvLogger, make_loggers
 from ldm.training.progress import Progress
 from ldm.utils.errors import UserError
+from tests.processes import HANGS
 from tests.training.monitored import Line, fit
 
 CONFIG = {"seed": 3, "model": {"channels": [1, 2]}}
@@ -94,7 +95,7 @@ def test_wandb_works_offline_and_a_resumed_run_is_the_same_run(tmp_path):
     unreachable = "http://127.0.0.1:9"  # nothing may ask for it
     environment = os.environ | {"WANDB_MODE": "offline", "HOME": str(home), "WANDB_BASE_URL": unreachable}
     command = [sys.executable, "-c", OFFLINE]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr
     first, second = [line for line in done.stdout.splitlines() if line.startswith("run ")]
     assert first == second and "{'seed': 3, 'model': {'channels': [1, 2]}}" in first

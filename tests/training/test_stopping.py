@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.training.checkpoint_folder import TRAINER, WEIGHTS
+from ldm.training.checkpoint_folder import WEIGHTS
 from ldm.training.fit import fit
 from ldm.training.saving import Checkpoints
 from ldm.training.signals import Signals
 from ldm.utils.project import ROOT
-from tests.processes import train_together
+from tests.killed import killed_at
+from tests.processes import HANGS, train_together
 from tests.training.small import BASE, overrides, same_runs, small_config, stop_at
 
 
@@ -49,20 +50,15 @@ def test_two_processes_stop_together_when_one_is_told_to(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_the_script_is_killed_then_told_to_stop_and_ends_as_if_it_had_not_been(tmp_path):
     changes = {"trainer__max_steps": 40, "save_every": 0, "validate_every": 20, "data__params__num_workers": 1}
-    folder, last = tmp_path / "cut", tmp_path / "cut" / "checkpoints" / "last" / TRAINER
-    command = [sys.executable, "scripts/train.py", "--base", f"configs/{BASE}.yaml", "--logdir", folder, "--resume"]
+    folder, last = tmp_path / "cut", tmp_path / "cut" / "checkpoints" / "last"
+    flags = ["--base", BASE, "--logdir", folder, "--resume", *overrides(**changes)]
 
     def interrupted(signum: int) -> tuple[int, str]:
-        def made() -> int:
-            return last.stat().st_mtime_ns if last.exists() else 0
-
-        before = made()
+        """As a scheduler does it, loading processes included, when a second checkpoint takes the first one's place."""
+        command = killed_at(signum, "os.rename", str(last), 2, "train", *flags)
         options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
-        script = subprocess.Popen([*command, *overrides(**changes)], **options)
-        while made() == before and script.poll() is None:
-            time.sleep(0.01)
-        os.killpg(script.pid, signum)  # as a scheduler does, loading processes included
-        return script.wait(60), script.stdout.read()
+        done = subprocess.run(command, **options, timeout=HANGS)
+        return done.returncode, done.stdout
 
     assert interrupted(signal.SIGKILL)[0] == -signal.SIGKILL
     code, said = interrupted(signal.SIGTERM)

@@ -7,7 +7,7 @@ import pytest
 from ldm.utils import processes
 from ldm.utils.errors import UserError
 from ldm.utils.processes import Share, gather, this_share, wait_for_all
-from tests.processes import train_together
+from tests.processes import HANGS, train_together
 
 SRUN = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "0"}
@@ -122,5 +122,5 @@ def test_by_torchrun(tmp_path):
         f"Path({str(tmp_path)!r}, str(share.rank)).write_text(repr(told))\n"
     )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*torchrun, file], check=True, capture_output=True, timeout=120)
+    subprocess.run([*torchrun, file], check=True, capture_output=True, timeout=HANGS)
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["[['a', 'c', 'e'], ['b', 'd']]"] * 2
