@@ -16,14 +16,14 @@ REQUIRES = [
     "pytorch-lightning>=2.6",
     "safetensors>=0.5",
     "scikit-learn>=1.5",
-    "tensorboard>=2.18",
-    "timm>=1.0",
+    "tensorboard>=2.21",
+    "timm>=1.0.21",
     "torch-fidelity>=0.3",
     "torch>=2.6",
     "torchmetrics>=1.4",
     "torchvision>=0.21",
     "tqdm>=4.66",
-    "wandb>=0.19",
+    "wandb>=0.26.1",
 ]
 MEASURE = ["opencv-python-headless>=4.10"]  # methods to compare with; what measures does without them
 DEV = [
@@ -32,7 +32,7 @@ DEV = [
     "import-linter>=2.5",
     "pytest>=8",
     "ruff>=0.12",
-    "transformers>=5.0",
+    "transformers>=5.6",
 ]
 
 setup(
