@@ -15,13 +15,13 @@ REQUIRES = [  # for editing and training
     "pyarrow>=16",
     "pytorch-lightning>=2.6",
     "safetensors>=0.5",
-    "tensorboard>=2.18",
-    "timm>=1.0",
+    "tensorboard>=2.21",
+    "timm>=1.0.21",
     "torch>=2.6",
     "torchmetrics>=1.4",
     "torchvision>=0.21",
     "tqdm>=4.66",
-    "wandb>=0.19",
+    "wandb>=0.26.1",
 ]
 BENCHMARK = [  # FID by Inception, the Quality Score, and methods to compare with
     "opencv-python-headless>=4.10",
@@ -36,7 +36,7 @@ DEV = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.12",
-    "transformers>=5.0",
+    "transformers>=5.6",
     "uv>=0.9",
 ]
 # What is used without being code lies at the top of a clone, and in a wheel under `ldm.shipped`.

@@ -89,9 +89,9 @@ def test_paint_by_example_is_our_v1(load):
     OmegaConf.update(ours, "training.params.optimisation.params.learning_rate", 2e-5)
     OmegaConf.update(ours, "training.params.optimisation.params.warmup_steps", 5000)
     OmegaConf.update(ours, "recipe.params.arbitrary_mask_percent", 0.25)
-    ours.data.params |= {"batch_size": 4 * 8 * 2 * 3, "batch_per_device": 4, "num_workers": 3}
+    ours.data.params.update({"batch_size": 4 * 8 * 2 * 3, "batch_per_device": 4, "num_workers": 3})
     ours.data.params.train.params.root = ours.data.params.validation.params.root = "photos"
-    ours.trainer |= {"devices": [*range(8)], "num_nodes": 2, "precision": "32-true", "gradient_clip_val": None}
+    ours.trainer.update({"devices": [*range(8)], "num_nodes": 2, "precision": "32-true", "gradient_clip_val": None})
     assert theirs == ours
 
 

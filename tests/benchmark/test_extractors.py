@@ -82,7 +82,7 @@ def test_inception_of_fid(tmp_path, counters):
     complete = tensors | dict.fromkeys(norms, torch.tensor(0))
     torch.save(complete, tmp_path / "complete.pth")
     torch.save(complete if counters else tensors, tmp_path / "inception.pth")
-    peer = FeatureExtractorInceptionV3("peer", ["2048"], tmp_path / "complete.pth")
+    peer = FeatureExtractorInceptionV3("peer", ["2048"], tmp_path / "complete.pth").eval()
     extractor = open_extractor("inception", tmp_path / "inception.pth")
     for width, height in ((120, 200), (400, 310)):
         pixels = (noise(height, width, 3) * 60 + 128).clamp(0, 255).to(torch.uint8)

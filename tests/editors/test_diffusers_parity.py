@@ -72,9 +72,8 @@ def their_encoder(weights):
     )
     # Old and new versions keep the class in different packages, always beside the pipeline
     encoder = sys.modules[diffusers.PaintByExamplePipeline.__module__].PaintByExampleImageEncoder(config)
-    nested = any(name.startswith("model.vision_model.") for name in encoder.state_dict())  # before transformers 5
     renamed = {
-        "cond_stage_model.transformer.vision_model.": "model.vision_model." if nested else "model.",
+        "cond_stage_model.transformer.vision_model.": "model.",
         "cond_stage_model.mapper.resblocks.": "blocks.",
         "cond_stage_model.final_ln.": "final_layer_norm.",
         "proj_out.": "proj_out.",

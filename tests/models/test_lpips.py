@@ -1,14 +1,17 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
-import torchmetrics.functional.image.lpips as peer
+import torchvision
 from torch import nn
+from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 
 from ldm.checkpoints.lpips import classifier_shapes, make_lpips
 from ldm.utils.errors import UserError
 from tests.classifiers import classifier
 
+TORCHVISION_NAMES = {"alex": "alexnet", "vgg": "vgg16"}
 SMALLEST = {"alex": 31, "vgg": 16}
 
 
@@ -35,9 +38,11 @@ def pictures():
 
 
 def test_agrees_with_torchmetrics(lpips, net, features, pictures, monkeypatch):
-    monkeypatch.setattr(peer, "_get_tv_model_features", lambda name, pretrained: copy.deepcopy(features))
+    pretrained = SimpleNamespace(features=copy.deepcopy(features))
+    monkeypatch.setattr(torchvision.models, TORCHVISION_NAMES[net], lambda weights: pretrained)
     a, b = (x.clone().requires_grad_() for x in pictures)
-    expected = peer.learned_perceptual_image_patch_similarity(a, b, net_type=net, reduction="none")
+    pairs = zip(a.split(1), b.split(1), strict=True)
+    expected = torch.stack([learned_perceptual_image_patch_similarity(*pair, net_type=net) for pair in pairs])
     found = lpips(a, b)
     assert expected.shape == (3,) and expected.min() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)

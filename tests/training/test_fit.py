@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from ldm.checkpoints.load import load
@@ -67,7 +68,7 @@ def test_the_dead_weights_have_no_gradient_and_are_not_optimised(toyworld, froze
 def test_a_run_from_published_weights_goes_on_without_them(toyworld, frozen, tmp_path):
     config = exemplar_config(toyworld, frozen, tmp_path / "latents", steps=2)
     write_cache(config, tmp_path / "latents", epochs=1, shard=12, part=(0, 1))
-    four = build(config.model.params.unet | {"params": config.model.params.unet.params | {"in_channels": 4}})
+    four = build(OmegaConf.merge(config.model.params.unet, {"params": {"in_channels": 4}}))
     published = tmp_path / "published.safetensors"
     save_file(load_file(frozen[0]) | four.state_dict(prefix="unet."), published)
 
