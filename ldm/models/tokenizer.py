@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Protocol
 
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from ldm.utils.errors import UserError
@@ -45,6 +44,8 @@ class ClipTokenizer:
     context_length = 77
 
     def __init__(self):
+        from open_clip.tokenizer import SimpleTokenizer  # here: it is slow to import, and most models do without
+
         self._bpe = SimpleTokenizer(context_length=self.context_length)
         self._bpe.clean_fn = _clean
         self.vocab_size = self._bpe.vocab_size
