@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 import ldm
 from ldm.config import build, load_config, locate
 from ldm.runs.settings import diffedit_settings, edit_settings, pixel_settings, repaint_settings, txt2img_settings
+from ldm.utils.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
@@ -66,7 +67,11 @@ def test_environment_agrees_with_setup(setup_arguments):
 
 def imported_packages(path: Path) -> set[str]:
     """First names of everything a file imports absolutely, functions' own imports and `importorskip` included."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return packages_of(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def packages_of(tree: ast.AST) -> set[str]:
+    nodes = list(ast.walk(tree))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
     calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
@@ -112,6 +117,18 @@ def test_every_module_imports():
     """In a fresh process, where no other test has imported anything yet."""
     result = python("-c", f"import importlib\nfor name in {MODULES}: importlib.import_module(name)")
     assert result.returncode == 0, result.stderr
+
+
+def test_what_comes_with_an_extra_is_required_where_it_is_imported():
+    """In functions alone, which call `require`: it says what to install."""
+    for path in (path for path in SOURCES if "tests" not in path.parts):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+            calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+            required = {call.args[0].value for call in calls if getattr(call.func, "id", None) == "require"}
+            assert packages_of(function) & EXTRAS.keys() <= required, f"{path}: {function.name}"
+            function.body = []
+        assert not packages_of(tree) & EXTRAS.keys(), path
 
 
 def test_the_import_table_covers_every_room():

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,14 @@ def files_hash(files: Iterable[Path]) -> str:
 
 
 def versions() -> dict[str, str]:
-    return {"ldm": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    return {"ldm": __version__, "python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # it comes with an extra, and this benchmark does without
+        return "not installed"
 
 
 def commit() -> str:
