@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import ldm
+from ldm.utils.extras import EXTRAS
 from ldm.utils.project import DISTRIBUTION, ROOT
 from tests.processes import HANGS
 
@@ -83,7 +84,11 @@ def test_the_lock_names_no_place():
 
 def imported_packages(path: Path) -> set[str]:
     """First names of everything a file imports absolutely, functions' own imports and `importorskip` included."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return packages_of(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def packages_of(tree: ast.AST) -> set[str]:
+    nodes = list(ast.walk(tree))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
     calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
@@ -121,6 +126,20 @@ def test_what_is_required_is_what_is_imported(setup_arguments):
     assert shipped - runtime == set()
     assert tested - runtime - dev == set()
     assert (runtime - shipped) | (dev - tested) <= UNIMPORTED
+
+
+def test_what_comes_with_an_extra_is_required_where_it_is_imported(setup_arguments):
+    """In functions alone, which call `require`: it says what to install."""
+    for path in (path for path in SOURCES if "tests" not in path.parts):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+            calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+            required = {call.args[0].value for call in calls if getattr(call.func, "id", None) == "require"}
+            assert packages_of(function) & EXTRAS.keys() <= required, f"{path}: {function.name}"
+            function.body = []
+        assert not packages_of(tree) & EXTRAS.keys(), path
+    for package, extra in EXTRAS.values():
+        assert any(line.startswith(package) for line in setup_arguments["extras_require"][extra]), package
 
 
 # where `make` cannot install

@@ -35,6 +35,7 @@ from ldm.runs.outputs import save_png
 from ldm.runs.settings import edit_settings, exemplar_editor
 from ldm.runs.work import editor_about
 from ldm.utils.errors import UserError
+from ldm.utils.extras import require
 from ldm.utils.image import open_image, to_pil, to_tensor
 from ldm.utils.mask import mask_picture
 
@@ -104,6 +105,7 @@ class ToyWorld(Benchmark):
         training: str | None = None,
         trainings: str | None = None,
     ):
+        require("sklearn")  # for the mixture, which is fitted when trainings and edits are done
         self.title, self.training, self.trainings = title, training, trainings
         self.rows = [make_entry(Entry, row, f"rows[{k}]") for k, row in enumerate(rows)]
         self.counts, self.seed, self.references = {"box": count, "blob": blobs or count}, seed, references

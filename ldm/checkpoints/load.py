@@ -44,12 +44,22 @@ def load(
     config = config if isinstance(config, DictConfig) else load_config(config)
     if "model" not in config:
         raise UserError(f"{label}: it has no `model`")
-    files = _files(config, file, label)
-    model = build_empty(config.model)
+    files = files_of(config, file, label)
+    return load_into(build_empty(config.model), files, device, dtype or torch.float32, root)
+
+
+def load_into(
+    model: nn.Module,
+    files: Iterable[str | Path],
+    device: str | torch.device,
+    dtype: torch.dtype,
+    root: str | None = None,
+) -> nn.Module:
+    """`load` for a model that has been built empty."""
     tensors, source = read_files(files)
     prefix = f"{root}." if root else ""
     shapes = {prefix + name: tensor.shape for name, tensor in model.state_dict().items()}
-    values = take(shapes, tensors, source, device=device, dtype=dtype or torch.float32, within=prefix)
+    values = take(shapes, tensors, source, device=device, dtype=dtype, within=prefix)
     fill(model, {name.removeprefix(prefix): value for name, value in values.items()})
     return model.eval().requires_grad_(False)
 
@@ -155,7 +165,8 @@ def fill_roots(model: nn.Module, roots: tuple[str, ...], files: Iterable[str | P
     model.load_state_dict(take(shapes, tensors, source), strict=False, assign=True)
 
 
-def _files(config: DictConfig, file: str | Path | Sequence[str | Path] | None, label: str) -> list[str | Path]:
+def files_of(config: DictConfig, file: str | Path | Sequence[str | Path] | None, label: str) -> list[str | Path]:
+    """The files given, or else the config's own; `label` is what messages call the config."""
     if file is None:
         if not config.get("checkpoint"):
             raise UserError(

@@ -1,10 +1,10 @@
 """LPIPS from files: torchvision's classifier, and the published weights of its layers, which come with torchmetrics."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-import torchmetrics
 from torch import Tensor
 
 from ldm.checkpoints.io import read_tensors
@@ -12,7 +12,8 @@ from ldm.checkpoints.keymaps import own
 from ldm.checkpoints.load import fill, take
 from ldm.models.lpips import Lpips
 
-HEADS = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models"  # version 0.1 of the weights
+# Version 0.1 of the weights, in a package that is slow to import
+HEADS = Path(find_spec("torchmetrics").origin).parent / "functional" / "image" / "lpips_models"
 VGG16 = "https://download.pytorch.org/models/vgg16-397923af.pth"
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 

@@ -34,7 +34,9 @@ def main() -> None:
     from ldm.runs.outputs import check_writable
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
+    from ldm.utils.extras import require
 
+    require("sklearn")
     if args.out.suffix != ".safetensors" or args.out.is_dir():
         raise UserError(f"--out {args.out}: expected the name of a .safetensors file")
     check_writable(args.out.parent)

@@ -3,20 +3,17 @@
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 
-import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as TF
 
 from ldm.models.clip_image import ClipImageEncoder, ProjectedClip
 from ldm.models.contrastive import ContrastiveClip
 from ldm.models.inception import fid_inception
 from ldm.models.lpips import Lpips
 from ldm.utils.clip import clip_normalise
+from ldm.utils.extras import require
 from ldm.utils.image import to_tensor
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
@@ -117,6 +114,9 @@ class InceptionFeatures(Extractor):
     architecture = staticmethod(fid_inception)
 
     def prepare(self, image: Image.Image) -> Tensor:
+        require("torch_fidelity")
+        from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
         pixels = (to_tensor(image) + 1) * 127.5
         pixels = interpolate_bilinear_2d_like_tensorflow1x(pixels, (299, 299), align_corners=False)[0]
         return (pixels - 128) / 128
@@ -132,9 +132,13 @@ class DinoFeatures(Extractor):
     @staticmethod
     def architecture() -> nn.Module:
         """DINO's network, to be filled."""
+        import timm  # here: it is slow to import
+
         return timm.create_model("vit_small_patch16_224.dino", num_classes=0)
 
     def prepare(self, image: Image.Image) -> Tensor:
+        from torchvision.transforms import functional as TF
+
         return TF.normalize(_resized_crop(image, 256, 224), IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -176,5 +180,8 @@ def full_precision() -> AbstractContextManager:
 
 def _resized_crop(image: Image.Image, side: int, crop: int) -> Tensor:
     """(3, crop, crop) in [0, 1]: the middle of the picture with its short side made `side`."""
+    from torchvision.transforms import InterpolationMode  # here: it is slow to import
+    from torchvision.transforms import functional as TF
+
     image = TF.resize(image.convert("RGB"), side, InterpolationMode.BICUBIC)
     return TF.to_tensor(TF.center_crop(image, crop))

@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
@@ -38,6 +37,8 @@ def ssim(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
         a, b: (B, C, H, W) in [-1, 1], at least 6 pixels a side.
         where: (B, 1, H, W), 1 in the pixels that count, 0 elsewhere; all by default. NaN for a picture without any.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # here: it is slow to import
+
     _, similarity = structural_similarity_index_measure(
         a.double(), b.double(), reduction="none", data_range=2.0, return_full_image=True
     )

@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from ldm.utils.errors import UserError
+from ldm.utils.extras import require
 
 ROWS = 4096  # pictures whose densities are computed at once
 
@@ -57,8 +57,11 @@ def fit_gmm(features: Tensor, k: int = 20, seed: int = 0, *, singular: bool = Fa
             that is missing, and densities of other pictures mean little.
 
     Raises:
-        UserError: too few samples, or a component broke down.
+        UserError: too few samples, a component broke down, or scikit-learn is not installed.
     """
+    require("sklearn")
+    from sklearn.mixture import GaussianMixture
+
     count, dimensions = features.shape
     needed = k if singular else k * dimensions + 1
     if count < needed:

@@ -6,9 +6,10 @@ learnable unconditional vector: Yang et al., 2211.13227, section 3.2.
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
+from ldm.models.clip_transformer import VisionTransformer
+from ldm.nn.initialization import normal_init
 from ldm.utils.errors import UserError
 
 TOKENS = ("class", "all")
@@ -28,9 +29,7 @@ class ClipImageEncoder(nn.Module):
         super().__init__()
         self.image_size = image_size
         self.width = width
-        self.visual = VisionTransformer(image_size, patch_size, width, layers, heads, mlp_ratio, act_layer=QuickGELU)
-        self.visual.proj = None  # the diffusion model takes the token before CLIP's projection
-        self.visual.output_tokens = True  # the patches' tokens come after the class token
+        self.visual = VisionTransformer(image_size, patch_size, width, layers, heads, mlp_ratio)
 
     @property
     def length(self) -> int:
@@ -39,12 +38,11 @@ class ClipImageEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Images (B, 3, S, S), normalised by `clip_normalise` -> class tokens (B, width)."""
-        return self.visual(pixels)[0]
+        return self.tokens(pixels)[:, 0]
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """The same images -> all tokens after the last layer norm (B, length, width), the class token first."""
-        class_token, patches = self.visual(pixels)
-        return torch.cat([class_token[:, None], patches], dim=1)
+        return self.visual(pixels)
 
 
 class ProjectedClip(nn.Module):
@@ -84,7 +82,7 @@ class ExemplarConditioner(nn.Module):
         self.mapper = Mapper(encoder.width, mapper_layers)
         self.final_ln = nn.LayerNorm(encoder.width)
         self.proj_out = nn.Linear(encoder.width, context_dim)
-        self.learnable_vector = nn.Parameter(torch.randn(1, 1, context_dim))
+        self.learnable_vector = normal_init(nn.Parameter(torch.empty(1, 1, context_dim)))
 
     @property
     def image_size(self) -> int:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
 
+from ldm.models.clip_transformer import TextTransformer
 from ldm.models.tokenizer import Tokenizer
 from ldm.utils.errors import UserError
 
@@ -28,23 +28,11 @@ class ClipTextEncoder(nn.Module):
                 raise UserError(f"text encoder: {name} is {value}, but the tokenizer's is {getattr(tokenizer, name)}")
         self.width = width
         self.tokenizer = tokenizer
-        self.text = TextTransformer(
-            context_length,
-            vocab_size,
-            width,
-            heads,
-            layers,
-            proj_type="none",
-            no_causal_mask=True,  # its mask is a buffer that would stay empty on the meta device: `forward` makes one
-            act_layer=QuickGELU,
-        )
+        self.text = TextTransformer(vocab_size, context_length, width, layers, heads)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Token ids (B, L) int64 -> (B, L, width) after the last layer norm. No token sees a later one."""
-        length = ids.shape[1]
-        x = self.text.token_embedding(ids) + self.text.positional_embedding[:length]
-        causal = x.new_full((length, length), float("-inf")).triu(1)
-        return self.text.ln_final(self.text.transformer(x, attn_mask=causal))
+        return self.text(ids)
 
     def pooled(self, ids: Tensor) -> Tensor:
         """The whole prompt in one vector (B, width): the output at its (first) end token."""

@@ -3,15 +3,8 @@
 from collections import OrderedDict
 
 from torch import nn
-from torch_fidelity.feature_extractor_inceptionv3 import (
-    BasicConv2d,
-    InceptionA,
-    InceptionB,
-    InceptionC,
-    InceptionD,
-    InceptionE_1,
-    InceptionE_2,
-)
+
+from ldm.utils.extras import require
 
 
 def fid_inception() -> nn.Sequential:
@@ -19,7 +12,21 @@ def fid_inception() -> nn.Sequential:
 
     It differs from torchvision's Inception in its poolings. The blocks and the names are torch-fidelity's, whose own
     class of the whole network opens its file as a pickle, or fetches one.
+
+    Raises:
+        UserError: torch-fidelity is not installed.
     """
+    require("torch_fidelity")
+    from torch_fidelity.feature_extractor_inceptionv3 import (
+        BasicConv2d,
+        InceptionA,
+        InceptionB,
+        InceptionC,
+        InceptionD,
+        InceptionE_1,
+        InceptionE_2,
+    )
+
     return nn.Sequential(
         OrderedDict(
             Conv2d_1a_3x3=BasicConv2d(3, 32, kernel_size=3, stride=2),

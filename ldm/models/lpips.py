@@ -1,24 +1,22 @@
 """LPIPS, the perceptual distance of Zhang et al. (1801.03924)."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # ImageNet's mean and deviation in [-1, 1]
 
 
 class Backbone(NamedTuple):
-    build: Callable[..., nn.Module]
+    classifier: str  # torchvision's name
     stages: tuple[int, ...]  # layers before which a comparison is made: after the last ReLU at each size
     channels: tuple[int, ...]  # there
 
 
 BACKBONES = {
-    "alex": Backbone(torchvision.models.alexnet, (2, 5, 8, 10, 12), (64, 192, 384, 256, 256)),
-    "vgg": Backbone(torchvision.models.vgg16, (4, 9, 16, 23, 30), (64, 128, 256, 512, 512)),
+    "alex": Backbone("alexnet", (2, 5, 8, 10, 12), (64, 192, 384, 256, 256)),
+    "vgg": Backbone("vgg16", (4, 9, 16, 23, 30), (64, 128, 256, 512, 512)),
 }
 
 
@@ -31,10 +29,12 @@ class Lpips(nn.Module):
     """
 
     def __init__(self, net: str):
+        from torchvision import models  # here: it is slow to import
+
         super().__init__()
         self.net = net
-        build, self.stages, channels = BACKBONES[net]
-        self.features = build(weights=None).features[: self.stages[-1]]
+        classifier, self.stages, channels = BACKBONES[net]
+        self.features = models.get_model(classifier, weights=None).features[: self.stages[-1]]
         self.heads = nn.ParameterList(torch.empty(1, count, 1, 1) for count in channels)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

@@ -8,14 +8,16 @@ import logging
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Protocol
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
 from ldm.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
 
 SHOWN = 200  # characters of what is cut from a prompt
 
@@ -42,14 +44,16 @@ class ClipTokenizer:
     The control words `<|startoftext|>` and `<|endoftext|>` inside a prompt are read as ordinary text.
     """
 
-    context_length = 77
+    vocab_size, context_length = 49_408, 77
+    start, end = 49_406, 49_407
 
-    def __init__(self):
-        self._bpe = SimpleTokenizer(context_length=self.context_length)
-        self._bpe.clean_fn = _clean
-        self.vocab_size = self._bpe.vocab_size
-        self.start = self._bpe.sot_token_id
-        self.end = self._bpe.eot_token_id
+    @cached_property
+    def _bpe(self) -> "SimpleTokenizer":
+        from open_clip.tokenizer import SimpleTokenizer  # here: it is slow to import, and most models do without
+
+        bpe = SimpleTokenizer()
+        bpe.clean_fn = _clean
+        return bpe
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> ids (B, 77) int64."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.nn.initialization import zero_init
+from ldm.nn.initialization import normal_init, zero_init
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -148,7 +148,7 @@ class AttentionPool(nn.Module):
     def __init__(self, side: int, channels: int, heads: int, out_channels: int):
         super().__init__()
         self.heads = heads
-        self.positional_embedding = nn.Parameter(torch.randn(channels, side**2 + 1) / channels**0.5)
+        self.positional_embedding = normal_init(nn.Parameter(torch.empty(channels, side**2 + 1)), channels**-0.5)
         self.qkv_proj = nn.Conv1d(channels, 3 * channels, 1)
         self.c_proj = nn.Conv1d(channels, out_channels, 1)
 

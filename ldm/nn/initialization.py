@@ -12,3 +12,11 @@ def zero_init(module: M) -> M:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
+
+
+def normal_init(parameter: nn.Parameter, std: float = 1.0) -> nn.Parameter:
+    """Draw a parameter from N(0, std^2) and return it.
+
+    On the meta device there is nothing to draw; torch would first load its compiler, which takes 2 s.
+    """
+    return parameter if parameter.is_meta else nn.init.normal_(parameter, std=std)

@@ -16,6 +16,7 @@ from ldm.editors.repaint import RePaint
 from ldm.editors.settings import RePaintSettings
 from ldm.evaluation.metrics import mean, psnr, ssim
 from ldm.runs.judging import Figures, finish
+from ldm.utils.extras import require
 from ldm.utils.image import to_pil, to_tensor
 from ldm.utils.random import NoiseSource
 
@@ -51,7 +52,7 @@ def fill(
 
 
 def has_opencv() -> bool:
-    """Whether `fill_classically` can be called: it alone needs the extra [measure] of setup.py."""
+    """Whether `fill_classically` can be called, which needs an extra package."""
     return find_spec("cv2") is not None
 
 
@@ -61,7 +62,11 @@ def fill_classically(method: str, batch: Mapping[str, Tensor]) -> list[Image.Ima
     Args:
         method: a key of `CLASSICAL`: the marching front of Telea (2004), or the fluid dynamics of Bertalmio et al.
             (2001).
+
+    Raises:
+        UserError: OpenCV is not installed.
     """
+    require("cv2")
     import cv2
 
     pictures = []

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from ldm.checkpoints.load import build_empty, load
+from ldm.checkpoints.load import build_empty, files_of, load_into
 from ldm.config import load_config
 from ldm.utils.device import has_fast_bf16
 from ldm.utils.errors import UserError
@@ -43,16 +43,13 @@ def open_model(
     empty = build_empty(node.model)
     if check is not None:
         check(empty)
-    if file is None and not node.get("checkpoint"):
-        raise UserError(
-            f"config {config}: it comes with no weights: name a file (pretrained_models/README.md says from where)"
-        )
+    files = files_of(node, file, f"config {config}")
     if precision == "auto":
         size = sum(parameter.numel() for parameter in empty.parameters())
         precision = "bf16" if size > BIG and has_fast_bf16(device) else "full"
     if precision == "full":
         torch.backends.cudnn.allow_tf32 = False
-    return load(node, file, device, torch.bfloat16 if precision == "bf16" else torch.float32), precision
+    return load_into(empty, files, device, torch.bfloat16 if precision == "bf16" else torch.float32), precision
 
 
 def open_classifier(

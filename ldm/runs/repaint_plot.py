@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from ldm.utils.files import replacing
 
 
@@ -20,6 +18,8 @@ def plot_schedule(times: Sequence[int], path: str | Path, title: str) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    from matplotlib.figure import Figure  # here: it is slow to import, and few ask for a plot
+
     calls, done = [0], 0
     for before, after in pairwise(times):
         done += after < before

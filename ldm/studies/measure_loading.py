@@ -14,9 +14,9 @@ from random import Random
 
 from ldm.utils.cli import Parser
 from ldm.utils.errors import UserError
+from ldm.utils.extras import require
 
 BATCH = 4
-INSTALL = "pip install albumentations opencv-python-headless"
 
 
 def main() -> None:
@@ -30,12 +30,10 @@ def main() -> None:
         raise UserError(f"--rounds {options.rounds}: expected a positive number")
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
 
+    require("cv2")
+    import cv2
     import torch
 
-    try:
-        import cv2
-    except ImportError as error:
-        raise UserError(f"{error.name}: not installed, and the port needs it; {INSTALL}") from error
     from ldm.data.open_images import OpenImagesDataset
     from ldm.data.recipe import Recipe
 
@@ -78,11 +76,12 @@ def rate(data, indices: range) -> float:
 
 def make_port(ours, size: int) -> Callable[[int], dict]:
     """The original's pipeline on the pictures and boxes of our data set, as a function of an item's number."""
+    require("cv2")
     try:
         import albumentations as A
-        import cv2
     except ImportError as error:
-        raise UserError(f"{error.name}: not installed, and the port needs it; {INSTALL}") from error
+        raise UserError("albumentations: not installed, and the port needs it; pip install albumentations") from error
+    import cv2
     from PIL import Image
     from torchvision import transforms
 

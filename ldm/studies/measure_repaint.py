@@ -56,6 +56,7 @@ def main() -> None:
     from ldm.runs.settings import repaint_settings
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
+    from ldm.utils.extras import how_to_install
     from ldm.utils.files import write_json
     from ldm.utils.holes import PAPER
 
@@ -85,7 +86,7 @@ def main() -> None:
     if args.lpips:
         distances["LPIPS"] = open_extractor("lpips_vgg", args.lpips, device)
     if not has_opencv():
-        print("note: OpenCV is not installed, its methods are left out; pip install -e .[measure]", file=sys.stderr)
+        print(f"note: OpenCV is not installed, its methods are left out; {how_to_install('cv2')}", file=sys.stderr)
     print(f"{args.count} scenes of seed {args.seed} a mask, {size} px: {settings.sampler}, {settings.steps} steps, "
           f"jump {settings.jump_length}, {settings.jump_n_sample} times; precision {precision}, {device}")  # fmt: skip
 

@@ -70,7 +70,9 @@ def test_known_ids_padded_with_the_end_token(tokenizer):
     assert ids.shape == (2, 77)
     assert ids[0].tolist() == [49406, 320, 1125, 539, 320, 2368] + [49407] * 71
     assert ids[1].tolist() == [49406] + [49407] * 76
-    assert (tokenizer.start, tokenizer.end, tokenizer.vocab_size) == (49406, 49407, 49408)
+    bpe = tokenizer._bpe
+    sizes = bpe.sot_token_id, bpe.eot_token_id, bpe.vocab_size
+    assert (tokenizer.start, tokenizer.end, tokenizer.vocab_size) == sizes == (49406, 49407, 49408)
 
 
 def test_an_over_long_prompt_still_ends(tokenizer):

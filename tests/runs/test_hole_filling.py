@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from ldm.data.toyworld_holes import HoleScenes
 from ldm.runs import hole_filling
 from ldm.runs.hole_filling import CLASSICAL, PSNR, SSIM, advantage, difference, fill, fill_classically, measure, won
 from ldm.runs.settings import repaint_editor
+from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil, to_tensor
 from tests.editors.test_repaint import pixel_model
 
@@ -71,8 +74,10 @@ def test_the_classical_methods_continue_what_is_around_the_hole(method):
 
 
 def test_opencv_is_needed_by_the_classical_methods_alone(monkeypatch):
-    monkeypatch.setattr(hole_filling, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "cv2", None)  # as if it were not installed
     assert not hole_filling.has_opencv()
+    with pytest.raises(UserError, match="opencv-python-headless: cannot be imported .* pip install"):
+        fill_classically("Telea", {})
 
 
 def test_figures_count_the_hole_and_distances_the_whole():

@@ -63,7 +63,7 @@ def test_a_config_without_a_model(tmp_path):
 
 
 def test_a_model_of_another_kind_is_refused_before_its_weights_are_read(files, monkeypatch):
-    monkeypatch.setattr(room, "load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(room, "load_into", lambda *_: pytest.fail("loaded"))
 
     def refuse(model):
         raise UserError(f"{model.unet.in_channels} channels")

@@ -106,5 +106,5 @@ def test_damaged_weights_are_no_empty_mask(diffedit, text_model_files, tmp_path)
 
 
 def test_the_model_is_refused_before_its_weights_are_read(diffedit, monkeypatch):
-    monkeypatch.setattr("ldm.runs.model.load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("ldm.runs.model.load_into", lambda *_: pytest.fail("loaded"))
     assert diffedit(config="toyworld", ckpt=None)[0] == 2

@@ -121,6 +121,6 @@ def test_a_mask_is_inverted_only_if_it_is_a_file(repaint, tmp_path):  # noqa: F8
 
 
 def test_the_model_is_refused_before_its_weights_are_read(repaint, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("ldm.runs.model.load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("ldm.runs.model.load_into", lambda *_: pytest.fail("loaded"))
     for flags in ({"model": "classes"}, {"class_id": 1}, {"prompt": "a ball"}, {"steps": 2000}, {"scale": 2}):
         assert repaint(**flags)[0] == 2

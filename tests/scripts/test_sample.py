@@ -130,7 +130,7 @@ def test_bad_input_is_named_in_one_line_and_leaves_nothing(sample, models, text_
 
 
 def test_too_many_steps_are_refused_before_weights_are_read(sample, monkeypatch):
-    monkeypatch.setattr("ldm.runs.model.load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("ldm.runs.model.load_into", lambda *_: pytest.fail("loaded"))
     assert sample(steps=2000)[0] == 2
 
 
