@@ -87,8 +87,8 @@ MODULE_OF = {
     "scikit-learn": "sklearn",
     "torch-fidelity": "torch_fidelity",
 }
-# Not imported by name: tools that are run, what Lightning's loggers write with, and einops, which the bricks may use.
-UNIMPORTED = {"import-linter", "ruff", "tensorboard", "wandb", "einops"}
+# Not imported by name: tools that are run, and what Lightning's loggers write with.
+UNIMPORTED = {"import-linter", "ruff", "tensorboard", "wandb"}
 
 COMPARED = {"albumentations", "cv2"}  # peers that measurements are run against; they are imported where they are there
 
