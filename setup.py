@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 REQUIRES = [  # for editing and training
     "einops>=0.8",
     "matplotlib>=3.9",
-    "numpy>=1.26",
+    "numpy>=2.0",
     "omegaconf>=2.3",
     "open-clip-torch>=2.30",
     "pillow>=11.3",
@@ -35,7 +35,7 @@ DEV = [
     "packaging>=24",
     "pytest>=8",
     "pytest-xdist>=3.6",
-    "ruff>=0.12",
+    "ruff>=0.15",
     "transformers>=5.6",
     "uv>=0.9",
 ]

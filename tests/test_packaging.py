@@ -104,8 +104,8 @@ MODULE_OF = {
     "scikit-learn": "sklearn",
     "torch-fidelity": "torch_fidelity",
 }
-# Not imported by name: tools that are run, what Lightning's loggers write with, and einops, which the bricks may use.
-UNIMPORTED = {"import-linter", "pytest-xdist", "ruff", "tensorboard", "uv", "wandb", "einops"}
+# Not imported by name: tools that are run, and what Lightning's loggers write with.
+UNIMPORTED = {"import-linter", "pytest-xdist", "ruff", "tensorboard", "uv", "wandb"}
 
 COMPARED = {"albumentations"}  # a peer that a measurement is run against where it is installed
 

@@ -5,6 +5,7 @@ Parameter names are those of the official checkpoints. All attention runs throug
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.nn.initialization import normal_init, zero_init
@@ -22,12 +23,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 def to_tokens(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, H W, C), a view."""
-    return x.flatten(2).transpose(1, 2)
+    return rearrange(x, "b c h w -> b (h w) c")
 
 
 def to_image(tokens: Tensor, like: Tensor) -> Tensor:
     """(B, H W, C) -> (B, C, H, W), a view, with the height and width of `like`."""
-    return tokens.transpose(1, 2).unflatten(2, like.shape[2:])
+    return rearrange(tokens, "b (h w) c -> b c h w", h=like.shape[2])
 
 
 class Attention(nn.Module):
@@ -130,10 +131,8 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(self.norm(x).flatten(2)).transpose(1, 2)  # (B, H W, 3 C)
-        if self.new_order:
-            q, k, v = qkv.chunk(3, dim=2)
-        else:
-            q, k, v = (part.flatten(2) for part in qkv.unflatten(2, (self.heads, 3, -1)).unbind(3))
+        order = "(qkv h d)" if self.new_order else "(h qkv d)"
+        q, k, v = rearrange(qkv, f"b l {order} -> qkv b l (h d)", qkv=3, h=self.heads)
         h = self.proj_out(attend(q, k, v, self.heads).transpose(1, 2))  # (B, C, H W)
         return x + h.unflatten(2, x.shape[2:])
 
