@@ -24,7 +24,7 @@ REQUIRES = [  # for editing and training
     "wandb>=0.26.1",
 ]
 BENCHMARK = [  # FID by Inception, the Quality Score, and methods to compare with
-    "opencv-python-headless>=4.10",
+    "opencv-python-headless>=4.10.0.84",
     "scikit-learn>=1.5",
     "torch-fidelity>=0.3",
 ]
