@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 from unittest.mock import patch
 
@@ -53,15 +54,16 @@ def step_cost(training: LatentDiffusionTraining, batch_size: int, mixed: bool = 
         mixed: bf16 autocast, otherwise float32.
 
     Raises:
-        UserError: the training is of another kind.
+        UserError: the training is of another kind, or has an operation whose FLOP cannot be counted.
     """
     conditioner = training.model.conditioner if isinstance(training, LatentDiffusionTraining) else False
     if not (conditioner is None or isinstance(conditioner, ExemplarConditioner)):
         raise UserError(
             f"{type(training).__name__}: the cost of exemplar and unconditional trainings can be told alone"
         )
-    with FakeTensorMode(allow_non_fake_inputs=True), norms_in_float32():
-        training.to("cpu")
+    cpu = patch.object(type(training), "device", torch.device("cpu"))  # Lightning's, which `to_empty` does not set
+    with FakeTensorMode(allow_non_fake_inputs=True), norms_in_float32(), cpu:
+        training.to_empty(device="cpu")
         for parameter in training.parameters():  # those of the step before, or of the micro-batch before
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         held = [t for p in training.parameters() for t in (p, p.grad) if t is not None] + list(training.buffers())
@@ -141,18 +143,68 @@ class SavedBytes(saved_tensors_hooks):
         return tensor
 
 
+def attention_flops(q: Tensor, k: Tensor, v: Tensor, *others: Any, **options: Any) -> int:
+    """Of softmax(q k^T) v, with q (..., L, d), k (..., M, d) and v (..., M, e): two products."""
+    return 2 * prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+
+
+def attention_backward_flops(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, *others: Any, **options: Any) -> int:
+    """Of the gradients of q, k, v and softmax(q k^T), before which fused kernels compute q k^T again: five products."""
+    return 2 * prod(q.shape[:-1]) * k.shape[-2] * (3 * q.shape[-1] + 2 * v.shape[-1])
+
+
+# What is counted. Which kernels of attention torch's own table holds depends on torch's version.
+FORMULAS = {
+    f"aten.{name}": flop_registry[getattr(torch.ops.aten, name)]
+    for name in ("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward")
+}
+for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"):
+    FORMULAS[f"aten._scaled_dot_product_{kernel}"] = attention_flops
+    FORMULAS[f"aten._scaled_dot_product_{kernel}_backward"] = attention_backward_flops
+
+# What is left out, as is the custom: these, like views and element-wise operations, do little for each element.
+# New tensors; copies; sums, norms and softmax; pictures of another size.
+LEFT_OUT = {"prim.device"} | {
+    f"aten.{name}"
+    for name in """
+    arange bernoulli_ empty empty_like empty_strided eye fill_ full full_like linspace new_empty new_empty_strided
+    new_full new_ones new_zeros normal_ ones ones_like rand rand_like randn randn_like scalar_tensor uniform_ zero_
+    zeros zeros_like
+
+    _local_scalar_dense _to_copy _unsafe_view cat clone constant_pad_nd copy_ embedding embedding_dense_backward flip
+    gather index index_put index_put_ index_select masked_fill_ repeat roll select_backward slice_backward stack tril
+    triu
+
+    _fused_rms_norm _fused_rms_norm_backward _log_softmax _log_softmax_backward_data _safe_softmax _softmax
+    _softmax_backward_data all amax amin any argmax cumprod cumsum linalg_vector_norm max mean min native_batch_norm
+    native_batch_norm_backward native_dropout native_group_norm native_group_norm_backward native_layer_norm
+    native_layer_norm_backward std sum var var_mean
+
+    avg_pool2d avg_pool2d_backward max_pool2d_with_indices max_pool2d_with_indices_backward upsample_bilinear2d
+    upsample_bilinear2d_backward upsample_nearest2d upsample_nearest2d_backward
+    """.split()
+}
+
+
 class Flops(TorchDispatchMode):
-    """Counts floating-point operations. (torch's FlopCounterMode also follows modules, which keeps tensors alive.)"""
+    """Counts floating-point operations. (torch's FlopCounterMode also follows modules, which keeps tensors alive.)
+
+    Raises:
+        UserError: an operation is neither counted nor known to be cheap.
+    """
 
     def __init__(self):
         super().__init__()
         self.total = 0
 
     def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        made = function(*args, **(kwargs or {}))
-        formula = flop_registry.get(function.overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=made)
+        name, kwargs = str(function.overloadpacket), kwargs or {}
+        formula = FORMULAS.get(name)
+        if not (formula or name in LEFT_OUT or function.is_view or torch.Tag.pointwise in function.tags):
+            raise UserError(f"operation {name}: its FLOP cannot be counted, {__name__} has no formula for it")
+        made = function(*args, **kwargs)
+        if formula:
+            self.total += formula(*args, **kwargs, out_val=made)
         return made
 
 

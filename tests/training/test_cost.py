@@ -1,19 +1,23 @@
 """The cost of a training step, counted without a GPU: against arithmetic, published figures and real tensors."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ldm.config import build, load_config
 from ldm.nn.attention import attend
 from ldm.training.base import Optimisation
 from ldm.training.contrastive import ContrastiveTraining
-from ldm.training.cost import LiveBytes, SavedBytes, empty_loss, step_cost
+from ldm.training.cost import FORMULAS, Flops, LiveBytes, SavedBytes, empty_loss, step_cost
 from ldm.training.exemplar import ExemplarTraining
+from ldm.training.latent_diffusion import LatentDiffusionTraining
 from ldm.utils.errors import UserError
 from tests.tiny import CONFIG
 
@@ -21,9 +25,13 @@ OPTIMISATION = Optimisation(1e-4, 0.01, 1, 0.0, 0)
 
 
 def tiny_training(checkpointing: bool = False) -> ExemplarTraining:
-    config = {**CONFIG["params"], "unet": {**CONFIG["params"]["unet"]}}
-    config["unet"]["params"] = {**config["unet"]["params"], "use_checkpoint": checkpointing}
-    return ExemplarTraining(build({**CONFIG, "params": config}), OPTIMISATION, 0.2)
+    return ExemplarTraining(build(tiny_config(use_checkpoint=checkpointing)), OPTIMISATION, 0.2)
+
+
+def tiny_config(conditioner: dict | None = CONFIG["params"]["conditioner"], **unet: Any) -> dict:
+    config = {**CONFIG["params"], "conditioner": conditioner, "unet": {**CONFIG["params"]["unet"]}}
+    config["unet"]["params"] = {**config["unet"]["params"], **unet}
+    return {**CONFIG, "params": config}
 
 
 def on_meta(checkpointing: bool = False) -> ExemplarTraining:
@@ -84,6 +92,89 @@ def test_attention_keeps_no_square(mode):
     assert saved.total == 4 * (4 * batch * length * width + batch * heads * length)
 
 
+@pytest.mark.parametrize("mode", [nullcontext, FakeTensorMode])
+@pytest.mark.parametrize(("length", "others"), [(64, 64), (64, 1), (5, 77)])
+def test_attention_is_two_products_forward_and_five_backward(mode, length, others):
+    batch, heads, width = 2, 4, 32
+    product = 2 * batch * heads * length * others * (width // heads)
+    with mode():
+        q = torch.zeros(batch, length, width, requires_grad=True)
+        k, v = (torch.zeros(batch, others, width, requires_grad=True) for _ in range(2))
+        with Flops() as flops:
+            out = attend(q, k, v, heads)
+            assert flops.total == 2 * product
+            out.sum().backward()
+    assert flops.total == 7 * product
+
+
+@pytest.mark.parametrize("kernel", ["flash", "efficient", "cudnn"])
+def test_attention_of_a_gpu_counts_as_in_torch(kernel):
+    gradient, q, k, v = (torch.empty(2, 8, *rest, device="meta") for rest in ((64, 24), (64, 16), (77, 16), (77, 24)))
+    for name, tensors in (("attention", (q, k, v)), ("attention_backward", (gradient, q, k, v))):
+        operation = getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_{name}")
+        assert FORMULAS[str(operation)](*tensors) == flop_registry[operation](*tensors) > 0
+
+
+@torch.library.custom_op("ldm_tests::foreign", mutates_args=())
+def foreign(x: Tensor) -> Tensor:
+    return x @ x
+
+
+class ForeignBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return foreign(gradient)
+
+
+FOREIGN = {
+    "ldm_tests.foreign": foreign,
+    "aten._fft_r2c": lambda x: torch.fft.rfft(x).abs(),
+    "aten.linalg_inv_ex": torch.linalg.inv,
+    "aten._cdist_forward": lambda x: torch.cdist(x, x),
+    "aten.grid_sampler_2d": lambda x: F.grid_sample(x[None, None], x.view(1, 1, -1, 2), align_corners=False),
+    "aten.mv": lambda x: torch.mv(x, x[0]),
+    "aten._scaled_mm": lambda x: torch._scaled_mm(*(x.to(torch.float8_e4m3fn),) * 2, x[0, 0], x[0, 0]),
+}
+
+
+@pytest.mark.parametrize(("name", "operation"), FOREIGN.items())
+def test_operations_without_a_formula_are_refused_by_name(name: str, operation: Callable):
+    with pytest.raises(UserError, match=f"^operation {name}: its FLOP cannot be counted") as error, Flops():
+        operation(torch.zeros(4, 4))
+    assert "\n" not in str(error.value)
+
+
+def test_operations_without_a_formula_are_refused_in_backward_passes():
+    out = ForeignBackward.apply(torch.zeros(4, 4, requires_grad=True)).sum()
+    with pytest.raises(UserError, match="operation ldm_tests.foreign"), Flops():
+        out.backward()
+
+
+@pytest.mark.parametrize("name", ["aten._fft_r2c", "ldm_tests.foreign"])
+def test_a_training_with_an_operation_without_a_formula_is_refused(monkeypatch, name):
+    monkeypatch.setattr(F, "gelu", FOREIGN[name])  # in the UNet's feed-forward layers
+    with pytest.raises(UserError, match=f"operation {name}"):
+        step_cost(on_meta(), 1)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_unconditional_trainings_are_counted(mixed):
+    steps = []
+    for checkpointing in (False, True):
+        config = tiny_config(None, use_checkpoint=checkpointing, context_dim=None, in_channels=4)
+        with torch.device("meta"):
+            training = LatentDiffusionTraining(build(config), OPTIMISATION)
+        steps.append(step_cost(training, 2, mixed))
+    plain, checkpointed = steps
+    assert plain.forward.keys() == {"UNet", "VAE encoder"} and checkpointed.forward == plain.forward
+    assert plain.flops == pytest.approx(3 * plain.forward["UNet"] + plain.forward["VAE encoder"], rel=0.02)
+    assert 0.5 * plain.forward["UNet"] < checkpointed.flops - plain.flops <= plain.forward["UNet"]
+
+
 def test_checkpointing_keeps_less_and_computes_more():
     plain, checkpointed = (step_cost(on_meta(checkpointing), 4) for checkpointing in (False, True))
     assert checkpointed.forward == plain.forward
@@ -126,6 +217,7 @@ def test_the_published_model_at_full_size():
     assert round((3 * full + encoders) / 1000, 2) == 4.79
     assert round((4 * full + encoders) / 1000, 2) == 5.58
     assert step.flops / 1e9 == pytest.approx(4 * giga["UNet"] + encoders, rel=0.02)
+    assert round(step.flops / 1e12, 2) == 5.40
     # by far less than without checkpointing (3.8 GB), and more than the bf16 copies of the weights (1.8 GB)
     assert 1.8e9 < step.activations < 2.2e9
     assert sum(p.numel() for p in training.parameters() if p.requires_grad) == 923_306_500 - dead(unet)
