@@ -169,11 +169,13 @@ def test_toyworlds_weights_ship():
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "toyworld_clip"])
 def test_a_missing_file_says_where_to_get_it_and_where_to_put_it(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr("ldm.benchmark.extractors.FOLDER", tmp_path)
+    monkeypatch.setattr("ldm.utils.project.ROOT", tmp_path)
     with pytest.raises(UserError) as caught:
         open_extractor(kind)
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / KINDS[kind].file}: no such file") and "\n" not in message
+    assert (
+        message.startswith(f"{tmp_path / 'pretrained_models' / KINDS[kind].file}: no such file") and "\n" not in message
+    )
     assert KINDS[kind].file in message.split("https://")[1]
     assert f"`{KINDS[kind].file}`" in (ROOT / "pretrained_models/README.md").read_text(encoding="utf-8")
 

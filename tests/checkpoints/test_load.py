@@ -172,9 +172,9 @@ def test_q_k_v_of_unlike_sizes(tmp_path):
 def test_too_few_input_channels_say_what_to_do(tmp_path):
     tensors = official.paint_by_example() | {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(32, 4, 3, 3)}
     message = refusal(official.model_config(), official.write(tmp_path / "model.ckpt", tensors))
-    assert "(32, 4, 3, 3), expected (32, 9, 3, 3)" in message and "modify_checkpoints" in message
+    assert "(32, 4, 3, 3), expected (32, 9, 3, 3)" in message and "modify-checkpoints" in message
     message = refusal(official.model_config(in_channels=3), tmp_path / "model.ckpt")
-    assert "(32, 4, 3, 3), expected (32, 3, 3, 3)" in message and "modify_checkpoints" not in message
+    assert "(32, 4, 3, 3), expected (32, 3, 3, 3)" in message and "modify-checkpoints" not in message
 
 
 def test_an_exemplar_checkpoint_for_a_text_model_is_called_so(tmp_path):

@@ -93,9 +93,9 @@ def test_text_that_is_no_box_of_the_picture_is_named(root, text):
 
 
 def test_what_is_not_there_or_no_index_is_said_in_one_line(root):
-    with pytest.raises(UserError, match=r"test.arrow: no boxes there.*read_bbox.py --root.*make_toyworld.py --out"):
+    with pytest.raises(UserError, match=r"test.arrow: no boxes there.*read-bbox --root.*make-toyworld --out"):
         open_boxes(root, "test")
-    with pytest.raises(UserError, match="make_toyworld"):
+    with pytest.raises(UserError, match="make-toyworld"):
         open_boxes(root / "absent", "train")
     (root / "bbox" / "test").mkdir()
     with pytest.raises(UserError, match="no .txt with boxes in test; run ldm read-bbox"):
@@ -104,7 +104,7 @@ def test_what_is_not_there_or_no_index_is_said_in_one_line(root):
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"ImageID\n"):
         file.write_bytes(content)
-        with pytest.raises(UserError, match=f"{file}: no index of boxes .*read_bbox.py"):
+        with pytest.raises(UserError, match=f"{file}: no index of boxes .*read-bbox"):
             open_boxes(root, "train")
     other = pa.table({"x": [1]})
     with pa.ipc.new_file(str(file), other.schema) as writer:

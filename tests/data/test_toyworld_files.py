@@ -84,7 +84,7 @@ def test_an_interrupted_run_is_done_afresh_and_another_world_is_refused(world, t
     assert record.read_text() == before and len(picture.read_bytes()) > 1000
     with pytest.raises(UserError, match=r"holds other scenes \(count 3, not 4\)"):
         write_split(root, "test", 4, seed=0, workers=1)
-    with pytest.raises(UserError, match="make_toyworld"):
+    with pytest.raises(UserError, match="make-toyworld"):
         read_scenes(tmp_path, "train")
 
 

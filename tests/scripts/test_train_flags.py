@@ -1,4 +1,4 @@
-"""The command line of scripts/train.py: ours, and the original's as other names of the same things."""
+"""The command line of `ldm train`: ours, and the original's as other names of the same things."""
 
 import subprocess
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ldm.cli.train import parse_args
 from ldm.utils.errors import UserError
 from ldm.utils.project import ROOT
-from scripts.train import parse_args
 
 
 @pytest.fixture
