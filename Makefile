@@ -75,7 +75,8 @@ lock: .venv/installed-dev
 
 # An environment in a temporary folder, "$$there", which goes whatever happens.
 IN_TEMPORARY_ENVIRONMENT = there=$$(mktemp -d) && trap 'rm -rf "$$there"' EXIT && trap 'exit 130' INT TERM && \
-	$(UV) venv --quiet --python $(BIN)/python "$$there/env" && $(UV) pip install --quiet --python "$$there/env"
+	$(UV) venv --quiet --python $(BIN)/python "$$there/env" && \
+	$(UV) pip install --quiet --compile-bytecode --python "$$there/env"
 
 test-lowest: .venv/installed-dev
 	@$(IN_TEMPORARY_ENVIRONMENT) --resolution lowest-direct -e '.[dev]' && \
@@ -91,7 +92,7 @@ test-newest: .venv/installed-dev
 test-wheel: .venv/installed-dev
 	@$(IN_TEMPORARY_ENVIRONMENT) --constraint requirements.lock pytest && \
 		$(UV) build --quiet --out-dir "$$there" && \
-		$(UV) pip install --quiet --python "$$there/env" --constraint requirements.lock "$$there"/*.whl && \
+		$(UV) pip install --quiet --compile-bytecode --python "$$there/env" --constraint requirements.lock "$$there"/*.whl && \
 		cp tests/wheel.py "$$there" && cd "$$there" && env/bin/python -m pytest -q -p no:cacheprovider wheel.py
 
 # A stamp is written when all is installed, so an interrupted installation goes on, and another lock installs again.
@@ -122,7 +123,7 @@ define install
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 --force-reinstall \
 			--constraint requirements.lock uv || \
 		fail "pip cannot install uv into .venv; is there a network? Repeat the command when there is"; \
-	$(UV) pip install --quiet --python $(BIN)/python --constraint requirements.lock $(1) || \
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock $(1) || \
 		fail "uv cannot install what requirements.lock lists, for the reason above. Without a network, repeat the command when there is one; where setup.py has changed: make lock"
 endef
 
