@@ -66,7 +66,7 @@ lint: .venv/installed-dev
 	$(BIN)/lint-imports
 
 # Toy networks are too small to share among threads; nothing is asked of a hub or of wandb.
-IN_PARALLEL := -n auto --maxprocesses 8
+IN_PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=disabled
 
 lock: .venv/installed-dev

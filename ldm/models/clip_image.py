@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.models.clip_transformer import VisionTransformer
+from ldm.nn.attention import attend
 from ldm.nn.initialization import normal_init
 from ldm.utils.errors import UserError
 
@@ -147,7 +148,7 @@ class MapperAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.c_qkv(x).chunk(3, dim=-1)
-        return self.c_proj(F.scaled_dot_product_attention(q, k, v))
+        return self.c_proj(attend(q, k, v, heads=1))
 
 
 class MapperMLP(nn.Module):
