@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copy
 
 import pytest
 
@@ -49,10 +50,10 @@ def test_the_example_is_edited_into_the_working_directory(ldm, tmp_path):
     assert done.returncode == 0, done.stderr
     assert below(tmp_path) == {
         "outputs/edit/results/scene_42.png",
-        "outputs/edit/source/scene_42_image.png",
+        "outputs/edit/source/scene_42_GT.png",
         "outputs/edit/source/scene_42_mask.png",
-        "outputs/edit/source/scene_42_masked.png",
-        "outputs/edit/source/scene_42_exemplar.png",
+        "outputs/edit/source/scene_42_inpaint.png",
+        "outputs/edit/source/scene_42_ref.png",
         "outputs/edit/grid/grid-scene_42.png",
     }
     assert below(PACKAGE / "shipped") == shipped  # nothing is written into the package
@@ -96,7 +97,9 @@ def test_shipped_configs_are_found_by_name_and_relative_files_in_the_working_dir
 def test_a_missing_extra_is_one_line_that_says_what_to_install(ldm, tmp_path):
     from ldm.utils.project import EXAMPLES
 
-    done = ldm("fid-score", EXAMPLES, EXAMPLES, "--inception", "--weights", "random", "--device", "cpu")
+    (tmp_path / "real").mkdir()
+    copy(EXAMPLES / "scene.png", tmp_path / "real")
+    done = ldm("fid-score", "real", "real", "--inception", "--weights", "random", "--device", "cpu")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "torch-fidelity" in done.stderr and "pip install 'ldm-edit[benchmark]'" in done.stderr
 
