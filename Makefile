@@ -69,7 +69,8 @@ lint: .venv/installed-dev
 IN_PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 WANDB_MODE=disabled
 
-lock: .venv/installed-dev
+lock:
+	@$(environment)
 	$(UV) pip compile setup.py --extra all --universal --python-version 3.11 --no-emit-index-url --upgrade --quiet \
 		--custom-compile-command "make lock" --output-file requirements.lock
 
@@ -108,23 +109,32 @@ test-wheel: .venv/installed-dev
 	@$(call install,-e '.[all]')
 	@touch .venv/installed .venv/installed-benchmark $@
 
-define install
+# .venv with uv in it. What is there stays, unless its Python is gone or it was left half made.
+define environment
 	fail() { echo "error: $$1" >&2; exit 2; }; \
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		fail "no Python 3.11 or newer found$(PYTHON:%=: % is older or not there); name one: make PYTHON=/path/to/python3"; \
+	new_enough() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }; \
+	new_enough "$(PYTHON)" || \
+		fail "no Python 3.11 or newer found$(if $(PYTHON),: $(PYTHON) is older or not there); name one: make PYTHON=/path/to/python3"; \
 	{ [ -w . ] && { [ ! -e .venv ] || [ -w .venv ]; }; } || \
 		fail "$(CURDIR) cannot be written to; clone the project into a folder of your own"; \
-	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	if ! $(BIN)/python -c '' 2>/dev/null; then \
 		echo "Installing into .venv with $(PYTHON); the first time this downloads PyTorch and takes some minutes."; \
-		$(PYTHON) -m venv --clear .venv || \
+		"$(PYTHON)" -m venv --clear .venv || \
 			fail "$(PYTHON) cannot make a virtual environment in .venv; on Debian and Ubuntu: apt install python3-venv"; \
 	fi; \
+	new_enough $(BIN)/python || fail ".venv is of a Python before 3.11; make clean, then repeat the command"; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null 2>&1 || \
+		fail ".venv has no pip; make clean, then repeat the command"; \
 	$(UV) --version >/dev/null 2>&1 || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 --force-reinstall \
 			--constraint requirements.lock uv || \
-		fail "pip cannot install uv into .venv; is there a network? Repeat the command when there is"; \
+		fail "pip cannot install uv into .venv, for the reason above; without a network, repeat the command when there is one"
+endef
+
+define install
+	$(environment); \
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock $(1) || \
-		fail "uv cannot install what requirements.lock lists, for the reason above. Without a network, repeat the command when there is one; where setup.py has changed: make lock"
+		fail "uv cannot install what requirements.lock lists, for the reason above; without a network, repeat the command when there is one; where setup.py has changed: make lock"
 endef
 
 clean:

@@ -1,6 +1,7 @@
-"""The command `ldm`: `ldm edit`, `ldm train` and so on. `python -m ldm` is the same."""
+"""The command `ldm`: `ldm edit`, `ldm train` and so on. `python -P -m ldm` is the same."""
 
 import ast
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -37,6 +38,8 @@ def _dispatch() -> None:
         print(f"ldm {__version__}")
     elif (known := verb.replace("_", "-")) in MODULES:
         Parser.verb = known
+        if sys.flags.safe_path:  # nor do the processes that this one starts take an `ldm` of the working directory's
+            os.environ["PYTHONSAFEPATH"] = "1"
         try:
             import_module(MODULES[known]).main()
         finally:

@@ -23,12 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 from ldm import compat
 from ldm.utils.errors import UserError
 from ldm.utils.nearest import nearest
-from ldm.utils.project import CONFIGS
+from ldm.utils.project import CONFIGS, ROOT
 
 
 def find_config(name: str | Path) -> Path:
     """A path as given, or a name under `configs/` with or without `.yaml` (`toyworld`, `models/kl_f8`)."""
-    candidates = [Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"]
+    candidates = [Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml", ROOT / name]
     for path in candidates:
         if os.path.isfile(path):  # a Path of too long a name would raise
             return path

@@ -151,6 +151,12 @@ def test_an_unknown_target_and_the_nearest_one_are_named(name, hint):
     assert str(error.value) == f"config target {name}: no such class or function{hint}"
 
 
+def test_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    by_name = [load_config(name) for name in ("toyworld", "toyworld.yaml", "configs/toyworld.yaml")]
+    assert by_name[0] == by_name[1] == by_name[2] and "model" in by_name[0]
+
+
 def test_a_target_is_a_class_or_a_function():
     with pytest.raises(UserError, match="ldm.config.CONFIGS: no class or function"):
         locate("ldm.config.CONFIGS")

@@ -179,7 +179,8 @@ def stand_in(folder: Path, answer: int) -> Path:
 @pytest.mark.parametrize("python", ["no-such-python", "old", ""])
 def test_make_needs_a_python_that_is_new_enough(make, tmp_path, python):
     code, (line,) = make(stand_in(tmp_path, 1) if python == "old" else python)
-    assert code == 2 and "Python 3.11" in line and python in line and "make PYTHON=" in line
+    assert code == 2 and "Python 3.11" in line and "make PYTHON=" in line
+    assert ("is older or not there" in line) == bool(python)
     assert not (tmp_path / ".venv").exists()
 
 
@@ -190,6 +191,19 @@ def test_make_without_a_network_says_so(make, tmp_path):
     code, (line,) = make()
     assert code == 2 and "network" in line
     assert (tmp_path / ".venv" / "pyvenv.cfg").is_file() and not (tmp_path / ".venv" / "installed").exists()
+
+
+def test_make_keeps_an_environment_that_is_there(make, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    mine = tmp_path / ".venv" / "mine"
+    mine.touch()
+    code, (line,) = make()
+    assert code == 2 and "network" in line and mine.exists()
+    (tmp_path / ".venv" / "bin" / "python").unlink()
+    shutil.copy(stand_in(tmp_path, 1), tmp_path / ".venv" / "bin" / "python")
+    (tmp_path / ".venv" / "bin" / "python").write_text('#!/bin/sh\n[ -z "$2" ]\n')  # it starts, and is too old
+    code, (line,) = make()
+    assert code == 2 and "make clean" in line and mine.exists()
 
 
 def test_make_in_a_folder_that_cannot_be_written_says_so(make):

@@ -87,7 +87,7 @@ def test_every_module_imports():
 def test_shipped_configs_are_found_by_name_and_relative_files_in_the_working_directory(ldm, tmp_path):
     small = ["trainer.max_steps=1", "trainer.accelerator=cpu", "data.batch_size=2", "data.num_workers=0"]
     unwatched = ["validate_every=null", "panel_every=null", "monitor=null"]
-    done = ldm("train", "--base", "train/toyworld_judge", *small, *unwatched)
+    done = ldm("train", "--base", "configs/train/toyworld_judge.yaml", *small, *unwatched)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "logs/toyworld_judge/weights.safetensors").is_file()
     done = ldm("edit", "--example", "--config", "v1", "--ckpt", "pretrained_models/model.ckpt")

@@ -1,7 +1,7 @@
 """Run a benchmark and report beside the paper's numbers.
 
 ldm benchmark --config configs/benchmark/cocoee.yaml
-torchrun --nproc_per_node 8 -m ldm benchmark --config configs/benchmark/repaint.yaml --batch 16
+torchrun --nproc_per_node 8 --no-python ldm benchmark --config configs/benchmark/repaint.yaml --batch 16
 
 Repeating the command goes on where it stopped. Exit code 4: there is a report, but something failed; it says what.
 A config of your own may `include: benchmark/cocoee.yaml`, with `params:` that differ beside it.

@@ -14,7 +14,7 @@ from ldm.utils.cli import Parser
 from ldm.utils.project import DISTRIBUTION, INSTALLED, PACKAGE, commit, installed_version
 from ldm.utils.sizes import size
 
-VARIABLES = re.compile(r"(OMP|MKL|CUDA|NCCL|TORCH|PYTORCH|HF|WANDB|SLURM|MASTER)_\w+|RANK|LOCAL_RANK|WORLD_SIZE")
+VARIABLES = re.compile(r"(OMP|MKL|CUDA|NCCL|TORCH|PYTORCH|HF|WANDB|SLURM|MASTER)_\w+|PYTHON\w+|\w*RANK|\w*WORLD_SIZE")
 SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD")
 
 

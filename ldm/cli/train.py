@@ -86,5 +86,6 @@ def main() -> None:
     config = load_config(*options.base, overrides=options.overrides)
     for key in ("pretrained_model", "clip"):
         if getattr(options, key):
-            config[key] = str(getattr(options, key))
+            file = getattr(options, key)  # one of the working directory comes before one of the project
+            config[key] = str(file.absolute() if file.is_file() else file)
     fit(config, options.logdir, options.resume)

@@ -1,4 +1,4 @@
-"""What every script shares: one-line errors with exit code 2, tracebacks only for bugs."""
+"""What every command shares: one-line errors with exit code 2, tracebacks only for bugs."""
 
 import argparse
 import os

@@ -1,13 +1,15 @@
 """`ldm` itself, and `ldm env`."""
 
 import json
+import subprocess
 import sys
 
 import pytest
 
 import ldm
 from ldm.__main__ import main
-from ldm.utils.cli import Parser
+from ldm.utils.cli import Parser, command
+from tests.processes import HANGS
 
 
 @pytest.fixture
@@ -63,3 +65,14 @@ def test_a_verb_is_what_its_usage_calls_the_program(run):
     assert Parser.verb == ""  # a script that is run next is no verb
     code, _, err = run("training_cost", "--no-such-flag")
     assert code == 2 and err.count("\n") == 1
+
+
+def test_an_ldm_of_the_working_directory_is_not_taken_for_this_one(tmp_path):
+    """The original's clone has one. What Lightning starts for another device is `python -m ldm.__main__ ...`."""
+    (tmp_path / "ldm").mkdir()
+    (tmp_path / "ldm" / "__init__.py").write_text("raise RuntimeError('the wrong one')\n")
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": HANGS}
+    done = subprocess.run(command("--version"), **options)
+    assert (done.returncode, done.stdout) == (0, f"ldm {ldm.__version__}\n"), done.stderr
+    given = json.loads(subprocess.run(command("env", "--json"), **options).stdout)["environment"]
+    assert given["PYTHONSAFEPATH"] == "1"
