@@ -62,6 +62,6 @@ setup(
     },
     python_requires=">=3.11",
     install_requires=REQUIRES,
-    extras_require={"benchmark": BENCHMARK, "dev": DEV, "all": sorted({*BENCHMARK, *DEV})},
+    extras_require={"benchmark": BENCHMARK, "dev": DEV, "all": DEV},
     entry_points={"console_scripts": ["ldm = ldm.__main__:main"]},
 )

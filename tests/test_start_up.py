@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import HANGS
+
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "dataset" / "toyworld_examples"
 
@@ -34,7 +36,7 @@ atexit.register(lambda: print(*sys.modules.keys() - before))
 def imported(code: str, *arguments: object, after: str = "") -> set[str]:
     """Modules that a fresh process imports for the code, besides those that it has imported `after`."""
     command = [sys.executable, "-c", f"{after}{TOLD}{code}", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 

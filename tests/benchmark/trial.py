@@ -71,7 +71,7 @@ def trial(folder: Path, count: int, reference: int, kinds: Collection[str], devi
 
     def killed(pattern: str, number: int) -> None:
         """Kill it when the `number`-th file of the kind is to take its place."""
-        given = killed_at(signal.SIGKILL, "os.rename", f"{cut}/{pattern}", number, *flags(cut))
+        given = killed_at(signal.SIGKILL, f"{cut}/{pattern}", number, *flags(cut))
         done = subprocess.run(given, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
         assert done.returncode == -signal.SIGKILL, pattern
         print(f"killed at {pattern} {number}: {len(pictures(cut))} pictures are there", flush=True)
