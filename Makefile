@@ -27,8 +27,8 @@ DIFFEDITED := outputs/diffedit
 REPAINTED := outputs/repaint
 
 # What touches other libraries: every module's imports, every network, loader, metric and editor, a step of every training
-LIBRARY_TESTS := tests/test_repo.py tests/nn tests/models tests/checkpoints tests/data tests/evaluation tests/editors \
-	tests/samplers tests/benchmark/test_extractors.py tests/training tests/scripts/test_inference.py
+LIBRARY_TESTS := tests/test_repo.py tests/models tests/checkpoints tests/data tests/evaluation tests/editors \
+	tests/samplers tests/training tests/cli/test_edit.py
 
 .PHONY: edit diffedit repaint benchmark ablation test toyworld lint lock test-wheel test-lowest test-newest clean
 .NOTPARALLEL:

@@ -22,23 +22,23 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name == "ExemplarEditor":
-        from ldm.runs.settings import exemplar_editor
+        from ldm.presets import exemplar_editor
 
         return exemplar_editor  # the class, with the settings of configs/edit that editors themselves do not read
     if name == "DiffEdit":
-        from ldm.runs.settings import diffedit_editor
+        from ldm.presets import diffedit_editor
 
         return diffedit_editor
     if name == "TextToImage":
-        from ldm.runs.settings import text_to_image
+        from ldm.presets import text_to_image
 
         return text_to_image
     if name == "RePaint":
-        from ldm.runs.settings import repaint_editor
+        from ldm.presets import repaint_editor
 
         return repaint_editor
     if name == "PixelSampler":
-        from ldm.runs.settings import pixel_sampler
+        from ldm.presets import pixel_sampler
 
         return pixel_sampler
     raise AttributeError(f"module 'ldm' has no attribute {name!r}")

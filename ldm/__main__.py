@@ -14,12 +14,14 @@ from ldm.utils.nearest import nearest
 
 GROUPS = {
     "Edit pictures": ("ldm.cli", "edit diffedit repaint txt2img sample"),
-    "Train": ("ldm.cli", "train read-bbox make-manifest preview cache-latents training-cost"),
-    "Look after weights": ("ldm.cli", "doctor modify-checkpoints make-synthetic-checkpoint"),
-    "Reproduce": ("ldm.cli", "benchmark ablation make-test-bench inference-test-bench create-square-gt-for-fid "
-                  "fid-score fit-gmm gmm-score-coco region-clip-score make-toyworld reproduce-toyworld"),
-    "Measure": ("ldm.studies", "measure-toyworld measure-box-mask measure-diffedit measure-repaint sampler-study "
-                "repaint-study bits-per-dim measure-full-size measure-training measure-loading measure-index"),
+    "Train": ("ldm.cli", "train read-bbox make-manifest preview cache-latents make-toyworld"),
+    "Look after weights": ("ldm.cli", "doctor modify-checkpoints"),
+    "Reproduce": ("ldm.cli", "benchmark"),
+    "Paint by Example's evaluation": ("ldm.cli.paint_by_example", "make-test-bench inference-test-bench "
+                  "create-square-gt-for-fid fid-score fit-gmm gmm-score-coco region-clip-score"),
+    "Measure": ("ldm.cli.studies", "ablation reproduce-toyworld measure-toyworld measure-box-mask measure-diffedit "
+                "measure-repaint sampler-study repaint-study bits-per-dim training-cost measure-training "
+                "measure-loading measure-index make-synthetic-checkpoint measure-full-size"),
     "Report a bug": ("ldm.cli", "env"),
 }  # fmt: skip
 MODULES = {verb: f"{room}.{verb.replace('-', '_')}" for room, verbs in GROUPS.values() for verb in verbs.split()}

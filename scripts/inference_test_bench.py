@@ -1,6 +1,6 @@
-"""The command `ldm inference-test-bench`: see ldm/cli/inference_test_bench.py."""
+"""The command `ldm inference-test-bench`: see ldm/cli/paint_by_example/inference_test_bench.py."""
 
-from ldm.cli.inference_test_bench import main
+from ldm.cli.paint_by_example.inference_test_bench import main
 from ldm.utils.cli import run
 
 if __name__ == "__main__":

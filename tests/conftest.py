@@ -17,7 +17,7 @@ def run_script(tmp_path, monkeypatch, capsys):
     def run_script(name, *arguments):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), SCRIPTS / name)
+        spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), next(SCRIPTS.rglob(name)))
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
         code = 0
         try:

@@ -5,8 +5,8 @@ from typing import Any
 
 from ldm.checkpoints.load import load
 from ldm.config import build
-from ldm.evaluation.judge import Judge
 from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.toyworld.judge import Judge
 from tests.golden_weights import fill
 
 CONFIG: dict[str, Any] = {

@@ -22,6 +22,7 @@ from ldm.benchmark.papers import DIFFEDIT
 from ldm.benchmark.report import Column, Report, Row
 from ldm.benchmark.rows import made_before, make_row, records
 from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
+from ldm.checkpoints.open import open_model
 from ldm.data.images import centre_square, is_picture, read_picture
 from ldm.data.images import to_tensor as as_tensor
 from ldm.editors.diffedit import DiffEdit
@@ -29,11 +30,10 @@ from ldm.evaluation.bootstrap import Estimate, mean_estimate
 from ldm.evaluation.extractors import Extractor, LpipsDistance
 from ldm.evaluation.feature_cache import FeatureCache, features_of
 from ldm.evaluation.frechet import class_frechet
+from ldm.presets import diffedit_settings
 from ldm.runs.jobs import Job, read_jobs
-from ldm.runs.model import open_model
-from ldm.runs.settings import diffedit_settings
-from ldm.runs.tradeoff import METHODS, edit_by, encode_both_ways
 from ldm.runs.work import editor_about
+from ldm.studies.tradeoff import METHODS, edit_by, encode_both_ways
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 from ldm.utils.image import open_image, to_pil, to_tensor
@@ -68,9 +68,9 @@ class DiffEditBenchmark(Benchmark):
         real: a folder that has, for each prompt, a folder of its name with real pictures of the class.
         model: a config, or its name, of a text-to-image model; pictures are squared to its size.
         checkpoint: weights, if not those that the config names.
-        precision: see `ldm.runs.model.open_model`.
+        precision: see `ldm.checkpoints.open.open_model`.
         settings: what differs from configs/diffedit/default.yaml.
-        methods: of `ldm.runs.tradeoff.METHODS`.
+        methods: of `ldm.studies.tradeoff.METHODS`.
         ratios: encode ratios.
         extractors: `inception` and `lpips_alex` or `lpips_vgg` -> weights, null for those in pretrained_models, or
             "random" for a trial.

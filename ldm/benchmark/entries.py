@@ -44,7 +44,7 @@ def row_settings(read: Callable[..., T], row: Any, where: str) -> T:
     """Settings of a row: its `edit` is the name of a file (by default `default`), and the rest differs from that.
 
     Args:
-        read: one of `ldm.runs.settings`.
+        read: one of `ldm.presets`.
         where: as in `make_entry`.
 
     Raises:

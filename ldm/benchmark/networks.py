@@ -5,15 +5,15 @@ from functools import partial
 
 import torch
 
-from ldm.benchmark.extractors import open_extractor
 from ldm.benchmark.run import Attempts
 from ldm.evaluation.extractors import Extractor, LpipsDistance
+from ldm.evaluation.open_extractor import open_extractor
 
 
 def open_extractors(
     weights: Mapping[str, str | None], device: torch.device, attempt: Attempts
 ) -> dict[str, Extractor | LpipsDistance]:
-    """The networks of the metrics by kind, see `ldm.benchmark.extractors`; those that cannot be opened are told of."""
+    """The networks of the metrics by kind, see `open_extractor`; those that cannot be opened are told of."""
     found = {kind: attempt(kind, partial(open_extractor, kind, file, device)) for kind, file in weights.items()}
     return {kind: network for kind, network in found.items() if network is not None}
 

@@ -16,17 +16,17 @@ from ldm.benchmark.plots import plot_rows
 from ldm.benchmark.report import Column, Report, Row
 from ldm.benchmark.rows import make_row, records
 from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
+from ldm.checkpoints.open import open_classifier, open_model
 from ldm.config import load_config
 from ldm.data.images import picture_files
 from ldm.editors.repaint import RePaint
 from ldm.evaluation.bootstrap import Estimate, mean_estimate
 from ldm.evaluation.extractors import LpipsDistance
+from ldm.presets import repaint_settings
 from ldm.runs.job_edits import repaint_work
 from ldm.runs.jobs import Job, read_jobs
 from ldm.runs.kept_results import fingerprint
-from ldm.runs.model import open_classifier, open_model
 from ldm.runs.outputs import save_png
-from ldm.runs.settings import repaint_settings
 from ldm.runs.work import editor_about
 from ldm.utils.errors import UserError
 from ldm.utils.holes import ALIASES, PAPER, hole_mask
@@ -66,7 +66,7 @@ class RePaintBenchmark(Benchmark):
         masks: the folder of the original's masks (thick, thin, nn2, ..., white = known), the k-th for the k-th picture;
             null draws others of the same kinds.
         count: pictures of a table, from the first.
-        precision: see `ldm.runs.model.open_model`.
+        precision: see `ldm.checkpoints.open.open_model`.
         seed: of the first picture, and of its drawn mask.
         rows: name -> `edit` (a file of configs/repaint) and what differs from it.
         lpips: weights of LPIPS (AlexNet), null for those in pretrained_models, or "random" for a trial.

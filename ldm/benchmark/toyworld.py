@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ldm.benchmark.directions import Direction, check_directions, judge_direction, sentence
 from ldm.benchmark.entries import make_entry
-from ldm.benchmark.extractors import open_extractor
 from ldm.benchmark.plots import plot_rows
 from ldm.benchmark.report import Report, Row
 from ldm.benchmark.rows import make_row, records
@@ -26,14 +25,15 @@ from ldm.benchmark.toyworld_statistics import COLUMNS, Found, difference, estima
 from ldm.checkpoints.load import load
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.evaluation.frechet import check_count
+from ldm.evaluation.open_extractor import open_extractor
 from ldm.evaluation.quality_score import fit_gmm, quality_score
+from ldm.presets import edit_settings, exemplar_editor
 from ldm.runs.job_edits import exemplar_work
 from ldm.runs.jobs import Job
-from ldm.runs.judging import Figures
 from ldm.runs.kept_results import fingerprint
 from ldm.runs.outputs import save_png
-from ldm.runs.settings import edit_settings, exemplar_editor
 from ldm.runs.work import editor_about
+from ldm.studies.judging import Figures
 from ldm.utils.errors import UserError
 from ldm.utils.extras import require
 from ldm.utils.image import open_image, to_pil, to_tensor

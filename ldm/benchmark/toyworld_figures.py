@@ -12,16 +12,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.data.crops import cut, padded_box
-from ldm.data.toyworld_attribute import draw_things
-from ldm.data.toyworld_cross import PADDING, CrossExemplars, collate
-from ldm.data.toyworld_render import render_scene, scene_id
 from ldm.editors.settings import Compositing
 from ldm.evaluation.clip_score import cosine_score
 from ldm.evaluation.copy_paste import Thing, copied, cut_out
 from ldm.evaluation.extractors import Extractor
-from ldm.evaluation.judge import Judge
-from ldm.runs.cross_edits import judge_edits
-from ldm.runs.judging import HEADS, Figures, join
+from ldm.studies.exemplar_edits import judge_edits
+from ldm.studies.judging import HEADS, Figures, join
+from ldm.toyworld.caption_scenes import draw_things
+from ldm.toyworld.exemplar_scenes import PADDING, CrossExemplars, collate
+from ldm.toyworld.judge import Judge
+from ldm.toyworld.render import render_scene, scene_id
 from ldm.utils.image import to_tensor
 from ldm.utils.mask import mask_box
 
@@ -102,7 +102,7 @@ def figures(
 
     Returns:
         Those pictures, `clip`'s features of their holes and of them as a whole, and what is measured of each:
-        that of `ldm.runs.cross_edits.judge_edits`,
+        that of `ldm.studies.exemplar_edits.judge_edits`,
         clip score: between hole and exemplar, 100 cosine,
         pose, pixels: see `ldm.evaluation.copy_paste.copied`.
     """

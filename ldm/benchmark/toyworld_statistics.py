@@ -14,7 +14,7 @@ from ldm.evaluation.bootstrap import Estimate, bootstrap
 from ldm.evaluation.copy_paste import copy_paste_score
 from ldm.evaluation.frechet import fit, frechet
 from ldm.evaluation.metrics import pooled_psnr
-from ldm.runs.judging import HEADS, Figures
+from ldm.studies.judging import HEADS, Figures
 
 RESAMPLES = 300
 

@@ -82,13 +82,13 @@ def main() -> None:
     args = parse_args()
     given = vars(args)
 
+    from ldm.checkpoints.open import open_model
     from ldm.editors.diffedit import DiffEdit
     from ldm.editors.editor import check_text_model
     from ldm.editors.settings import DiffEditSettings, encoded_steps
+    from ldm.presets import diffedit_settings
     from ldm.runs.jobs import read_jobs
-    from ldm.runs.model import open_model
     from ldm.runs.outputs import check_writable
-    from ldm.runs.settings import diffedit_settings
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.image import open_image

@@ -24,9 +24,9 @@ def main() -> None:
     import torch
 
     from ldm.data.images import to_tensor
-    from ldm.data.toyworld_render import render_scene
     from ldm.doctor.examine import examine
     from ldm.doctor.report import render, verdict
+    from ldm.toyworld.render import render_scene
     from ldm.utils.device import choose_device
 
     def pictures(side: int) -> torch.Tensor:

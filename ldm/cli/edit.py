@@ -97,12 +97,12 @@ def main() -> None:
     args = parse_args()
     given = vars(args)
 
+    from ldm.checkpoints.open import open_model
     from ldm.editors.exemplar import ExemplarEditor
     from ldm.editors.settings import EditSettings
+    from ldm.presets import diffedit_settings, edit_settings
     from ldm.runs.jobs import read_jobs
-    from ldm.runs.model import open_model
     from ldm.runs.outputs import check_writable
-    from ldm.runs.settings import diffedit_settings, edit_settings
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.image import open_image

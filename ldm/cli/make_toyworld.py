@@ -21,7 +21,7 @@ def main() -> None:
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: expected a positive number")
 
-    from ldm.data.toyworld_files import write_split
+    from ldm.toyworld.files import write_split
 
     for split in ("train", "validation", "test"):
         count = getattr(args, split)

@@ -100,15 +100,15 @@ def main() -> None:
     args = parse_args()
     given = vars(args)
 
+    from ldm.checkpoints.open import open_classifier, open_model
     from ldm.config import load_config
     from ldm.diffusion.schedule import check_steps
     from ldm.editors.repaint import RePaint
     from ldm.editors.settings import RePaintSettings
+    from ldm.presets import repaint_settings
     from ldm.runs.jobs import read_jobs
-    from ldm.runs.model import open_classifier, open_model
     from ldm.runs.outputs import check_writable
     from ldm.runs.repaint_plot import plot_schedule
-    from ldm.runs.settings import repaint_settings
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.image import open_image

@@ -44,15 +44,15 @@ def main() -> None:
 
     from tqdm import tqdm
 
+    from ldm.checkpoints.open import open_classifier, open_model
     from ldm.config import load_config
     from ldm.diffusion.schedule import check_steps
-    from ldm.editors.conditions import check_class
+    from ldm.editors.denoisers import check_class
     from ldm.editors.pixel_sampling import PixelSampler
     from ldm.editors.settings import PixelSampling
-    from ldm.runs.model import open_classifier, open_model
+    from ldm.presets import pixel_settings
     from ldm.runs.outputs import check_writable, run_record
     from ldm.runs.samples import save_grid, save_unprompted
-    from ldm.runs.settings import pixel_settings
     from ldm.utils.device import choose_device
 
     config, class_id = load_config(args.config), given.get("class_id")

@@ -81,7 +81,7 @@ def main() -> None:
     options = parse_args()
 
     from ldm.config import load_config
-    from ldm.training.fit import fit
+    from ldm.training.loop.fit import fit
 
     config = load_config(*options.base, overrides=options.overrides)
     for key in ("pretrained_model", "clip"):

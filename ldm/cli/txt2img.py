@@ -55,13 +55,13 @@ def main() -> None:
 
     from tqdm import tqdm
 
+    from ldm.checkpoints.open import open_model
     from ldm.editors.editor import check_text_model
     from ldm.editors.settings import Sampling
     from ldm.editors.text_to_image import TextToImage
-    from ldm.runs.model import open_model
+    from ldm.presets import txt2img_settings
     from ldm.runs.outputs import check_writable, run_record
     from ldm.runs.samples import read_prompts, save_grid, save_samples
-    from ldm.runs.settings import txt2img_settings
     from ldm.utils.device import choose_device
 
     note_unused(f"--{name}" for name in IGNORED if name in given)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ldm.diffusion.denoiser import Denoiser
 from ldm.editors.compose import Region
-from ldm.editors.conditions import told_exemplar
+from ldm.editors.denoisers import told_exemplar
 from ldm.editors.editor import Editor, check_exemplar_model
 from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_mask
 from ldm.editors.sampling import run_sampler

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ldm.diffusion.schedule import strided_timesteps
-from ldm.editors.conditions import check_class, check_classifier, told_class
+from ldm.editors.denoisers import check_class, check_classifier, told_class
 from ldm.editors.editor import Editor
 from ldm.editors.settings import PixelSampling
 from ldm.models.pixel_diffusion import PixelDiffusion

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ldm.diffusion.schedule import strided_timesteps
 from ldm.editors.compose import Region
-from ldm.editors.conditions import check_class, check_classifier, told_class, told_exemplar, told_prompts
+from ldm.editors.denoisers import check_class, check_classifier, told_class, told_exemplar, told_prompts
 from ldm.editors.editor import Editor, check_exemplar_model, check_text_model, check_untold_model
 from ldm.editors.exemplar import exemplar_pixels, fit_exemplar
 from ldm.editors.settings import Compositing, RePaintSettings

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm.editors.conditions import told_prompts
+from ldm.editors.denoisers import told_prompts
 from ldm.editors.editor import Editor, check_text_model
 from ldm.editors.sampling import run_sampler
 from ldm.editors.settings import Sampling

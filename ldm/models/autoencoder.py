@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.nn.attention import attend, to_image, to_tokens
+from ldm.models.attention import attend, to_image, to_tokens
 
 
 @dataclass

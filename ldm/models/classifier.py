@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ldm.nn.attention import AttentionPool
-from ldm.nn.embeddings import TimeEmbedding
-from ldm.nn.stages import StageMaker
+from ldm.models.attention import AttentionPool
+from ldm.models.embeddings import TimeEmbedding
+from ldm.models.stages import StageMaker
 from ldm.utils.errors import UserError
 
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldm.models.attention import attend
 from ldm.models.clip_transformer import VisionTransformer
-from ldm.nn.attention import attend
-from ldm.nn.initialization import normal_init
+from ldm.models.initialization import normal_init
 from ldm.utils.errors import UserError
 
 TOKENS = ("class", "all")

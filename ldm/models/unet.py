@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ldm.nn.embeddings import TimeEmbedding
-from ldm.nn.initialization import zero_init
-from ldm.nn.stages import StageMaker
+from ldm.models.embeddings import TimeEmbedding
+from ldm.models.initialization import zero_init
+from ldm.models.stages import StageMaker
 
 
 class UNet(nn.Module):

@@ -1,1 +1,1 @@
-"""Measurements of the code and of the models that ship, each a command of its own."""
+"""What the studies of the models that ship measure, each with its plot; the commands are in `ldm.cli.studies`."""

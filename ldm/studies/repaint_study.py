@@ -1,82 +1,198 @@
-"""Compare RePaint's ways to walk through time on one kind of hole.
+"""What network calls buy: RePaint's quality over ways to walk through time, each measured on the same scenes.
 
-Writes OUT/repaint_study.json, with the figures of every scene, and OUT/repaint_study.png. A study that was interrupted
-goes on where it stopped.
+Results are kept for each scene: a study that was interrupted goes on at the next batch, and one that is repeated with
+more scenes adds the missing ones.
 """
 
-from ldm.utils.cli import Parser, add_measuring_flags, add_precision_flag, positive
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-CURVES = ("resampled", "slower", "fast")  # of ldm.runs.repaint_study
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from ldm.editors.repaint import RePaint
+from ldm.editors.settings import RePaintSettings
+from ldm.runs.kept_results import KeptResults
+from ldm.studies.hole_filling import (
+    DISTANCE,
+    Callback,
+    Distances,
+    Summary,
+    advantage,
+    difference,
+    fill,
+    measure,
+    summary,
+)
+from ldm.studies.judging import Figures
+
+MARGIN = 2  # standard errors that a way may be worse than the full schedule and count as equally good
+SHARE = 0.1  # of the full schedule's calls, for a way that counts as fast
 
 
-def main() -> None:
-    parser = Parser("Compare RePaint's ways through time on ToyWorld. A study that was interrupted goes on.")
-    add_measuring_flags(parser, model="toyworld_prior", count=32, batch=16, out="docs", by="clip")
-    add_precision_flag(parser)
-    parser.add_argument("--mask", default="wide", help="kind of the holes")
-    parser.add_argument("--full_count", type=positive, default=16, help="scenes for the full schedule")
-    parser.add_argument("--full", nargs=3, type=int, default=[250, 10, 10], metavar=("STEPS", "LENGTH", "TIMES"),
-                        help="the full schedule")  # fmt: skip
-    parser.add_argument("--curves", nargs="+", choices=CURVES, default=CURVES, help="what to compare with it")
-    args = parser.parse_args()
+@dataclass(frozen=True)
+class Way:
+    """A way through time: `steps` of a sampler down, parts of it walked `jump_n_sample` times."""
 
-    from dataclasses import asdict
+    sampler: str
+    steps: int
+    jump_length: int = 1
+    jump_n_sample: int = 1
+    eta: float = 0.0
 
-    from ldm.checkpoints.load import load
-    from ldm.data.toyworld_holes import HoleScenes
-    from ldm.editors.repaint import RePaint
-    from ldm.evaluation.extractors import ToyWorldClip
-    from ldm.runs import repaint_study
-    from ldm.runs.hole_filling import DISTANCE
-    from ldm.runs.kept_results import fingerprint
-    from ldm.runs.model import open_model
-    from ldm.runs.outputs import check_writable
-    from ldm.runs.repaint_study import MARGIN, SHARE, Study, Way, cheapest
-    from ldm.runs.repaint_study_plot import draw, table
-    from ldm.runs.settings import repaint_settings
-    from ldm.utils.device import choose_device
-    from ldm.utils.errors import UserError
+    def __str__(self) -> str:
+        jumps = f", jump {self.jump_length}, {self.jump_n_sample} times" if self.jump_n_sample > 1 else ""
+        return f"{self.sampler}{f' eta {self.eta:g}' if self.eta else ''}, {self.steps} steps{jumps}"
 
-    if min(args.count, args.full_count) < 2:
-        raise UserError("--count, --full_count: expected 2 or more, one scene has no standard error")
-    full_way, base = Way("ddpm", *args.full), repaint_settings()
-    full_way.calls(base)
-    ways = {curve: repaint_study.CURVES[curve] for curve in args.curves}
-    HoleScenes(args.seed, args.count, args.mask)
-    check_writable(args.out)
-    device = choose_device(args.device)
-    model, precision = open_model(
-        args.model, args.ckpt, device, args.precision, lambda model: RePaint(model, base).wish()
-    )
-    clip = load(args.clip, device=device)
-    scenes = HoleScenes(args.seed, max(args.count, args.full_count), args.mask, model.image_size)
-    about = {
-        "networks": fingerprint(model, clip),
-        "precision": precision,
-        "scenes": {"mask": args.mask, "seed": args.seed, "size": scenes.size},
-        "settings": asdict(base),
-        "variance": getattr(model, "variance", None),
-    }
-    file = args.out / "repaint_study.json"
-    study = Study(RePaint(model, base), {DISTANCE: ToyWorldClip(clip).distance}, scenes, about, file, args.batch)
-    print(f"{args.count} scenes of seed {args.seed}, {args.mask} masks; precision {precision}, {device}", flush=True)
+    def settings(self, base: RePaintSettings) -> RePaintSettings:
+        """
+        Raises:
+            UserError: there is no such way.
+        """
+        return replace(base, **vars(self))
 
-    # cheap ones first, so that an interrupted study has most of its points
-    for way in sorted(set(sum(ways.values(), [])), key=lambda way: (way.calls(base), str(way))):
-        result = study.result(way, args.count)
-        distance = sum(result.figures[DISTANCE]) / len(result)
-        print(f"{way}: {way.calls(base):,} calls, {DISTANCE} {distance:.4f}, "
-              f"{result.seconds / len(result):.2f} s/scene", flush=True)  # fmt: skip
-    reference = study.result(full_way, args.full_count)
-    full = study.point(full_way, args.full_count, reference)
-    curves = {curve: [study.point(way, args.count, reference) for way in points] for curve, points in ways.items()}
-    draw(curves, full, f"{args.mask} masks", args.out / "repaint_study.png")
+    def calls(self, base: RePaintSettings) -> int:
+        return self.settings(base).calls()
 
-    print(f"\n{table(curves, full)}\n")
-    every = [point for points in curves.values() for point in points]
-    choice = cheapest(every, full)
-    exact = sum(point.exact for point in (*every, full))
-    print(f"known pixels exact in {exact} of {len(every) + 1} ways")
-    print(f"within {MARGIN} standard errors of {full_way} by all figures, at {100 * SHARE:.0f} % of its calls or less: "
-          + (f"{choice.way}, {choice.calls} of {full.calls:,} calls" if choice else "none"))  # fmt: skip
-    print(f"{file}, {args.out / 'repaint_study.png'}")
+
+CURVES = {
+    "resampled": [Way("ddpm", 50), *(Way("ddpm", 50, 5, count) for count in (2, 3, 5, 10))],
+    "slower": [Way("ddpm", steps) for steps in (50, 100, 250)],
+    "fast": [
+        *(Way("ddim", *walk, 1.0) for walk in ((10, 2, 3), (10, 2, 5), (15, 3, 5), (20, 2, 5))),
+        *(Way("ddim", *walk, 0.5) for walk in ((10, 2, 5), (20, 2, 5))),
+        *(Way("dpm_solver", *walk) for walk in ((10, 2, 5), (15, 3, 5), (20, 2, 5))),
+    ],
+}
+"""More calls by resampling, more by smaller steps, and few calls by few steps that are resampled."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a way.
+
+    Attributes:
+        figures: name -> a value for each scene.
+        exact: for each scene, whether its known pixels are as they were.
+        seconds: for all scenes.
+    """
+
+    figures: dict[str, list[float]]
+    exact: list[bool]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.exact)
+
+    def first(self, count: int) -> Figures:
+        """The figures of the first `count` scenes."""
+        return {name: torch.tensor(values[:count], dtype=torch.float64) for name, values in self.figures.items()}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A way beside the full schedule.
+
+    Attributes:
+        count: scenes it was measured on.
+        difference: to the full schedule, on the scenes of both.
+        seconds: for one scene.
+    """
+
+    way: Way
+    calls: int
+    count: int
+    figures: Summary
+    difference: Summary
+    exact: bool
+    seconds: float
+
+    @property
+    def as_good(self) -> bool:
+        """By no figure worse than the full schedule by more than `MARGIN` standard errors of the difference."""
+        return all(advantage(name, values) >= -MARGIN for name, values in self.difference.items())
+
+
+class Study:
+    """Results by way, in a JSON file that is written after each batch.
+
+    Args:
+        editor: with its settings; a way changes what concerns it, and scene i has the noise of their seed plus i.
+        scenes: items of `ldm.toyworld.hole_scenes.HoleScenes`.
+        about: what the results depend on, for JSON.
+        file: results of the same networks and scenes, or not there yet.
+        batch: scenes filled at once.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+
+    def __init__(
+        self,
+        editor: RePaint,
+        distances: Distances,
+        scenes: Dataset[Mapping[str, Tensor]],
+        about: Mapping[str, Any],
+        file: Path,
+        batch: int,
+    ):
+        self.editor, self.distances, self.scenes, self.batch = editor, distances, scenes, batch
+        self.results = KeptResults(file, Result, about, "a RePaint study")
+
+    def result(self, way: Way, count: int) -> Result:
+        """Of the first `count` scenes or more: what is not in the file is made now."""
+        name = str(way)
+        found = self.results[name] if name in self.results else Result({}, [], 0.0)
+        calls = way.calls(self.editor.settings)
+        with tqdm(total=count, initial=min(len(found), count), desc=name, unit=" images", disable=None) as bar:
+            bar.unit_scale = True  # numbers are cut to three digits
+            while len(found) < count:
+                indices = range(len(found), min(len(found) + self.batch, count))
+                found = self.results[name] = self._add(
+                    found, way, indices, partial(_advance, bar, len(indices) / calls)
+                )
+        return found
+
+    def _add(self, found: Result, way: Way, indices: Sequence[int], callback: Callback) -> Result:
+        settings = way.settings(self.editor.settings)
+        items = [self.scenes[i] for i in indices]
+        batch = {name: torch.stack([item[name] for item in items]) for name in ("image", "mask")}
+        began = time.perf_counter()
+        pictures, exact = fill(self.editor, settings, batch, [settings.seed + i for i in indices], callback)
+        seconds = time.perf_counter() - began
+        figures = measure(pictures, batch, self.distances)
+        return Result(
+            figures={name: found.figures.get(name, []) + values.tolist() for name, values in figures.items()},
+            exact=found.exact + exact.tolist(),
+            seconds=found.seconds + seconds,
+        )
+
+    def point(self, way: Way, count: int, full: Result) -> Point:
+        """A way on the first `count` scenes, beside the full schedule's result."""
+        result = self.result(way, count)
+        figures = result.first(count)
+        return Point(
+            way=way,
+            calls=way.calls(self.editor.settings),
+            count=count,
+            figures=summary(figures),
+            difference=difference(figures, full.first(len(full))),
+            exact=all(result.exact[:count]),
+            seconds=result.seconds / len(result),
+        )
+
+
+def _advance(bar: tqdm, share: float, *_: Any) -> None:
+    bar.update(share)
+
+
+def cheapest(points: Sequence[Point], full: Point) -> Point | None:
+    """Of the points as good as the full schedule at no more than `SHARE` of its calls that with the fewest calls."""
+    good = [point for point in points if point.as_good and point.calls <= SHARE * full.calls]
+    return min(good, key=lambda point: (point.calls, point.figures[DISTANCE][0]), default=None)

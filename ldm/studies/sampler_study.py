@@ -1,85 +1,169 @@
-"""Compare samplers, numbers of steps and guidance scales on ToyWorld.
+"""Which sampler, and how many network calls: the cheapest setting that is as good as 50 steps of PLMS.
 
-Writes OUT.json, with one entry a setting, and OUT.png. A study that was interrupted goes on where it stopped.
+Quality is the share of the judge's questions answered right, over the same scenes in every setting. Seed noise is how
+much that share varies when nothing but the noise changes.
 """
 
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ldm.utils.cli import Parser
-from ldm.utils.errors import UserError
+import torch
+from torch import Tensor
 
-SAMPLERS = ("ddim", "plms", "dpm_solver")
+from ldm.editors.exemplar import ExemplarEditor
+from ldm.runs.kept_results import KeptResults, fingerprint
+from ldm.studies.exemplar_edits import edit_and_judge
+from ldm.studies.judging import HEADS
+from ldm.toyworld.judge import Judge
+from ldm.utils.image import to_tensor
 
 
-def main() -> None:
-    parser = Parser(
-        "Compare samplers, steps and guidance on ToyWorld. A study that was interrupted goes on where it stopped."
-    )
-    parser.add_argument("--model", default="toyworld", help="a config file, or a name in configs/")
-    parser.add_argument("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
-    parser.add_argument("--judge", default="toyworld_judge", help="the judge's config")
-    parser.add_argument("--count", type=int, default=48, help="scenes edited in each setting")
-    parser.add_argument("--seed", type=int, default=2000, help="of the scenes")
-    parser.add_argument(
-        "--steps", type=int, nargs="+", default=[5, 8, 10, 15, 20, 30, 50, 100], help="for each sampler"
-    )
-    parser.add_argument(
-        "--guidance_scale", type=float, help="at which samplers are compared (default: configs/edit/default.yaml)"
-    )
-    parser.add_argument(
-        "--scales", type=float, nargs="+", default=[1, 2, 3, 5, 7], help="guidance at the setting found"
-    )
-    parser.add_argument("--reference", type=int, default=50, help="steps of the PLMS that sets the standard")
-    parser.add_argument("--repeats", type=int, default=3, help="seeds, for the seed noise")
-    parser.add_argument("--batch", type=int, default=32, help="edits made at once; does not change them")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--out", type=Path, default=Path("docs/sampler_study"), help="OUT.json and OUT.png are written")
-    args = parser.parse_args()
-    for name, least in {"count": 1, "batch": 1, "repeats": 2}.items():
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}: expected {least} or more")
+@dataclass(frozen=True)
+class Setting:
+    """One way to edit all scenes; `seed` chooses the noise, not the scenes."""
 
-    from dataclasses import replace
+    sampler: str
+    steps: int
+    guidance_scale: float
+    seed: int
 
-    from ldm.checkpoints.load import load
-    from ldm.data.toyworld_cross import CrossExemplars, collate
-    from ldm.runs.outputs import check_writable
-    from ldm.runs.sampler_plot import draw, table
-    from ldm.runs.sampler_study import Setting, Study, cheapest, seed_noise
-    from ldm.runs.settings import exemplar_editor
-    from ldm.utils.device import choose_device
+    def __str__(self) -> str:
+        return f"{self.sampler} {self.steps} steps, guidance {self.guidance_scale:g}, seed {self.seed}"
 
-    check_writable(args.out.parent)
-    editor = exemplar_editor(load(args.model, args.ckpt, choose_device(args.device)))
-    scale = editor.settings.guidance_scale if args.guidance_scale is None else args.guidance_scale
-    data = CrossExemplars(args.seed, args.count, editor.model.image_size)
-    batches = [
-        collate([data[i] for i in range(start, min(start + args.batch, args.count))])
-        for start in range(0, args.count, args.batch)
-    ]
-    study = Study(
-        editor,
-        load(args.judge, root="judge"),
-        batches,
-        converged=Setting("plms", max(args.steps), scale, seed=0),
-        about={"scenes": args.count, "seed": args.seed},
-        file=args.out.with_suffix(".json"),
-    )
-    study.result(study.converged)
-    settings = [Setting(sampler, steps, scale, seed=0) for sampler in SAMPLERS for steps in args.steps]
-    reference, seeds = Setting("plms", args.reference, scale, seed=0), range(args.repeats)
-    standard = [study.result(replace(reference, seed=seed)) for seed in seeds]
-    compared = {setting: study.result(setting) for setting in settings}
-    choice = cheapest(study, settings, reference, seeds)
-    guided = choice or reference
-    sweep = {s: study.result(s) for s in (replace(guided, guidance_scale=at) for at in sorted({*args.scales, scale}))}
-    draw(compared, standard, sweep, args.out.with_suffix(".png"))
 
-    print(f"\n{args.count} scenes, guidance {scale:g}")
-    print(table({f"{setting.sampler} {setting.steps}": result for setting, result in compared.items()}))
-    print(f"\n{guided.sampler}, {guided.steps} steps")
-    print(table({f"guidance {setting.guidance_scale:g}": result for setting, result in sweep.items()}))
-    goal = sum(result.quality for result in standard) / len(standard)
-    print(f"\nplms {args.reference}: {100 * goal:.1f} % right, seed noise {100 * seed_noise(standard):.1f} points")
-    print(f"the cheapest within seed noise: {choice or 'none'}")
-    print(f"{args.out.with_suffix('.json')}, {args.out.with_suffix('.png')}")
+@dataclass(frozen=True)
+class Result:
+    """What came of a setting.
+
+    Attributes:
+        calls: network calls for one edit; with guidance each is a batch of two.
+        answers: per question of the judge a string with a 1 (right) or 0 for each scene.
+        background: mean PSNR outside the mask before compositing, in dB.
+        distance: root mean square difference to the converged edits inside the holes, for pixels in 0..1.
+        seconds: for all scenes.
+    """
+
+    calls: int
+    answers: dict[str, str]
+    background: float
+    distance: float
+    seconds: float
+
+    @property
+    def scores(self) -> Tensor:
+        """(N,) share of the questions answered right about each scene."""
+        return torch.tensor([[int(a) for a in self.answers[head]] for head in HEADS], dtype=torch.float64).mean(0)
+
+    @property
+    def quality(self) -> float:
+        return self.scores.mean().item()
+
+    @property
+    def all_right(self) -> float:
+        """The share of scenes about which every question is answered right."""
+        return (self.scores == 1).double().mean().item()
+
+
+class Study:
+    """Results by setting, in a JSON file that is written after each: what it holds is not made again.
+
+    Args:
+        batches: the scenes, as `cross_edits` takes them.
+        converged: the setting whose edits the others are compared with.
+        about: what the results depend on beside the networks, e.g. the seed of the scenes.
+        file: results of the same networks and scenes, or not there yet.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+
+    def __init__(
+        self,
+        editor: ExemplarEditor,
+        judge: Judge,
+        batches: Sequence[Mapping[str, Any]],
+        converged: Setting,
+        about: Mapping[str, Any],
+        file: Path,
+    ):
+        self.editor, self.judge, self.batches, self.converged = editor, judge, batches, converged
+        about = {**about, "networks": fingerprint(editor.model, judge)}
+        self.results = KeptResults(file, Result, about, "a sampler study")
+        self._target: Tensor | None = None
+
+    def result(self, setting: Setting) -> Result:
+        """From the file, or made now and written to it."""
+        if str(setting) not in self.results:
+            pictures, result = self._run(setting)
+            distance = (pictures - self._converged(setting, pictures)).square()[self._holes()].mean().sqrt().item() / 2
+            self.results[str(setting)] = replace(result, distance=distance)
+            print(
+                f"{setting}: {result.calls} calls, {100 * result.quality:.1f} % right, {result.seconds:.0f} s",
+                flush=True,
+            )
+        return self.results[str(setting)]
+
+    def _run(self, setting: Setting) -> tuple[Tensor, Result]:
+        """The pictures (N, 3, H, W) and what the judge says."""
+        changes = {"sampler": setting.sampler, "steps": setting.steps, "guidance_scale": setting.guidance_scale}
+        editor = ExemplarEditor(self.editor.model, replace(self.editor.settings, **changes))
+        shown, parts, calls, start = [], [], 0, time.perf_counter()
+
+        def count(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+
+        hook = editor.model.unet.register_forward_hook(count)
+        try:
+            for batch in self.batches:
+                n, done = len(batch["image"]), len(shown)
+                seeds = [setting.seed * 1_000_000 + done + k for k in range(n)]
+                pictures, figures = edit_and_judge(editor, self.judge, batch, seeds)
+                shown += [to_tensor(picture) for picture in pictures]
+                parts.append(figures)
+        finally:
+            hook.remove()
+        answers = {head: torch.cat([part[f"edit/{head}"] for part in parts]).int().tolist() for head in HEADS}
+        return torch.cat(shown), Result(
+            calls=calls // len(self.batches),
+            answers={head: "".join(map(str, values)) for head, values in answers.items()},
+            background=torch.cat([part["background"] for part in parts]).mean().item(),
+            distance=math.nan,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _converged(self, setting: Setting, pictures: Tensor) -> Tensor:
+        if self._target is None:
+            self._target = pictures if setting == self.converged else self._run(self.converged)[0]
+        return self._target
+
+    def _holes(self) -> Tensor:
+        masks = torch.cat([batch["mask"] for batch in self.batches])
+        return (masks > 0).expand(-1, 3, -1, -1)
+
+
+def seed_noise(results: Sequence[Result]) -> float:
+    """Standard deviation of one result's quality over seeds: the scenes' own variances over the given seeds, pooled."""
+    scores = torch.stack([result.scores for result in results])
+    return (scores.var(0, correction=1).sum().sqrt() / scores.shape[1]).item()
+
+
+def cheapest(study: Study, settings: Sequence[Setting], reference: Setting, seeds: Sequence[int]) -> Setting | None:
+    """The setting with the fewest calls whose quality is within seed noise of the reference's; None if there is none.
+
+    "Within" means: not lower by more than the standard deviation of the difference. A setting that is there at its own
+    seed has to be there on average over all `seeds`, so that luck does not decide.
+    """
+    references = [study.result(replace(reference, seed=seed)) for seed in seeds]
+    noise, goal = seed_noise(references), sum(r.quality for r in references) / len(seeds)
+    for setting in sorted(settings, key=lambda s: study.result(s).calls):
+        if study.result(setting).quality < goal - noise * math.sqrt(1 + 1 / len(seeds)):
+            continue
+        qualities = [study.result(replace(setting, seed=seed)).quality for seed in seeds]
+        if sum(qualities) / len(seeds) >= goal - noise * math.sqrt(2 / len(seeds)):
+            return setting
+    return None

@@ -11,7 +11,7 @@ class JudgeTraining(Training):
     """Cross-entropy, summed over the judge's heads.
 
     Args:
-        judge: (images, boxes) -> logits (B, answers) by head, as `ldm.evaluation.judge.Judge`.
+        judge: (images, boxes) -> logits (B, answers) by head, as `ldm.toyworld.judge.Judge`.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ldm.checkpoints.io import read_metadata, save_tensors
 from ldm.config import build
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.training.start import FROZEN, start
+from ldm.training.loop.start import FROZEN, start
 from ldm.utils.errors import UserError
 from ldm.utils.random import generator
 

@@ -11,9 +11,9 @@ from ldm.diffusion.guidance import classifier_free_guidance
 from ldm.diffusion.losses import diffusion_target
 from ldm.diffusion.process import q_sample
 from ldm.diffusion.schedule import sampling_timesteps
+from ldm.models.attention import AttentionBlock, SpatialTransformer
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.tokenizer import Tokenizer
-from ldm.nn.attention import AttentionBlock, SpatialTransformer
 from ldm.samplers.ddim import ddim
 from ldm.training.base import Optimisation
 from ldm.training.diffusion import DiffusionTraining, batch_length

@@ -81,7 +81,7 @@ def box(text: str) -> tuple[int, int, int, int]:
 
 
 def add_model_flags(parser: Parser, config: str, aliases: Iterable[str] = ()) -> None:
-    """--config, --ckpt (absent if not given), --precision as `ldm.runs.model.open_model` knows it, --device."""
+    """--config, --ckpt (absent if not given), --precision as `ldm.checkpoints.open.open_model` knows it, --device."""
     group = parser.add_argument_group("model")
     add = group.add_argument
     add("--config", *aliases, default=config, help="a config file, or a name in configs/")
@@ -113,7 +113,7 @@ def with_example(args: argparse.Namespace, **example: object) -> argparse.Namesp
 
 
 def add_precision_flag(group: argparse._ActionsContainer) -> None:
-    """--precision as `ldm.runs.model.open_model` knows it."""
+    """--precision as `ldm.checkpoints.open.open_model` knows it."""
     group.add_argument("--precision", choices=("auto", "full", "bf16"), default="auto",
         type=lambda name: "bf16" if name == "autocast" else name,
         help="full is fp32; auto is bf16 for a large model on hardware that computes it, else full; "
@@ -188,7 +188,7 @@ def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out:
 
 def add_feature_flags(parser: Parser, kinds: Sequence[str] = ()) -> None:
     """What looking at pictures by a network takes: --extractor, if there are kinds to choose from (the first is the
-    default), and --weights, both as `ldm.benchmark.extractors` knows them, and how.
+    default), and --weights, both as `ldm.evaluation.open_extractor` knows them, and how.
     """
     add = parser.add_argument_group("features").add_argument
     if kinds:

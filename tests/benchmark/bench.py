@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ldm.benchmark.gmm import save_gmm
 from ldm.benchmark.layout import item_file
+from ldm.evaluation.gmm import save_gmm
 from ldm.evaluation.quality_score import Gmm
 from tests.benchmark.conftest import Colours
 from tests.utils.pictures import mask, photo

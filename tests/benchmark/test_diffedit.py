@@ -13,8 +13,8 @@ from ldm.checkpoints.io import save_tensors
 from ldm.config import load_config
 from ldm.editors.diffedit import DiffEdit
 from ldm.evaluation.metrics import psnr
+from ldm.presets import diffedit_settings
 from ldm.runs.jobs import Job
-from ldm.runs.settings import diffedit_settings
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_tensor
 from tests.benchmark.measuring import measure, ours, papers

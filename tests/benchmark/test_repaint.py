@@ -12,7 +12,7 @@ from ldm.utils.errors import UserError
 from ldm.utils.holes import PAPER
 from tests.benchmark.conftest import MISSING
 from tests.benchmark.measuring import measure, ours, papers
-from tests.scripts.pixel_models import write_models
+from tests.cli.pixel_models import write_models
 from tests.utils.pictures import photo
 
 COUNT, SIDE = 3, 16

@@ -5,16 +5,16 @@ import json
 import pytest
 import torch
 
-from ldm.benchmark.extractors import open_extractor
 from ldm.benchmark.run import Work, run_benchmark
 from ldm.benchmark.toyworld import DECODED, ToyWorld
 from ldm.benchmark.toyworld_figures import Features, Scenes, figures
 from ldm.benchmark.toyworld_statistics import Found, difference, estimates, statistics
 from ldm.checkpoints.load import load
-from ldm.data.toyworld_render import scene_id
 from ldm.evaluation.frechet import fit, frechet
-from ldm.runs.judging import HEADS
-from ldm.runs.settings import edit_settings
+from ldm.evaluation.open_extractor import open_extractor
+from ldm.presets import edit_settings
+from ldm.studies.judging import HEADS
+from ldm.toyworld.render import scene_id
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil
 from ldm.utils.processes import Share

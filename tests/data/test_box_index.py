@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ldm.data.box_index import BoxFolder, BoxIndex, open_boxes, write_folders, write_index
-from ldm.data.toyworld_files import read_scenes, write_split
+from ldm.toyworld.files import read_scenes, write_split
 from ldm.utils.errors import UserError
 
 SIZES = {"aa": (90, 60), "bb": (61, 97), "cc": (40, 200)}

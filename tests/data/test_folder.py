@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from ldm.config import build, load_config
 from ldm.data import folder
 from ldm.data.folder import folder_data
-from ldm.training.fit import fit
+from ldm.training.loop.fit import fit
 from ldm.utils.errors import UserError
 
 

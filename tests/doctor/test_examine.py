@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from ldm.checkpoints.io import save_tensors
-from ldm.data.toyworld_render import render_scene
 from ldm.doctor import examine as room
 from ldm.doctor.networks import HOLE, KEEP
 from ldm.doctor.report import verdict
 from ldm.doctor.weights import MASK_FIRST, MASK_LAST
+from ldm.toyworld.render import render_scene
 
 CONV, BIAS = "unet.input_blocks.0.0.weight", "unet.input_blocks.0.0.bias"
 MASK = 8

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from ldm.editors import compose
-from ldm.runs.settings import edit_settings
+from ldm.presets import edit_settings
 from ldm.utils.image import to_tensor
 from tests.utils.pictures import photo
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ldm.editors import diffedit_steps
 from ldm.editors.diffedit import DiffEdit
-from ldm.runs.settings import diffedit_editor, diffedit_settings
+from ldm.presets import diffedit_editor, diffedit_settings
 from ldm.samplers import ddim
 from ldm.utils.errors import UserError
 from tests.editors.analytic import analytic_model, numpy_decode, numpy_inversion

@@ -5,7 +5,7 @@ import pytest
 
 from ldm.editors.diffedit import DiffEditResult, Request
 from ldm.editors.mask_inference import EmptyMask
-from ldm.runs.settings import diffedit_editor
+from ldm.presets import diffedit_editor
 from ldm.utils.errors import UserError
 from tests.editors.analytic import analytic_model
 from tests.utils.pictures import mask, photo

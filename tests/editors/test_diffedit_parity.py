@@ -15,7 +15,7 @@ from ldm.editors.mask_inference import difference_map
 from ldm.models.clip_text import ClipTextEncoder, TextConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.tokenizer import WordTokenizer
-from ldm.runs.settings import diffedit_settings
+from ldm.presets import diffedit_settings
 from tests.editors import diffusers_peers as peers
 from tests.golden_weights import fill
 from tests.tiny import WORDS

@@ -16,7 +16,7 @@ from ldm.diffusion.schedule import Schedule, sampling_timesteps
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.models.clip_image import ClipImageEncoder, ExemplarConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.runs.settings import edit_settings
+from ldm.presets import edit_settings
 from tests.editors.diffusers_peers import (
     CONTEXT,
     HEADS,

@@ -8,7 +8,7 @@ from PIL import Image
 from ldm.editors import exemplar as editing
 from ldm.editors.compose import distance
 from ldm.editors.exemplar import ExemplarEditor, exemplar_pixels, fit_exemplar
-from ldm.runs.settings import edit_settings, exemplar_editor
+from ldm.presets import edit_settings, exemplar_editor
 from ldm.samplers import SAMPLERS
 from ldm.utils.clip import CLIP_MEAN
 from ldm.utils.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.runs.settings import exemplar_editor
+from ldm.presets import exemplar_editor
 from ldm.utils.errors import UserError
 from ldm.utils.mask import parse_mask
 from tests.editors.test_exemplar import FAST, arrays, edit

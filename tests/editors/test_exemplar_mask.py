@@ -9,7 +9,7 @@ import torch
 from ldm.editors import mask_inference
 from ldm.editors.exemplar import exemplar_pixels, fit_exemplar
 from ldm.editors.mask_inference import EmptyMask
-from ldm.runs.settings import diffedit_settings, exemplar_editor
+from ldm.presets import diffedit_settings, exemplar_editor
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_tensor
 from ldm.utils.mask import box_mask

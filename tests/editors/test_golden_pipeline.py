@@ -12,7 +12,7 @@ from ldm.models.autoencoder import AutoencoderKL
 from ldm.models.clip_image import ClipImageEncoder, ExemplarConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.unet import UNet
-from ldm.runs.settings import edit_settings
+from ldm.presets import edit_settings
 from ldm.utils.image import to_pil, to_tensor
 from ldm.utils.mask import parse_mask
 from tests.golden_weights import load_golden, make

@@ -7,7 +7,7 @@ import torch
 from ldm.diffusion.schedule import Schedule
 from ldm.editors import compose, mask_inference
 from ldm.editors.mask_inference import EmptyMask, difference_map, infer_mask, scale_map
-from ldm.runs.settings import diffedit_editor
+from ldm.presets import diffedit_editor
 from ldm.utils.random import NoiseSource, key_seed
 from tests.editors.analytic import CELL, CHANNELS, analytic_model, numpy_map
 from tests.tiny import tiny_text_model

@@ -5,7 +5,7 @@ import torch
 import ldm
 from ldm.diffusion.schedule import Schedule
 from ldm.models.pixel_diffusion import PixelDiffusion
-from ldm.runs.settings import pixel_sampler
+from ldm.presets import pixel_sampler
 from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource
 from tests.editors.test_repaint import pixel_classifier, pixel_model

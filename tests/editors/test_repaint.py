@@ -8,7 +8,7 @@ from PIL import Image
 
 import ldm
 from ldm.config import build
-from ldm.runs.settings import repaint_editor, repaint_settings
+from ldm.presets import repaint_editor, repaint_settings
 from ldm.utils.errors import UserError
 from tests.checkpoints.guided import classifier, config
 from tests.golden_weights import fill

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.runs.settings import repaint_editor
+from ldm.presets import repaint_editor
 from ldm.utils.errors import UserError
 from ldm.utils.mask import fit_mask
 from tests.editors.test_repaint import FAST, hole, picture, pixel_classifier, pixel_model

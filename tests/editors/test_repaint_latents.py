@@ -10,7 +10,7 @@ from PIL import Image
 
 from ldm.config import build
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.runs.settings import repaint_editor
+from ldm.presets import repaint_editor
 from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource
 from tests.checkpoints.guided import config

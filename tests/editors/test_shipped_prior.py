@@ -5,10 +5,10 @@ import torch
 
 import ldm
 from ldm.config import load_config
-from ldm.data.toyworld_cross import collate
-from ldm.data.toyworld_holes import HoleScenes
 from ldm.evaluation.metrics import psnr
-from ldm.runs.settings import repaint_editor
+from ldm.presets import repaint_editor
+from ldm.toyworld.exemplar_scenes import collate
+from ldm.toyworld.hole_scenes import HoleScenes
 from ldm.utils.random import NoiseSource
 
 

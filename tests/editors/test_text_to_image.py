@@ -13,7 +13,7 @@ from ldm.editors.text_to_image import TextToImage
 from ldm.models.clip_text import ClipTextEncoder, TextConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.tokenizer import WordTokenizer
-from ldm.runs.settings import text_to_image, txt2img_settings
+from ldm.presets import text_to_image, txt2img_settings
 from ldm.samplers import SAMPLERS
 from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource

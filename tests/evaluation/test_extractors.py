@@ -6,7 +6,6 @@ from PIL import Image
 from torchvision import transforms
 
 from ldm.checkpoints.load import load
-from ldm.data.toyworld_holes import HoleScenes
 from ldm.evaluation.extractors import (
     ClipFeatures,
     DinoFeatures,
@@ -16,6 +15,7 @@ from ldm.evaluation.extractors import (
     full_precision,
 )
 from ldm.models.lpips import Lpips
+from ldm.toyworld.hole_scenes import HoleScenes
 from ldm.utils.clip import clip_normalise
 from ldm.utils.image import to_pil, to_tensor
 

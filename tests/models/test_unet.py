@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
+from ldm.models.attention import SpatialTransformer
+from ldm.models.residual import ResBlock
 from ldm.models.unet import UNet
-from ldm.nn.attention import SpatialTransformer
-from ldm.nn.residual import ResBlock
 from ldm.utils.errors import UserError
 from tests.golden_weights import fill, load_golden
 

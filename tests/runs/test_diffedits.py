@@ -4,9 +4,9 @@ import torch
 from PIL import Image
 
 from ldm.evaluation.metrics import psnr
+from ldm.presets import diffedit_editor
 from ldm.runs.diffedits import round_trips, save_diffedit, save_maps
 from ldm.runs.outputs import labelled_row, read_settings
-from ldm.runs.settings import diffedit_editor
 from ldm.utils.overlay import heat_map, overlay
 from tests.tiny import tiny_text_model
 from tests.utils.pictures import mask, photo

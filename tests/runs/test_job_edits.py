@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm.presets import diffedit_editor, repaint_editor
 from ldm.runs.job_edits import diffedit_work, repaint_work
 from ldm.runs.jobs import Job
 from ldm.runs.outputs import read_settings
-from ldm.runs.settings import diffedit_editor, repaint_editor
 from ldm.utils.errors import UserError
 from ldm.utils.holes import hole_mask
 from tests.editors.test_repaint import FAST as WALK

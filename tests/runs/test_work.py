@@ -14,9 +14,9 @@ from PIL import Image
 
 from ldm.diffusion.schedule import Schedule
 from ldm.editors.exemplar import ExemplarEditor
+from ldm.presets import edit_settings
 from ldm.runs.jobs import Job
 from ldm.runs.outputs import read_settings
-from ldm.runs.settings import edit_settings
 from ldm.runs.work import Outcome, editor_about, work_list, work_through
 from ldm.utils.errors import SomeFailed, UserError
 from ldm.utils.image import open_image

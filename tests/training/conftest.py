@@ -2,8 +2,8 @@
 
 import pytest
 
-from ldm.data.toyworld_files import write_split
-from ldm.training.fit import fit
+from ldm.toyworld.files import write_split
+from ldm.training.loop.fit import fit
 from tests.training.shipped import autoencoder_config, clip_config
 
 

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from safetensors.torch import load_file
 
 from ldm.config import load_config
-from ldm.training.checkpoint_folder import TRAINER, WEIGHTS
 from ldm.training.judge import JudgeTraining
+from ldm.training.loop.checkpoint_folder import TRAINER, WEIGHTS
 
 CHANGES = {
     "model.params.size": 16,

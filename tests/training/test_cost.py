@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ldm.config import build, load_config
-from ldm.nn.attention import attend
+from ldm.models.attention import attend
 from ldm.training.base import Optimisation
 from ldm.training.contrastive import ContrastiveTraining
 from ldm.training.cost import FORMULAS, Flops, LiveBytes, SavedBytes, empty_loss, step_cost

@@ -3,8 +3,8 @@ from safetensors.torch import load_file
 
 from ldm.checkpoints.load import load
 from ldm.config import load_config
-from ldm.data.toyworld_judge import ToyWorldJudged
-from ldm.training.fit import fit
+from ldm.toyworld.judged import ToyWorldJudged
+from ldm.training.loop.fit import fit
 
 
 def test_a_short_training_learns_colours_first_and_loads_as_the_judge(tmp_path):

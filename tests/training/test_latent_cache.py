@@ -7,7 +7,7 @@ from torch.utils.data import default_collate
 
 from ldm.config import build
 from ldm.training.latent_cache import write_cache
-from ldm.training.start import start
+from ldm.training.loop.start import start
 from ldm.utils.errors import UserError
 from ldm.utils.random import generator
 from tests.training.shipped import exemplar_config, text_config

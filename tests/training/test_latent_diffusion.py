@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ldm.config import build
 from ldm.diffusion.losses import min_snr_weight
+from ldm.models.attention import SpatialTransformer
 from ldm.models.clip_text import ClipTextEncoder, TextConditioner
 from ldm.models.tokenizer import WordTokenizer
-from ldm.nn.attention import SpatialTransformer
 from ldm.training.base import Optimisation
 from ldm.training.exemplar import ExemplarTraining, one_token_dead_weights
 from ldm.training.latent_diffusion import LatentDiffusionTraining, TextTraining

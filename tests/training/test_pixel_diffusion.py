@@ -17,8 +17,8 @@ from ldm.config import build, load_config
 from ldm.data.datamodule import DataModule
 from ldm.diffusion.losses import min_snr_weight
 from ldm.training.base import Optimisation
-from ldm.training.checkpoint_folder import TRAINER, WEIGHTS
-from ldm.training.fit import fit
+from ldm.training.loop.checkpoint_folder import TRAINER, WEIGHTS
+from ldm.training.loop.fit import fit
 from ldm.training.pixel_diffusion import PixelDiffusionTraining
 from ldm.training.timesteps import LossAwareSampler
 from ldm.utils.errors import UserError

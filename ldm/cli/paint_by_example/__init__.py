@@ -1,0 +1,1 @@
+"""The evaluation commands of Paint by Example, under its names."""

@@ -1,0 +1,52 @@
+"""Measure the Fréchet distance between two folders of pictures.
+
+ldm fid-score --device cuda test_bench/test_set_GT results/test_bench/results
+
+It is what Paint by Example calls FID: of features of CLIP ViT-B/32. With --inception it is FID proper.
+"""
+
+import argparse
+from pathlib import Path
+
+from ldm.utils.cli import Parser, add_feature_flags, note_unused, positive
+
+NAMES = {"clip_vit_b32": "CLIP-FID", "inception": "FID", "toyworld_clip": "ToyWorld CLIP-FID"}  # of the distance
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser("Fréchet distance between two folders of pictures; of CLIP's features (Paint by Example's FID).")
+    add = parser.add_argument
+    add("real", type=Path, help="a folder of real pictures, searched recursively")
+    add("generated", type=Path, help="a folder of generated ones, all of one size")
+    add("--inception", dest="extractor", action="store_const", const="inception", default=argparse.SUPPRESS,
+        help="the same as --extractor inception: FID proper, which is no number of Paint by Example's")  # fmt: skip
+    add("--id_list", type=Path, metavar="NPY", help="the ids that `generated` holds: none may be missing")
+    add("--singular", action="store_true", help="allow fewer pictures than features, whose covariance is singular")
+    add("--resamples", type=positive, default=200, help="of the bootstrap, for the interval")
+    for name in ("--dims", "--num-workers"):
+        add(name, type=int, default=argparse.SUPPRESS, help="accepted for the original's sake")
+    add_feature_flags(parser, tuple(NAMES))
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    note_unused(f"--{name.replace('_', '-')}" for name in ("dims", "num_workers") if name in args)
+
+    from ldm.benchmark.layout import listed_results
+    from ldm.data.images import picture_files
+    from ldm.evaluation.feature_cache import FeatureCache, features_of
+    from ldm.evaluation.frechet import check_count, frechet_estimate
+    from ldm.evaluation.open_extractor import open_extractor
+    from ldm.utils.device import choose_device
+
+    generated, real = listed_results(args.generated, args.id_list), picture_files(args.real)
+    extractor = open_extractor(args.extractor, args.weights, choose_device(args.device))
+    features = []
+    for folder, files in ((args.generated, generated), (args.real, real)):  # the smaller one, as a rule, first
+        features.append(features_of(extractor, files, FeatureCache(args.cache), args.batch, desc=str(folder)))
+        check_count(features[-1], str(folder), args.singular)
+    estimate = frechet_estimate(*features, resamples=args.resamples, singular=args.singular)
+    told = f"{len(generated)} pictures against {len(real)} real ones; 95 % interval"
+    print(f"{NAMES[args.extractor]}: {estimate:.4f} ({told})")
+    print("features:", "; ".join(extractor.about.values()))

@@ -1,0 +1,71 @@
+r"""Edit a test bench in the layout of COCOEE.
+
+Flags and output folder are those of Paint by Example's script.
+
+ldm inference-test-bench --plms --outdir results/test_bench --config configs/v1.yaml \
+    --ckpt pretrained_models/model.ckpt --scale 5
+
+Repeating the command goes on where it stopped. ldm benchmark --config benchmark/cocoee does the same, measures
+the results, and reports them beside the paper's.
+"""
+
+import argparse
+from pathlib import Path
+
+from ldm.utils.cli import Parser, add_model_flags, add_sampler_flags, note_unused, positive
+
+IGNORED = ("n_imgs", "n_rows", "n_iter", "C", "f", "H", "W")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser("Edit all items of a test bench, by Paint by Example's conventions unless --edit says otherwise.")
+    only_if_given = {"argument_default": argparse.SUPPRESS}
+
+    add = parser.add_argument_group("items and output").add_argument
+    add("--test_bench", type=Path, default=Path("test_bench"), metavar="DIR",
+        help="GT_3500, Mask_bbox_3500, Ref_3500 and id_list.npy")  # fmt: skip
+    add("--outdir", type=Path, default=Path("results/test_bench"), help="gets results/<id>.png")
+    add("--limit", type=positive, metavar="N", help="the first N items alone")
+
+    add_model_flags(parser, config="v1")
+
+    told = "What is not given here is as --edit says. Item k has the seed plus k."
+    group = parser.add_argument_group("edit", told, **only_if_given)
+    add = group.add_argument
+    add("--edit", default="original", help="original, default (ours) or a YAML file of your own")
+    add_sampler_flags(group)
+    add("--n_samples", "--batch", dest="batch", type=positive, default=5, help="items edited at once")
+    add("--skip_grid", action="store_true", help=argparse.SUPPRESS)  # none is drawn
+    for name in IGNORED:
+        add(f"--{name}", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    given = vars(args)
+
+    from ldm.benchmark.cocoee import as_jobs
+    from ldm.benchmark.layout import read_test_bench
+    from ldm.checkpoints.open import open_model
+    from ldm.editors.exemplar import ExemplarEditor
+    from ldm.editors.settings import EditSettings
+    from ldm.presets import edit_settings
+    from ldm.runs.job_edits import exemplar_work
+    from ldm.runs.outputs import check_writable
+    from ldm.runs.work import editor_about, work_list
+    from ldm.utils.device import choose_device
+    from ldm.utils.processes import this_share
+
+    note_unused(f"--{name}" for name in IGNORED if name in given)
+    settings = edit_settings(args.edit, **{k: v for k, v in given.items() if k in EditSettings.__dataclass_fields__})
+    items, wrong = read_test_bench(args.test_bench)
+    jobs = as_jobs(items, settings.seed)[: args.limit]
+    check_writable(args.outdir)
+
+    share = this_share()
+    device = choose_device(args.device, share.local_rank)
+    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision)
+    editor = ExemplarEditor(model, settings)
+    about = editor_about(editor, precision)
+    work_list(jobs, wrong, args.outdir, about, exemplar_work(editor), batch=args.batch, share=share)

@@ -1,0 +1,1 @@
+"""Commands that measure the code and the models that ship."""

@@ -1,0 +1,141 @@
+"""Measure how well a model of pictures predicts new ones, in bits per dimension.
+
+ldm bits-per-dim --data PATH --config logs/RUN/config.yaml --count 500
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ldm.utils.cli import Parser, add_model_flags, positive
+
+TOYWORLD = "toyworld"
+VARIANCES = ("fixed_small", "fixed_large", "learned_range", "learned_clipped")  # of ldm.diffusion.variance
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser("Bound the negative log-likelihood of pictures under a model of pictures, in bits per dimension.")
+    add_model_flags(parser, config="toyworld_prior")
+    group = parser.add_argument_group("pictures")
+    add = group.add_argument
+    add("--data", default=TOYWORLD, help="a folder of pictures, searched recursively; or toyworld: fresh scenes of it")
+    add("--count", type=positive, default=100, help="the first so many; a folder may hold fewer")
+    add("--class_id", type=int, help="what they all show, if the model knows classes")
+    group = parser.add_argument_group("evaluation")
+    add = group.add_argument
+    add("--steps", type=int, help="timesteps of a shorter process (default: all of the model's)")
+    add("--variance", choices=VARIANCES, help="of the steps (default: the model's own)")
+    add("--batch", type=positive, default=16, help="pictures at once; does not change their figures")
+    add(
+        "--seed",
+        type=int,
+        default=1000,
+        help="of the noise and of ToyWorld's scenes: no training set holds any of them",
+    )
+    add("--out", type=Path, default=Path("outputs/bits_per_dim.json"), help="the figures as a file")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+
+    import os
+    import time
+    from functools import partial
+    from itertools import islice
+
+    import torch
+    from tqdm import tqdm
+
+    from ldm.checkpoints.open import open_model
+    from ldm.diffusion.schedule import strided_timesteps
+    from ldm.diffusion.vlb import Bound, bound
+    from ldm.editors.denoisers import check_class, told_class
+    from ldm.evaluation.metrics import mean
+    from ldm.models.pixel_diffusion import PixelDiffusion
+    from ldm.runs.outputs import check_writable
+    from ldm.utils.device import choose_device
+    from ldm.utils.errors import UserError
+    from ldm.utils.files import write_json
+    from ldm.utils.random import NoiseSource, key_seed
+
+    def check(model: torch.nn.Module) -> None:
+        if not isinstance(model, PixelDiffusion):
+            raise UserError(f"config {args.config}: {type(model).__name__} is no model of pictures")
+        PixelDiffusion(model.unet, model.schedule, model.image_size, model.prediction, variance_of(model))  # can be
+        check_class(model, args.class_id, None)
+        grid(model)
+
+    def variance_of(model: PixelDiffusion) -> str:
+        return args.variance or model.variance
+
+    def grid(model: PixelDiffusion) -> torch.Tensor:
+        T = model.schedule.num_timesteps
+        return strided_timesteps(T if args.steps is None else args.steps, T)
+
+    if os.path.isdir(args.out):
+        raise UserError(f"--out {args.out}: is a folder, expected a file in one")
+    check_writable(args.out.parent)
+    device, given = choose_device(args.device), vars(args)
+    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision, check)
+    timesteps, variance = grid(model), variance_of(model)
+    found, pictures = pictures_of(args.data, args.count, model.image_size, args.seed)
+    pictures = islice(pictures, args.count)
+
+    parts, done, began = [], 0, time.perf_counter()
+    with tqdm(total=min(args.count, found) * len(timesteps), unit=" timesteps", disable=None) as bar:
+        while batch := list(islice(pictures, args.batch)):
+            items = range(done, done := done + len(batch))
+            noise = NoiseSource(key_seed(args.seed, "bound", item) for item in items)
+            denoise, _ = told_class(model, [args.class_id] * len(batch), None, 0.0, ancestral=True)
+            x0 = torch.stack(batch).to(device)
+            tick = partial(bar.update, len(batch))
+            parts.append(bound(denoise, x0, model.schedule, timesteps, variance, noise.randn, tick))
+    if not parts:
+        raise UserError(f"--data {args.data}: none of its {found} pictures can be read")
+    whole = Bound(*(torch.cat([getattr(part, name).cpu().double() for part in parts]) for name in ("terms", "prior")))
+    values = {name: getattr(whole, name) for name in ("total", "prior", "decoder")}
+    figures = {name: mean(value) if done > 1 else (value.item(), None) for name, value in values.items()}
+    report = {
+        "model": args.config,
+        "weights": [str(file) for file in given["ckpt"]] if "ckpt" in given else "the model's own",
+        "data": args.data,
+        "count": done,
+        "seed": args.seed,
+        "steps": len(timesteps),
+        "variance": variance,
+        "bits per dimension": figures,  # [mean, standard error]
+        "terms": whole.terms.mean(0).tolist(),  # upwards from t = 0, the decoder's
+        "seconds": time.perf_counter() - began,
+        "precision": precision,
+        "device": str(device),
+    }
+    print(f"{done} pictures, {len(timesteps)} timesteps, {variance}: bits per dimension")
+    for name, (value, error) in figures.items():
+        print(f"{name:8}{value:10.4f}" + ("" if error is None else f" ± {error:.4f}"))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.out, report)
+    print(args.out)
+
+
+def pictures_of(data: str, count: int, size: int, seed: int) -> tuple[int, Iterator[Any]]:
+    """How many pictures there may be, and they: (3, size, size) in [-1, 1]. Unreadable ones are named and left out."""
+    from ldm.data.images import centre_square, picture_files, read_picture, to_tensor
+    from ldm.toyworld.datasets import ToyScenes
+    from ldm.utils.errors import UserError
+
+    if data == TOYWORLD:
+        scenes = ToyScenes(count, size, seed)
+        return count, (scenes[item]["image"] for item in range(count))
+    files = picture_files(data)
+
+    def readable() -> Iterator[Any]:
+        for file in files:
+            try:
+                yield to_tensor(centre_square(read_picture(file), size))
+            except UserError as error:
+                print(f"{error}; left out", file=sys.stderr)
+
+    return len(files), readable()

@@ -1,0 +1,73 @@
+"""Measure masks found in a box on fresh ToyWorld scenes.
+
+The box of one thing in each scene is given, and an exemplar of another class and colour, from another scene. The mask
+that `ldm edit --box` finds is compared with the renderer's own mask of the thing, and edits with that mask
+with edits that have the whole box as their mask, by a judge trained on the renderer alone.
+"""
+
+from ldm.utils.cli import MASK_INFERENCE, Parser, add_mask_inference_flags, add_measuring_flags
+
+EXAMPLES, COLUMNS, SIDE = 24, 2, 128  # of the grid
+
+
+def main() -> None:
+    parser = Parser(
+        "Measure masks found in a box on fresh ToyWorld scenes. What is not given is as in configs/edit/default.yaml "
+        "and configs/diffedit/box.yaml."
+    )
+    add_measuring_flags(parser, model="toyworld", count=200, batch=25, out="outputs/measure_box_mask")
+    add_mask_inference_flags(parser.add_argument_group("mask"))
+    args = parser.parse_args()
+
+    from dataclasses import asdict
+
+    from tqdm import tqdm
+
+    from ldm.checkpoints.load import load
+    from ldm.presets import diffedit_settings, exemplar_editor
+    from ldm.runs.outputs import check_writable, save_png
+    from ldm.studies.box_masks import compare_masks, summary, table
+    from ldm.studies.judging import example_grid, join
+    from ldm.toyworld.exemplar_scenes import CrossExemplars, collate
+    from ldm.utils.device import choose_device
+    from ldm.utils.files import write_json
+
+    changes = {name: getattr(args, name) for name in MASK_INFERENCE if getattr(args, name) is not None}
+    inference = diffedit_settings("box", **changes)
+    used = {name: getattr(inference, name) for name in (*MASK_INFERENCE, "seed")}
+    check_writable(args.out)
+    device = choose_device(args.device)
+    judge = load(args.judge, root="judge")
+    editor = exemplar_editor(load(args.model, args.ckpt, device))
+    print(f"{args.count} boxes, scenes of seed {args.seed}, {device}")
+    print(", ".join(f"{name} {value:g}" for name, value in used.items()))
+
+    data = CrossExemplars(args.seed, args.count, editor.model.image_size)
+    parts, examples = [], []
+    with tqdm(total=args.count, unit=" boxes", disable=None) as bar:
+        for start in range(0, args.count, args.batch):
+            indices = range(start, min(start + args.batch, args.count))
+            batch = collate([data[i] for i in indices])
+            seeds = [editor.settings.seed + i for i in indices]
+            pictures, figures = compare_masks(editor, judge, batch, seeds, inference)
+            parts.append(figures)
+            examples = (examples + pictures)[:EXAMPLES]
+            bar.update(len(indices))
+
+    report = {
+        "model": args.model,
+        "weights": [str(file) for file in args.ckpt] if args.ckpt else "the model's own",
+        "scenes": {"count": args.count, "seed": args.seed},
+        "settings": asdict(editor.settings),
+        "mask": used,
+        **summary(join(parts)),
+        "chance": {head: 1 / layer.out_features for head, layer in judge.heads.items()},
+        "device": str(device),
+    }
+    print(table(report))
+    grid = example_grid(examples, COLUMNS, max(SIDE // data.size, 1))
+    save_png(grid, args.out / "examples.png", report)
+    write_json(args.out / "report.json", report)
+    print(
+        f"{args.out}/report.json, {args.out}/examples.png (scene, map, mask, exemplar, edit with it, edit with the box)"
+    )

@@ -1,0 +1,147 @@
+"""Holes of many small scenes filled at once, by RePaint and by diffusing colours, and what is measured of them.
+
+A batch is what `ldm.toyworld.exemplar_scenes.collate` makes of items of `ldm.toyworld.hole_scenes.HoleScenes`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.editors.repaint import RePaint
+from ldm.editors.settings import RePaintSettings
+from ldm.evaluation.metrics import mean, psnr, ssim
+from ldm.studies.judging import Figures, finish
+from ldm.utils.extras import require
+from ldm.utils.image import to_pil, to_tensor
+from ldm.utils.random import NoiseSource
+
+CLASSICAL = {"Telea": "INPAINT_TELEA", "Navier-Stokes": "INPAINT_NS"}  # name -> OpenCV's
+RADIUS = 3 / 256  # of the neighbourhood that they read, in sides of the picture; OpenCV takes at least 1 pixel
+DISTANCE, PSNR, SSIM = "feature distance", "PSNR, dB", "SSIM"
+HIGHER_IS_BETTER = (PSNR, SSIM)
+DIGITS = {PSNR: 2, SSIM: 3}  # after the point, 4 for all others
+
+Callback = Callable[[int, int, Tensor, Tensor], None]
+Distances = Mapping[str, Callable[[Tensor, Tensor], Tensor]]  # name -> (pictures, scenes) in [-1, 1] -> (B,)
+Summary = dict[str, tuple[float, float]]  # name of a figure -> mean and standard error
+
+
+def fill(
+    editor: RePaint,
+    settings: RePaintSettings,
+    batch: Mapping[str, Tensor],
+    seeds: Sequence[int],
+    callback: Callback | None = None,
+) -> tuple[list[Image.Image], Tensor]:
+    """Fill the hole of every scene of a batch, each with the noise of its own seed.
+
+    Returns:
+        The pictures as a user gets them, and whether each is exact (B,): before compositing too what was known of its
+        scene is as it was, byte for byte.
+    """
+    scenes, masks = batch["image"], batch["mask"]
+    filled = editor.decode(editor.sample(scenes, masks, [editor.wish()], NoiseSource(seeds), settings, callback))
+    before = torch.cat([to_tensor(to_pil(picture)) for picture in filled])
+    exact = torch.where(masks > 0, scenes, before).eq(scenes).flatten(1).all(1)
+    return finish(filled, scenes, masks, settings)[0], exact
+
+
+def has_opencv() -> bool:
+    """Whether `fill_classically` can be called, which needs an extra package."""
+    return find_spec("cv2") is not None
+
+
+def fill_classically(method: str, batch: Mapping[str, Tensor]) -> list[Image.Image]:
+    """The same by OpenCV's methods, which continue colours and edges into the hole.
+
+    Args:
+        method: a key of `CLASSICAL`: the marching front of Telea (2004), or the fluid dynamics of Bertalmio et al.
+            (2001).
+
+    Raises:
+        UserError: OpenCV is not installed.
+    """
+    require("cv2")
+    import cv2
+
+    pictures = []
+    for scene, mask in zip(batch["image"], batch["mask"], strict=True):
+        hole = (mask[0] > 0).numpy().astype(np.uint8)
+        pixels = cv2.inpaint(np.asarray(to_pil(scene)), hole, RADIUS * max(hole.shape), getattr(cv2, CLASSICAL[method]))
+        pictures.append(Image.fromarray(pixels))
+    return pictures
+
+
+def measure(pictures: Sequence[Image.Image], batch: Mapping[str, Tensor], distances: Distances) -> Figures:
+    """What is left between filled scenes and the scenes: `distances` of the whole, PSNR and SSIM of the hole alone."""
+    scenes, masks = batch["image"], batch["mask"]
+    filled = torch.cat([to_tensor(picture) for picture in pictures])
+    return {
+        **{name: distance(filled, scenes).double().cpu() for name, distance in distances.items()},
+        PSNR: psnr(filled, scenes, where=masks),
+        SSIM: ssim(filled, scenes, where=masks),
+    }
+
+
+def summary(figures: Figures) -> Summary:
+    return {name: mean(values) for name, values in figures.items()}
+
+
+def difference(one: Figures, other: Figures) -> Summary:
+    """One minus the other, of the same scenes: the scenes that both have, in their order."""
+    common = min(len(next(iter(figures.values()))) for figures in (one, other))
+    return {name: mean(values[:common] - other[name][:common]) for name, values in one.items()}
+
+
+def advantage(name: str, values: tuple[float, float]) -> float:
+    """A difference of a figure in standard errors, more than 0 where the first is the better one."""
+    value, error = values if name in HIGHER_IS_BETTER else (-values[0], values[1])
+    return value / error if error else float("inf") * value if value else 0.0
+
+
+def won(differences: Mapping[str, Summary]) -> dict[str, dict[str, int]]:
+    """For each figure, of how many masks the first method is better on average, and by two standard errors or more.
+
+    Args:
+        differences: by mask.
+    """
+    names = dict.fromkeys(name for found in differences.values() for name in found)
+    ahead = {name: [advantage(name, found[name]) for found in differences.values()] for name in names}
+    return {
+        name: {"better": sum(a > 0 for a in all), "by two standard errors": sum(a >= 2 for a in all), "of": len(all)}
+        for name, all in ahead.items()
+    }
+
+
+def cells(found: Summary, signed: bool = False) -> list[str]:
+    """Figures for a table, each with its standard error."""
+    sign = "+" if signed else ""
+    return [f"{v:{sign}.{DIGITS.get(name, 4)}f} ± {e:.{DIGITS.get(name, 4)}f}" for name, (v, e) in found.items()]
+
+
+def row(*columns: object) -> str:
+    return f"| {' | '.join(map(str, columns))} |"
+
+
+def table(masks: Mapping[str, Mapping[str, Any]], pair: str) -> str:
+    """Markdown: the figures of every mask and method, and the difference of two of them.
+
+    Args:
+        masks: mask -> "calls" (method -> network calls, where it has any), "figures" (method -> summary), "difference"
+            (summary), "exact" (text).
+        pair: what the difference is of.
+    """
+    names = list(next(iter(masks.values()))["difference"])
+    lines = [row("mask", "method", "network calls", *names), row(*["---"] * (3 + len(names)))]
+    for kind, found in masks.items():
+        for method, figures in found["figures"].items():
+            lines.append(row(kind, method, found["calls"].get(method, "-"), *cells(figures)))
+    lines += ["", row(f"mask: {pair}", *names, "known pixels exact"), row(*["---"] * (2 + len(names)))]
+    for kind, found in masks.items():
+        lines.append(row(kind, *cells(found["difference"], signed=True), found["exact"]))
+    return "\n".join(lines)

@@ -1,0 +1,197 @@
+"""The trade-off of DiffEdit (2210.11427, section 4): how close edits stay to their pictures, how close they come to
+what they should show, over encode ratios, beside the methods that lack one of its parts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm.editors.diffedit import DiffEdit
+from ldm.editors.diffedit_steps import Inversion
+from ldm.editors.settings import encoded_steps
+from ldm.evaluation.frechet import fit, frechet
+from ldm.evaluation.metrics import mean, pooled_psnr, psnr
+from ldm.studies.caption_edits import infer_masks
+from ldm.studies.judging import Figures, round_trip
+from ldm.studies.sdedit import noised
+from ldm.toyworld.judge import Judge
+from ldm.utils.random import NoiseSource
+
+# name -> (the picture is encoded by inversion, the edit is inside a mask)
+METHODS = {
+    "DiffEdit": (True, True),
+    "encode-decode": (True, False),
+    "masked, no inversion": (False, True),
+    "SDEdit": (False, False),
+}
+Runs = dict[tuple[str, float], Figures]  # (method, encode ratio) -> figures
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method at an encode ratio.
+
+    Attributes:
+        background: RMS difference to the scenes outside the boxes, before compositing, in levels of 8 bits.
+        target: Fréchet distance of the judge's features of the edited boxes to those of the real things.
+        right: share of edits in which the judge sees the new attribute, and its standard error.
+        all_right: the same for class, colour and pattern together.
+    """
+
+    background: float
+    target: float
+    right: tuple[float, float]
+    all_right: tuple[float, float]
+
+
+@torch.no_grad()
+def edit_all_ways(
+    editor: DiffEdit,
+    judge: Judge,
+    batch: Mapping[str, Any],
+    ratios: Sequence[float],
+    source: str,
+    seeds: Sequence[int],
+) -> Iterator[tuple[tuple[str, float], Figures]]:
+    """Edit every scene of a batch by every method at every ratio; all share one mask, one inversion and one noise.
+
+    Args:
+        batch: see `ldm.studies.caption_edits`, where `source` is explained too.
+        seeds: of the noise of each scene.
+
+    Yields:
+        (method, ratio) and its figures: `features` (B, C) of the edited boxes, `background` in dB outside the boxes,
+        and the judge's answers, `class`, `colour`, `pattern` and `all`. Nothing is composited.
+    """
+    mask = infer_masks(editor, batch, source).latent
+    encoded = encode_both_ways(editor, batch["image"], max(ratios), seeds)
+    for method in METHODS:
+        for ratio in ratios:
+            steps = encoded_steps(ratio, editor.settings.steps)
+            part = {way: lower(inversion, steps) for way, inversion in encoded.items()}
+            edited = edit_by(editor, method, part, mask, batch["target"])
+            yield (method, ratio), _figures(judge, edited.clamp(-1, 1), batch)
+
+
+def encode_both_ways(editor: DiffEdit, pictures: Tensor, ratio: float, seeds: Sequence[int]) -> dict[bool, Inversion]:
+    """Pictures (B, 3, H, W) taken towards noise, by inversion (True) and by adding noise of the seeds (False)."""
+    settings = editor.settings
+    inversion = editor.invert(pictures, ratio=ratio, steps=settings.steps, refine=settings.refine)
+    z = inversion.latents[0]
+    noise = NoiseSource(seeds).randn(*z.shape[1:]).to(z)
+    return {True: inversion, False: noised(inversion, editor.model.schedule, noise)}
+
+
+def edit_by(
+    editor: DiffEdit, method: str, encoded: Mapping[bool, Inversion], mask: Tensor | None, targets: Sequence[str]
+) -> Tensor:
+    """Edit pictures by one of METHODS: (B, 3, H, W), about [-1, 1]; nothing is composited.
+
+    Args:
+        encoded: see `encode_both_ways`.
+        mask: (B, 1, h, w), of latents; not looked at by methods without one.
+    """
+    by_inversion, masked = METHODS[method]
+    inversion = encoded[by_inversion]
+    where = mask if masked else torch.ones_like(inversion.latents[0][:, :1])
+    return editor.decode(editor.edit(inversion, where, targets, guidance_scale=editor.settings.guidance_scale))
+
+
+@torch.no_grad()
+def unchanged(editor: DiffEdit, judge: Judge, batch: Mapping[str, Any]) -> Figures:
+    """The figures of the scenes themselves after the autoencoder: the nearest that an edit can stay."""
+    return _figures(judge, round_trip(editor, batch["image"]), batch)
+
+
+def _figures(judge: Judge, pictures: Tensor, batch: Mapping[str, Any]) -> Figures:
+    boxes = batch["box"]
+    return {
+        "features": judge.features(pictures, boxes),
+        "background": psnr(pictures, batch["image"], where=outside(boxes, *pictures.shape[-2:])),
+        **judge.correct(pictures, boxes, batch),
+    }
+
+
+def lower(inversion: Inversion, steps: int) -> Inversion:
+    """The lowest steps of an inversion: what an inversion with a smaller encode ratio would have been."""
+    return replace(inversion, timesteps=inversion.timesteps[-steps:])
+
+
+def outside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """(B, 4) boxes x0, y0, x1, y1 -> (B, 1, H, W), 1 outside them."""
+    x0, y0, x1, y1 = (side.view(-1, 1, 1, 1) for side in boxes.unbind(1))
+    x, y = torch.arange(width).view(1, 1, 1, -1), torch.arange(height).view(1, 1, -1, 1)
+    return 1 - ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).float()
+
+
+@dataclass(frozen=True)
+class Study:
+    """All edits of one change.
+
+    Attributes:
+        count: edits.
+        points: by method and encode ratio.
+        unchanged: the scenes after the autoencoder: the nearest that an edit can stay.
+        floor: the Fréchet distance of as many real things to the real things.
+    """
+
+    count: int
+    points: dict[tuple[str, float], Point]
+    unchanged: Point
+    floor: float
+
+    @property
+    def ratios(self) -> list[float]:
+        return sorted({ratio for _, ratio in self.points})
+
+    def dominated(self, method: str, by: str = "DiffEdit") -> dict[float, bool]:
+        """For each ratio of a method, whether the curve of another is nowhere worse there.
+
+        That is: some point of the other is at most as far from the scenes and at most as far from the target.
+        """
+        better = [point for (name, _), point in self.points.items() if name == by]
+        return {
+            ratio: any(p.background <= worse.background and p.target <= worse.target for p in better)
+            for (name, ratio), worse in self.points.items()
+            if name == method
+        }
+
+    def report(self) -> dict[str, Any]:
+        """For a JSON file."""
+        methods: dict[str, dict[str, Any]] = {}
+        for (method, ratio), point in self.points.items():
+            methods.setdefault(method, {})[f"{ratio:g}"] = asdict(point)
+        return {
+            "count": self.count,
+            "methods": methods,
+            "autoencoder alone": asdict(self.unchanged),
+            "real things": self.floor,
+            "dominated by DiffEdit": {
+                method: {f"{ratio:g}": yes for ratio, yes in self.dominated(method).items()} for method in methods
+            },
+        }
+
+
+def summarise(change: str, edits: Runs, unchanged: Figures, real: Tensor, others: Tensor) -> Study:
+    """The figures of all edits of a change, in one study.
+
+    Args:
+        change: the judge's head that it concerns.
+        real: features (M, C) of real things that are what the edits should show.
+        others: as many as there are edits, of other such things.
+    """
+    target = fit(real)
+
+    def point(figures: Figures) -> Point:
+        return Point(
+            background=255 * 10 ** (-pooled_psnr(figures["background"]) / 20),
+            target=frechet(*fit(figures["features"]), *target),
+            right=mean(figures[change]),
+            all_right=mean(figures["all"]),
+        )
+
+    points = {key: point(figures) for key, figures in edits.items()}
+    return Study(len(others), points, point(unchanged), frechet(*fit(others), *target))

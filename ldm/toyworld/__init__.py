@@ -1,0 +1,1 @@
+"""ToyWorld: a drawn world of small scenes, with a judge that grades edits of them."""

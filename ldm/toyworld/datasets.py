@@ -1,0 +1,92 @@
+"""ToyWorld as training data: pictures with captions (boxes and masks are read by `OpenImagesDataset`)."""
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ldm.data.augmentation import augment
+from ldm.data.crops import cut, padded_box
+from ldm.data.images import Epochs, read_picture, to_tensor
+from ldm.data.recipe import exemplar_tensor
+from ldm.toyworld.exemplar_scenes import PADDING
+from ldm.toyworld.files import image_folder, read_scenes
+from ldm.toyworld.render import render_scene, scene_caption
+from ldm.utils.clip import clip_normalise
+
+
+class ToyCaptions(Epochs, Dataset):
+    """Pairs {"pixels" (3, image_size, image_size) normalised for CLIP, "caption" string} for contrastive training.
+
+    Three items in four are the crop of one thing, augmented as exemplars are, with the thing's caption; the others are
+    whole scenes with the scene's caption. Which, is drawn anew each epoch.
+
+    Args:
+        root, split: what `ldm make-toyworld` wrote.
+        scenes: share of whole scenes, 0..1.
+    """
+
+    def __init__(self, root: str, split: str, image_size: int, seed: int = 0, scenes: float = 0.25):
+        super().__init__(seed)
+        self.folder, self.scenes = image_folder(root, split), read_scenes(root, split)
+        self.image_size, self.share = image_size, scenes
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        rng, scene = self.random(index), self.scenes[index % len(self)]
+        picture = read_picture(Path(self.folder) / f"{scene['image_id']}.jpg")
+        if rng.random() < self.share:
+            pixels, caption = exemplar_tensor(picture, self.image_size), scene["caption"]
+        else:
+            thing = rng.choice(scene["objects"])
+            crop = cut(picture, padded_box(thing["box"], PADDING, picture.shape[1], picture.shape[0]))
+            pixels, caption = augment(exemplar_tensor(crop, self.image_size), rng), thing["caption"]
+        return {"pixels": clip_normalise(pixels), "caption": caption}
+
+
+class ToyScenes(Epochs, Dataset):
+    """Freshly drawn scenes {"image" (3, size, size) in [-1, 1], "caption" string} to train a text-to-image model on.
+
+    Item i is a function of (seed, epoch, i). As those of photos do, some captions leave something out, so that a prompt
+    need not describe the whole scene.
+
+    Args:
+        length: number of items.
+        size: pixels.
+        placeless: share of captions that do not name the place, 0..1.
+        partial: share of captions that name only some of the things, where there are several.
+        brief: share of captions that name the things without colour and pattern.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        size: int,
+        seed: int,
+        placeless: float = 0.3,
+        partial: float = 0.15,
+        brief: float = 0.15,
+    ):
+        super().__init__(seed)
+        self.length, self.size = length, size
+        self.placeless, self.partial, self.brief = placeless, partial, brief
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        rng = self.random(index)
+        scene = render_scene(np.random.default_rng(rng.getrandbits(64)), self.size)
+        things, place = scene.objects, scene.background
+        if rng.random() < self.partial and len(things) > 1:
+            count = rng.randint(1, len(things) - 1)
+            things = [things[i] for i in sorted(rng.sample(range(len(things)), count))]
+        if rng.random() < self.placeless:
+            place = None
+        return {
+            "image": to_tensor(scene.image),
+            "caption": scene_caption(things, place, brief=rng.random() < self.brief),
+        }

@@ -1,7 +1,0 @@
-"""The command `ldm bits-per-dim`: see ldm/studies/bits_per_dim.py."""
-
-from ldm.studies.bits_per_dim import main
-from ldm.utils.cli import run
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,0 @@
-"""The command `ldm make-synthetic-checkpoint`: see ldm/cli/make_synthetic_checkpoint.py."""
-
-from ldm.cli.make_synthetic_checkpoint import main
-from ldm.utils.cli import run
-
-if __name__ == "__main__":
-    run(main)

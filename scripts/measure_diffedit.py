@@ -1,7 +1,0 @@
-"""The command `ldm measure-diffedit`: see ldm/studies/measure_diffedit.py."""
-
-from ldm.studies.measure_diffedit import main
-from ldm.utils.cli import run
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,0 @@
-"""The command `ldm measure-full-size`: see ldm/studies/measure_full_size.py."""
-
-from ldm.studies.measure_full_size import main
-from ldm.utils.cli import run
-
-if __name__ == "__main__":
-    run(main)

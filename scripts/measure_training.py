@@ -1,7 +1,0 @@
-"""The command `ldm measure-training`: see ldm/studies/measure_training.py."""
-
-from ldm.studies.measure_training import main
-from ldm.utils.cli import run
-
-if __name__ == "__main__":
-    run(main)

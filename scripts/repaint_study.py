@@ -1,7 +1,0 @@
-"""The command `ldm repaint-study`: see ldm/studies/repaint_study.py."""
-
-from ldm.studies.repaint_study import main
-from ldm.utils.cli import run
-
-if __name__ == "__main__":
-    run(main)

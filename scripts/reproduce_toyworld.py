@@ -1,7 +1,0 @@
-"""The command `ldm reproduce-toyworld`: see ldm/cli/reproduce_toyworld.py."""
-
-from ldm.cli.reproduce_toyworld import main
-from ldm.utils.cli import run
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,0 @@
-"""The command `ldm sampler-study`: see ldm/studies/sampler_study.py."""
-
-from ldm.studies.sampler_study import main
-from ldm.utils.cli import run
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,0 @@
-"""The command `ldm training-cost`: see ldm/cli/training_cost.py."""
-
-from ldm.cli.training_cost import main
-from ldm.utils.cli import run
-
-if __name__ == "__main__":
-    run(main)

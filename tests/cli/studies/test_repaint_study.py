@@ -1,0 +1,66 @@
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from ldm.checkpoints.io import save_tensors
+from ldm.presets import repaint_settings
+from ldm.studies import repaint_study
+from ldm.studies.repaint_study import Way
+from tests.checkpoints.guided import bare, config
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    OmegaConf.save(config(), folder / "tiny.yaml")
+    save_tensors(folder / "tiny.safetensors", bare(config()))
+    return ["--model", folder / "tiny.yaml", "--ckpt", folder / "tiny.safetensors", "--device", "cpu", "--seed", 5]
+
+
+FEW = ["--full", 6, 2, 2, "--full_count", 2, "--count", 3, "--curves", "fast", "slower", "--out", "out"]
+CURVES = {"fast": [Way("dpm_solver", 3, 2, 2), Way("ddim", 2, eta=1.0)], "slower": [Way("ddpm", 2)]}
+
+
+def test_a_study_of_three_scenes_is_not_made_twice(run_script, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(repaint_study, "CURVES", CURVES)
+    done = run_script("repaint_study.py", *model, *FEW)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out/repaint_study.json").read_text())["results"]
+    assert [len(result["exact"]) for result in results.values()] == [3, 3, 3, 2]
+    assert (tmp_path / "out/repaint_study.png").exists()
+    assert "| full | ddpm, 6 steps, jump 2, 2 times | 10 | 100.0 |" in done.stdout
+    assert "| fast | dpm_solver, 3 steps, jump 2, 2 times | 5 | 50.0 |" in done.stdout
+    assert "at 10 % of its calls or less: none" in done.stdout  # all of them are dearer
+    assert "known pixels exact in 4 of 4 ways" in done.stdout
+
+    monkeypatch.delattr(repaint_study, "fill")
+    again = run_script("repaint_study.py", *model, *FEW)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
+
+
+def test_the_curves_are_those_that_can_be_asked_for(run_script):
+    help = run_script("repaint_study.py", "--help").stdout
+    assert f"{{{','.join(repaint_study.CURVES)}}}" in help
+    base = repaint_settings()
+    assert all(way.calls(base) <= 500 for ways in repaint_study.CURVES.values() for way in ways)
+    assert all(way.calls(base) < 241 for way in repaint_study.CURVES["fast"])
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (["--count", 1], "--count, --full_count: expected 2 or more"),
+        (["--mask", "whole"], "mask type 'whole': expected one of"),
+        (["--full", 10, 10, 2], "jump_length 10: expected less than the 10 steps"),
+        (["--curves", "slow"], "--curves"),
+        (["--out", __file__], "cannot be written to"),
+        (["--ckpt", "missing.safetensors"], "missing.safetensors"),
+    ],
+)
+def test_bad_input_is_one_line(run_script, model, tmp_path, wrong, message):
+    done = run_script("repaint_study.py", *model, *wrong)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and message in done.stderr
+    assert not (tmp_path / "docs").exists()

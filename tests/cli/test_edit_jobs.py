@@ -1,0 +1,188 @@
+"""scripts/inference.py with a list of jobs or several exemplars, from the command line to its files."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm.runs.outputs import read_settings
+from ldm.utils.cli import command
+from ldm.utils.project import ROOT
+from tests.cli.outputs import pixels, written
+from tests.killed import killed_at
+from tests.processes import HANGS
+from tests.utils.pictures import mask, photo
+
+SIZES = [(24, 16), (32, 16), (24, 16), (24, 16), (24, 16)]
+HEAD = "image,mask,exemplar,weights,seed,name"
+LINES = ("0.png,m0.png,e0.png,,5,", "1.png,m1.png,e1.png;e0.png,3;1,,second",
+         *(f"{k}.png,m{k}.png,e{k}.png,,," for k in (2, 3, 4)))  # fmt: skip
+NAMES = ["0", "second", "2", "3", "4"]
+
+
+@pytest.fixture
+def table(files):
+    """Write jobs.csv with these lines beside scenes, masks and exemplars 0 to 4."""
+    for k, size in enumerate(SIZES):
+        photo(*size, seed=k).save(files / f"{k}.png")
+        mask(*size, box=(4, 4 + k, 16, 12)).save(files / f"m{k}.png")
+        photo(20, 30, seed=50 + k).save(files / f"e{k}.png")
+
+    def write(*lines: str, head: str = HEAD) -> Path:
+        (files / "jobs.csv").write_text("\n".join((head, *lines)))
+        return files / "jobs.csv"
+
+    return write
+
+
+@pytest.fixture
+def edit(inference, table):
+    """Run the script with a list of these lines."""
+
+    def run(*lines: str, head: str = HEAD, **flags: object) -> tuple[int, str, str]:
+        absent = dict.fromkeys(("image_path", "mask_path", "reference_path"))
+        return inference(**{**absent, "jobs": table(*lines, head=head), "batch": 3, **flags})
+
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in written(folder)}
+
+
+def test_each_is_as_its_single_run(edit, inference, tmp_path, files):
+    code, out, err = edit(*LINES, precision="full", crop="auto")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "5 jobs, ddim, 2 steps, guidance 5, precision full, cpu",
+        f"{tmp_path / 'out'}: 5 made, 0 there before, 0 failed",
+    ]
+    assert written(tmp_path / "out") == {"run.json", *(f"results/{name}.png" for name in NAMES)}
+    for k, name in enumerate(NAMES[:3]):
+        several = ["--reference_weights", 3, 1, "--reference_path", files / "e1.png", files / "e0.png"]
+        inference(
+            "--skip_grid",
+            *(several if name == "second" else ()),
+            scene=f"{k}.png",
+            hole=f"m{k}.png",
+            reference_path=None if name == "second" else files / f"e{k}.png",
+            outdir=tmp_path / name,
+            crop="auto",
+            seed=5 if name == "0" else 3,
+        )
+        (single,) = (tmp_path / name / "results").iterdir()
+        assert np.abs(pixels(tmp_path / f"out/results/{name}.png") - pixels(single)).max() <= 1
+        assert (pixels(single) != pixels(files / f"{k}.png")).any()
+    told = read_settings(tmp_path / "out/results/second.png")
+    assert told["exemplars"] == [str(files / "e1.png"), str(files / "e0.png")] and told["weights"] == [3, 1]
+    assert told["settings"]["seed"] == 3 and told["settings"]["crop"] == "auto" and told["batch"] == 3
+
+
+def test_several_exemplars_of_one_picture(inference, tmp_path, files):
+    photo(20, 30, seed=50).save(files / "other.png")
+    both = ["--reference_path", files / "exemplar.jpg", files / "other.png"]
+    assert inference(*both, "--reference_weights", 2, 1, reference_path=None)[0] == 0
+    assert {f"source/scene_3_ref{n}.png" for n in (1, 2)} <= written(tmp_path / "out")
+    told = read_settings(tmp_path / "out/results/scene_3.png")
+    assert (told["reference_path"], told["reference_weights"]) == ([str(path) for path in both[1:]], [2, 1])
+    inference(outdir=tmp_path / "one")
+    assert read_settings(tmp_path / "one/results/scene_3.png")["reference_path"] == str(files / "exemplar.jpg")
+    one, mixed = (pixels(tmp_path / folder / "results/scene_3.png") for folder in ("one", "out"))
+    assert (one != mixed).any()
+
+
+def test_what_the_list_does_not_say_the_flags_do(edit, tmp_path, files):
+    lines = [line.replace("e3.png", "") for line in LINES]
+    assert edit(*lines, reference_path=files / "e3.png")[0] == 0
+    assert edit(*LINES, outdir=tmp_path / "said")[0] == 0
+    one, other = (contents(tmp_path / folder) for folder in ("out", "said"))
+    assert one == other
+
+
+def test_wrong_jobs_are_told_and_the_others_made(edit, tmp_path, files):
+    Image.new("L", SIZES[0]).save(files / "black.png")
+    (files / "torn.png").write_bytes((files / "e0.png").read_bytes()[:300])
+    wrong = ["none.png,m0.png,e0.png,,,", "0.png,black.png,e0.png,,,black", "0.png,m0.png,torn.png,,,torn",
+             "0.png,m0.png,e0.png,1;2,,weights", "0.png,m0.png,e0.png,,-1,seed", "0.png,m0.png,e0.png,,,2"]  # fmt: skip
+    code, out, err = edit(*wrong[:3], *LINES[:3], *wrong[3:])
+    assert code == 4
+    assert out.splitlines()[-1] == f"{tmp_path / 'out'}: 3 made, 0 there before, 6 failed"
+    messages = [
+        "jobs.csv line 2: image .*none.png: no such file",
+        "jobs.csv line 9: seed '-1'",
+        "jobs.csv line 10: name '2': jobs.csv line 7",
+        "jobs.csv line 3: mask .*black.png: nothing is selected",
+        "jobs.csv line 4: .*torn.png: cannot be read",
+        r"jobs.csv line 8: weights \[1.0, 2.0\]: expected one for each exemplar, 1",
+        "6 of 9 jobs failed$",
+    ]
+    for line, message in zip(err.splitlines(), messages, strict=True):
+        assert re.match(f"error: {message}", line)
+    assert written(tmp_path / "out") == {"run.json", *(f"results/{name}.png" for name in NAMES[:3])}
+
+
+BAD = {
+    "no list": ({"jobs": "IN/none.csv"}, "jobs .*none.csv: No such file"),
+    "with a picture": ({"image_path": "IN/0.png"}, "argument --image_path: not allowed with argument --jobs"),
+    "with a box": ({"box": "0,0,4,4"}, "argument --box: not allowed with argument --jobs"),
+    "with samples": ({"n_samples": 2}, "argument --n_samples: not allowed with argument --jobs"),
+    "weights alone": ({"reference_weights": 2}, "--reference_weights: expected --reference_path with it"),
+    "no exemplar": ({"head": "image,mask,seed,name"}, "jobs .*jobs.csv: no column exemplar"),
+    "a prompt": ({"head": "image,mask,exemplar,prompt"}, "unknown column 'prompt'"),
+    "batch": ({"batch": 0}, "argument --batch: expected 1 or more"),
+    "a launcher's variables": ({}, "RANK=2, WORLD_SIZE=2"),
+}
+
+
+@pytest.mark.parametrize("flags, message", BAD.values(), ids=BAD)
+def test_bad_input(edit, files, tmp_path, monkeypatch, flags, message):
+    if not flags:
+        for name, value in {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+            monkeypatch.setenv(name, value)
+    flags = {name: str(value).replace("IN", str(files)) for name, value in flags.items()}
+    code, _, err = edit(*LINES, **flags)
+    assert code == 2 and re.fullmatch(rf"error: .*{message}.*\n", err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_run_in_the_same_folder_is_refused(edit, tmp_path):
+    assert edit(*LINES[:2])[0] == 0
+    before = contents(tmp_path / "out")
+    for flags, message in [
+        ({"scale": 3}, "settings.guidance_scale 5.0, not 3.0"),
+        ({"seed": 4}, "settings.seed 3, not 4"),
+        ({"batch": 2}, "batch 3, not 2"),
+    ]:
+        code, _, err = edit(*LINES, **flags)
+        assert code == 2 and err == f"error: {tmp_path / 'out'}: holds results with {message}; choose another folder\n"
+    assert contents(tmp_path / "out") == before
+
+
+def flags(model_files, files, out: Path) -> list[str]:
+    given = {"config": model_files[0], "ckpt": model_files[1], "jobs": files / "jobs.csv", "outdir": out,
+             "batch": 2, "seed": 3, "ddim_steps": 2, "device": "cpu"}  # fmt: skip
+    return [text for name, value in given.items() for text in (f"--{name}", str(value))]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess:
+    options = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "cwd": ROOT, "start_new_session": True}
+    return subprocess.run(command, **options, stdout=subprocess.PIPE, text=True, timeout=HANGS)
+
+
+def test_killed_and_by_two_processes_the_same_bytes(model_files, files, table, tmp_path):
+    """One process undisturbed; and one that is killed when there is one result, and two by torchrun to end it."""
+    table(*LINES)
+    assert run(command("edit", *flags(model_files, files, tmp_path / "whole"))).returncode == 0
+    given, result = flags(model_files, files, tmp_path / "out"), str(tmp_path / "out/results/*.png")
+    assert run(killed_at(signal.SIGKILL, result, 2, "edit", *given)).returncode == -signal.SIGKILL
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = run([*torchrun, "-m", "ldm", "edit", *given])
+    assert done.returncode == 0
+    assert re.search(r"out: \d made, 1 there before, 0 failed\n", done.stdout) and done.stdout.count("failed") == 1
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
