@@ -145,7 +145,7 @@ def test_tracked_files_stay_small():
 
 def test_no_file_is_long():
     lines = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in SOURCES}
-    assert {name: count for name, count in lines.items() if count > 300} == {}
+    assert {name: count for name, count in lines.items() if count > 500} == {}
 
 
 # what the README says

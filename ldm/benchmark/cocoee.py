@@ -14,12 +14,10 @@ from torch import Tensor
 from ldm.benchmark.cocoee_figures import ItemResults
 from ldm.benchmark.entries import mapping, row_settings
 from ldm.benchmark.layout import Item, read_test_bench
-from ldm.benchmark.networks import abouts, open_extractors, random_notes
 from ldm.benchmark.papers import COCOEE, COCOEE_LEADERBOARD
-from ldm.benchmark.plots import plot_rows
-from ldm.benchmark.report import Column, Report, Row, Value
+from ldm.benchmark.report import Column, Report, Row, Value, abouts, plot_rows, random_notes
 from ldm.benchmark.rows import made_before, make_row, records
-from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
+from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash, open_extractors
 from ldm.checkpoints.open import open_model
 from ldm.data.images import picture_files
 from ldm.editors.exemplar import ExemplarEditor
@@ -28,9 +26,8 @@ from ldm.evaluation.bootstrap import Estimate, bootstrap, mean_estimate
 from ldm.evaluation.extractors import Extractor
 from ldm.evaluation.feature_cache import FeatureCache, features_of
 from ldm.evaluation.frechet import frechet_estimate
-from ldm.evaluation.gmm import open_gmm
 from ldm.evaluation.metrics import pooled_psnr
-from ldm.evaluation.quality_score import quality_score
+from ldm.evaluation.quality_score import open_gmm, quality_score
 from ldm.presets import edit_settings
 from ldm.runs.job_edits import exemplar_work
 from ldm.runs.jobs import Job
@@ -79,7 +76,7 @@ class Cocoee(Benchmark):
         seed: of the first item.
         rows: name -> `edit` (a file of configs/edit) and what differs from it. What stands beside the paper's numbers
             follows the original's conventions.
-        extractors: kind (see `ldm.evaluation.open_extractor`) -> its weights, null for the published ones in
+        extractors: kind (see `ldm.evaluation.extractors`) -> its weights, null for the published ones in
             pretrained_models, or "random" for a trial.
         resamples: of the bootstrap.
     """

@@ -17,11 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.benchmark.entries import mapping, row_settings
-from ldm.benchmark.networks import abouts, open_extractors, random_notes
 from ldm.benchmark.papers import DIFFEDIT
-from ldm.benchmark.report import Column, Report, Row
+from ldm.benchmark.report import Column, Report, Row, abouts, random_notes
 from ldm.benchmark.rows import made_before, make_row, records
-from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
+from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash, open_extractors
 from ldm.checkpoints.open import open_model
 from ldm.data.images import centre_square, is_picture, read_picture
 from ldm.data.images import to_tensor as as_tensor

@@ -10,12 +10,10 @@ import torch
 from tqdm import tqdm
 
 from ldm.benchmark.entries import make_entry, mapping, row_settings
-from ldm.benchmark.networks import abouts, open_extractors, random_notes
 from ldm.benchmark.papers import REPAINT
-from ldm.benchmark.plots import plot_rows
-from ldm.benchmark.report import Column, Report, Row
+from ldm.benchmark.report import Column, Report, Row, abouts, plot_rows, random_notes
 from ldm.benchmark.rows import make_row, records
-from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash
+from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash, open_extractors
 from ldm.checkpoints.open import open_classifier, open_model
 from ldm.config import load_config
 from ldm.data.images import picture_files

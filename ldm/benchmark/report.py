@@ -5,7 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from matplotlib.figure import Figure
+
 from ldm.evaluation.bootstrap import Estimate
+from ldm.evaluation.extractors import Extractor, LpipsDistance
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing, write_json
 
@@ -145,3 +148,50 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             found.append((f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else value))
     return found
+
+
+ACROSS = 3  # panels side by side
+COLOURS = {"paper": "tab:grey", "here": "tab:blue"}
+
+
+def plot_rows(report: Report, path: Path) -> None:
+    """Write a PNG: a panel for each metric that any row has, every row's value in it, with its interval.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    columns = [c for c in report.columns if any(row.values.get(c.key) is not None for row in report.rows)]
+    down = max(-(-len(columns) // ACROSS), 1)
+    size = (5 * ACROSS, down * (1.2 + 0.28 * len(report.rows)))
+    figure = Figure(figsize=size, dpi=80, layout="constrained")
+    panels = figure.subplots(down, ACROSS, squeeze=False).ravel()
+    for panel, column in zip(panels, columns, strict=False):
+        rows = [row for row in report.rows if row.values.get(column.key) is not None]
+        for place, row in enumerate(rows):
+            value = row.values[column.key]
+            low, middle, high = (value.low, value.value, value.high) if isinstance(value, Estimate) else [value] * 3
+            panel.plot([low, high], [place, place], color=COLOURS[row.source])
+            panel.plot(middle, place, "o", color=COLOURS[row.source])
+        panel.set_yticks(range(len(rows)), [row.name for row in rows])
+        panel.invert_yaxis()  # the first row on top, as in the table
+        panel.set_title(column.title + ARROWS[column.better])
+    for panel in panels[len(columns) :]:
+        panel.set_axis_off()
+    if report.partial:
+        figure.suptitle(f"Partial: {report.partial}", color="tab:red", wrap=True)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def abouts(networks: Mapping[str, Extractor | LpipsDistance]) -> dict[str, dict[str, str]]:
+    """All that numbers of networks depend on, by kind, for a report."""
+    return {kind: network.about for kind, network in networks.items()}
+
+
+def random_notes(networks: Mapping[str, Extractor | LpipsDistance]) -> list[str]:
+    """A warning for each network of the metrics that has no trained weights."""
+    return [
+        f"**The weights of {network.name} are random: its numbers are of a trial, and mean nothing.**"
+        for network in networks.values()
+        if network.about["weights"].startswith("random")
+    ]

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from ldm import __version__
 from ldm.benchmark.report import Report, write_report
+from ldm.evaluation.extractors import Extractor, LpipsDistance, open_extractor
 from ldm.utils.errors import UserError
 from ldm.utils.files import content_hash
 from ldm.utils.processes import Share
@@ -152,3 +154,11 @@ def versions() -> dict[str, str]:
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
+
+
+def open_extractors(
+    weights: Mapping[str, str | None], device: torch.device, attempt: Attempts
+) -> dict[str, Extractor | LpipsDistance]:
+    """The networks of the metrics by kind, see `open_extractor`; those that cannot be opened are told of."""
+    found = {kind: attempt(kind, partial(open_extractor, kind, file, device)) for kind, file in weights.items()}
+    return {kind: network for kind, network in found.items() if network is not None}

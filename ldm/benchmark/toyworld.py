@@ -15,17 +15,15 @@ from torch import Tensor
 
 from ldm.benchmark.directions import Direction, check_directions, judge_direction, sentence
 from ldm.benchmark.entries import make_entry
-from ldm.benchmark.plots import plot_rows
-from ldm.benchmark.report import Report, Row
+from ldm.benchmark.report import Report, Row, plot_rows
 from ldm.benchmark.rows import make_row, records
 from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work
 from ldm.benchmark.toyworld_figures import HOLES, Features, Scenes, blob_answers, figures, real_features
-from ldm.benchmark.toyworld_plots import plot_examples
 from ldm.benchmark.toyworld_statistics import COLUMNS, Found, difference, estimates, statistics
 from ldm.checkpoints.load import load
 from ldm.editors.exemplar import ExemplarEditor
+from ldm.evaluation.extractors import open_extractor
 from ldm.evaluation.frechet import check_count
-from ldm.evaluation.open_extractor import open_extractor
 from ldm.evaluation.quality_score import fit_gmm, quality_score
 from ldm.presets import edit_settings, exemplar_editor
 from ldm.runs.job_edits import exemplar_work
@@ -34,8 +32,10 @@ from ldm.runs.kept_results import fingerprint
 from ldm.runs.outputs import save_png
 from ldm.runs.work import editor_about
 from ldm.studies.judging import Figures
+from ldm.utils.contact_sheet import contact_sheet
 from ldm.utils.errors import UserError
 from ldm.utils.extras import require
+from ldm.utils.files import replacing
 from ldm.utils.image import open_image, to_pil, to_tensor
 from ldm.utils.mask import mask_picture
 
@@ -229,3 +229,22 @@ def write_item(folder: Path, index: int, item: Mapping[str, Any]) -> dict[str, P
 def read_results(folder: Path, count: int) -> list[Tensor]:
     """The first pictures of a folder of results, (3, H, W) in [-1, 1]."""
     return [to_tensor(open_image(folder / f"{i:04d}.png"))[0] for i in range(count)]
+
+
+EXAMPLES, SIDE = 8, 192  # scenes that are shown; pixels
+
+
+def plot_examples(scenes: Scenes, rows: Mapping[str, Sequence[Image.Image]], path: Path) -> None:
+    """Write a PNG: some scenes, one a line, their exemplars, and what each row of the benchmark made of them.
+
+    Args:
+        rows: by name; what has no pictures is left out.
+    """
+    items = scenes.items[:EXAMPLES]
+    columns = {
+        "scene": [to_pil(item["image"] * (1 - item["mask"])) for item in items],
+        "exemplar": [item["exemplar"] for item in items],
+        **{name: pictures[: len(items)] for name, pictures in rows.items() if pictures},
+    }
+    with replacing(path) as partial:
+        contact_sheet(columns, SIDE).save(partial, format="PNG")

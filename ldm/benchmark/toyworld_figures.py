@@ -18,10 +18,9 @@ from ldm.evaluation.copy_paste import Thing, copied, cut_out
 from ldm.evaluation.extractors import Extractor
 from ldm.studies.exemplar_edits import judge_edits
 from ldm.studies.judging import HEADS, Figures, join
-from ldm.toyworld.caption_scenes import draw_things
-from ldm.toyworld.exemplar_scenes import PADDING, CrossExemplars, collate
 from ldm.toyworld.judge import Judge
 from ldm.toyworld.render import render_scene, scene_id
+from ldm.toyworld.scenes import PADDING, ExemplarScenes, collate, draw_things
 from ldm.utils.image import to_tensor
 from ldm.utils.mask import mask_box
 
@@ -49,7 +48,7 @@ class Scenes:
     """The scenes of the benchmark, drawn again wherever they are needed.
 
     Args:
-        seed, count, size: of `CrossExemplars`.
+        seed, count, size: of `ExemplarScenes`.
     """
 
     seed: int
@@ -58,8 +57,8 @@ class Scenes:
 
     @cached_property
     def items(self) -> list[dict[str, Any]]:
-        """Those of `CrossExemplars`."""
-        data = CrossExemplars(self.seed, self.count, self.size)
+        """Those of `ExemplarScenes`."""
+        data = ExemplarScenes(self.seed, self.count, self.size)
         return [data[i] for i in range(self.count)]
 
     @cached_property

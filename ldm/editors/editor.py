@@ -8,13 +8,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ldm.diffusion.schedule import sampling_timesteps
 from ldm.editors import compose
-from ldm.editors.settings import Compositing, Settings
+from ldm.editors.settings import Compositing, Sampling, Settings
 from ldm.models.clip_text import TextConditioner
 from ldm.models.diffusion import DiffusionModel
 from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.samplers import SAMPLERS
+from ldm.samplers.common import Callback, Denoise
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_tensor
+from ldm.utils.random import NoiseSource
 
 S = TypeVar("S", bound=Settings)
 
@@ -69,6 +73,16 @@ class Editor(Generic[S]):
     def to_cells(self, mask: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, 1, h, w): a latent cell is edited if any of its pixels is."""
         return F.max_pool2d(mask, self.model.downsampling)
+
+    def run_sampler(
+        self, denoise: Denoise, x: Tensor, settings: Sampling, noise: NoiseSource, callback: Callback | None = None
+    ) -> Tensor:
+        """Pure noise x (B, ...) to a sample, on the default grid; sampler, steps and eta are read from the settings."""
+        schedule = self.model.schedule
+        timesteps = sampling_timesteps(settings.steps, schedule.num_timesteps)
+        eta = {"eta": settings.eta} if settings.sampler == "ddim" else {}
+        sampler, start = SAMPLERS[settings.sampler], x.to(self.like.device)
+        return sampler(denoise, start, schedule, timesteps, noise=noise.randn, callback=callback, **eta)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:

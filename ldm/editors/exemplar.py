@@ -15,7 +15,6 @@ from ldm.editors.compose import Region
 from ldm.editors.denoisers import told_exemplar
 from ldm.editors.editor import Editor, check_exemplar_model
 from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_mask
-from ldm.editors.sampling import run_sampler
 from ldm.editors.settings import EditSettings, MaskInference
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.utils.clip import CLIP_MEAN, clip_normalise
@@ -279,7 +278,7 @@ class ExemplarEditor(Editor[EditSettings]):
         if start is not None:
             x = start.randn(*shape).expand(batch, *shape)
         denoise = told_exemplar(model, image, mask, context, noise.randn(*shape), settings.guidance_scale)
-        return run_sampler(denoise, x.to(self.like.device), model.schedule, settings, noise, callback)
+        return self.run_sampler(denoise, x, settings, noise, callback)
 
 
 def fit_exemplar(exemplar: Image.Image, size: int, fit: str) -> Image.Image:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ldm.editors.denoisers import told_prompts
 from ldm.editors.editor import Editor, check_text_model
-from ldm.editors.sampling import run_sampler
 from ldm.editors.settings import Sampling
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.samplers.common import Callback
@@ -130,4 +129,4 @@ class TextToImage(Editor[Sampling]):
         if start is not None:
             x = start.randn(*shape)
         denoise = told_prompts(model, prompts, [negative] * len(prompts), settings.guidance_scale)
-        return run_sampler(denoise, x.to(self.like.device), model.schedule, settings, noise, callback)
+        return self.run_sampler(denoise, x, settings, noise, callback)

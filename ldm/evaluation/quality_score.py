@@ -4,11 +4,15 @@ The measure of Paint by Example (2211.13227, section 5.1), which has it from GIQ
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ldm.checkpoints.gmm import read_gmm, write_gmm
+from ldm.evaluation.extractors import ClipFeatures, Extractor
 from ldm.utils.errors import UserError
 from ldm.utils.extras import require
 
@@ -78,3 +82,36 @@ def fit_gmm(features: Tensor, k: int = 20, seed: int = 0, *, singular: bool = Fa
 def quality_score(log_likelihood: Tensor, scale: float = 300.0) -> Tensor:
     """0 to 100 for each picture: `100 clip(s / scale, 0, 1)` of its log-likelihood s; both are (N,) float64."""
     return 100 * (log_likelihood.double() / scale).clamp(0, 1)
+
+
+ORIGIN = (
+    "Paint by Example's README links the published one, coco2017_gmm_k20, and ldm fit-gmm fits one to a folder "
+    "of real pictures"
+)
+
+
+def open_gmm(file: str | Path, extractor: Extractor) -> Gmm:
+    """The mixture of a file, for features of the extractor.
+
+    Raises:
+        UserError: there is no such file, it holds no mixture, or one that was fitted to features of another kind. A
+            published pickle does not say of which: it is Paint by Example's, of CLIP ViT-B/32.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise UserError(f"GMM {file}: no such file; {ORIGIN}")
+    arrays, told = read_gmm(file)
+    told = {"extractor": ClipFeatures.name} if told is None else told
+    for key, value in extractor.about.items():
+        if told.get(key, value) != value:
+            raise UserError(f"GMM {file}: fitted to features of {key} {told[key]!r}, not of {value!r}")
+    return Gmm(**arrays)
+
+
+def save_gmm(file: str | Path, gmm: Gmm, extractor: Extractor, about: Mapping[str, str]) -> None:
+    """Write a mixture for `open_gmm`, with what it was fitted to.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_gmm(file, vars(gmm), {**about, **extractor.about})

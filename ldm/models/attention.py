@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ldm.models.initialization import normal_init, zero_init
+from ldm.models.layers import normal_init, zero_init
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ldm.models.attention import AttentionPool
-from ldm.models.embeddings import TimeEmbedding
-from ldm.models.stages import StageMaker
+from ldm.models.layers import TimeEmbedding
+from ldm.models.unet import StageMaker
 from ldm.utils.errors import UserError
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ldm.models.attention import attend
 from ldm.models.clip_transformer import VisionTransformer
-from ldm.models.initialization import normal_init
+from ldm.models.layers import normal_init
 from ldm.utils.errors import UserError
 
 TOKENS = ("class", "all")

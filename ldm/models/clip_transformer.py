@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ldm.models.initialization import normal_init
+from ldm.models.layers import normal_init
 
 
 class VisionTransformer(nn.Module):

@@ -9,8 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ldm.editors.diffedit import DiffEdit, DiffEditResult
-from ldm.editors.diffedit_steps import Inversion, Progress
+from ldm.editors.diffedit import DiffEdit, DiffEditResult, Inversion, Progress
 from ldm.evaluation.metrics import psnr
 from ldm.runs.outputs import labelled_row, next_number, save_png
 from ldm.utils.overlay import heat_map, overlay

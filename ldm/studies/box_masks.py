@@ -1,6 +1,6 @@
 """Edits by example in which the mask is found inside a box, beside the same edits with the whole box as the mask.
 
-A batch is what `ldm.toyworld.exemplar_scenes.collate` makes, see `ldm.studies.exemplar_edits`; its masks are the boxes,
+A batch is what `ldm.toyworld.scenes.collate` makes, see `ldm.studies.exemplar_edits`; its masks are the boxes,
 and `visible` (B, 1, H, W) is 1 where the thing that goes is visible.
 """
 
@@ -89,7 +89,7 @@ def summary(figures: Figures) -> dict[str, Any]:
     }
 
 
-def table(report: Mapping[str, Any]) -> str:
+def mask_table(report: Mapping[str, Any]) -> str:
     """A report with a summary and the chances of the judge's heads, for people."""
     figures, pooled = report["figures"], report["pooled dB"]
     lines = [

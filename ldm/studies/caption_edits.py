@@ -1,6 +1,6 @@
 """Edits in words of many small scenes at once, by DiffEdit, and what is measured of them.
 
-A batch is what `ldm.toyworld.exemplar_scenes.collate` makes of items of `ldm.toyworld.caption_scenes.AttributeEdits`.
+A batch is what `ldm.toyworld.scenes.collate` makes of items of `ldm.toyworld.scenes.CaptionScenes`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -141,7 +141,7 @@ def references(editor: DiffEdit, judge: Judge, things: Mapping[str, Any]) -> Fig
     """What the edits are to be compared with: real/... as drawn, round trip/... after the model's autoencoder.
 
     Args:
-        things: a batch of items of `ldm.toyworld.caption_scenes.draw_things`.
+        things: a batch of items of `ldm.toyworld.scenes.draw_things`.
     """
     images, boxes = things["image"], things["box"]
     return {
@@ -164,7 +164,7 @@ def summary(values: Figures) -> dict[str, Any]:
     }
 
 
-def table(summary: Mapping[str, Any], chance: Sequence[float]) -> str:
+def edit_table(summary: Mapping[str, Any], chance: Sequence[float]) -> str:
     """A summary for people."""
     figures = summary["figures"]
     lines = [judged_table(figures, ROWS, chance), "", f"{'masks; source:':24}" + "".join(f"{s:>16}" for s in SOURCES)]

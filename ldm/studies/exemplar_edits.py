@@ -1,6 +1,6 @@
 """Edits of many small scenes at once, each with an exemplar of its own, and what a judge says of them.
 
-A batch is what `ldm.toyworld.exemplar_scenes.collate` makes: image (B, 3, H, W) in [-1, 1], sides multiples of the
+A batch is what `ldm.toyworld.scenes.collate` makes: image (B, 3, H, W) in [-1, 1], sides multiples of the
 model's; mask (B, 1, H, W), 1 = repaint; box (B, 4) in pixels, where the judge looks; exemplar, B pictures; donor and
 donor_box, where the exemplars come from; class, colour and pattern, (B,) int64, what the exemplars show.
 """

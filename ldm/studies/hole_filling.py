@@ -1,6 +1,6 @@
 """Holes of many small scenes filled at once, by RePaint and by diffusing colours, and what is measured of them.
 
-A batch is what `ldm.toyworld.exemplar_scenes.collate` makes of items of `ldm.toyworld.hole_scenes.HoleScenes`.
+A batch is what `ldm.toyworld.scenes.collate` makes of items of `ldm.toyworld.scenes.HoleScenes`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +128,7 @@ def row(*columns: object) -> str:
     return f"| {' | '.join(map(str, columns))} |"
 
 
-def table(masks: Mapping[str, Mapping[str, Any]], pair: str) -> str:
+def hole_table(masks: Mapping[str, Mapping[str, Any]], pair: str) -> str:
     """Markdown: the figures of every mask and method, and the difference of two of them.
 
     Args:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -21,16 +22,20 @@ from ldm.editors.settings import RePaintSettings
 from ldm.runs.kept_results import KeptResults
 from ldm.studies.hole_filling import (
     DISTANCE,
+    PSNR,
     Callback,
     Distances,
     Summary,
     advantage,
+    cells,
     difference,
     fill,
     measure,
+    row,
     summary,
 )
 from ldm.studies.judging import Figures
+from ldm.utils.files import replacing
 
 MARGIN = 2  # standard errors that a way may be worse than the full schedule and count as equally good
 SHARE = 0.1  # of the full schedule's calls, for a way that counts as fast
@@ -119,12 +124,12 @@ class Point:
         return all(advantage(name, values) >= -MARGIN for name, values in self.difference.items())
 
 
-class Study:
+class RePaintStudy:
     """Results by way, in a JSON file that is written after each batch.
 
     Args:
         editor: with its settings; a way changes what concerns it, and scene i has the noise of their seed plus i.
-        scenes: items of `ldm.toyworld.hole_scenes.HoleScenes`.
+        scenes: items of `ldm.toyworld.scenes.HoleScenes`.
         about: what the results depend on, for JSON.
         file: results of the same networks and scenes, or not there yet.
         batch: scenes filled at once.
@@ -196,3 +201,54 @@ def cheapest(points: Sequence[Point], full: Point) -> Point | None:
     """Of the points as good as the full schedule at no more than `SHARE` of its calls that with the fewest calls."""
     good = [point for point in points if point.as_good and point.calls <= SHARE * full.calls]
     return min(good, key=lambda point: (point.calls, point.figures[DISTANCE][0]), default=None)
+
+
+def repaint_table(curves: Mapping[str, Sequence[Point]], full: Point) -> str:
+    """Markdown, one line a point: its figures, and their difference to the full schedule's on the scenes of both."""
+    names = list(full.figures)
+    head = ["curve", "way", "network calls", "of full, %", *names, *(f"{name}: - full" for name in names)]
+    head += ["as good", "s/scene", "scenes"]
+    lines = [row(*head), row(*["---"] * len(head))]
+    for curve, points in {**curves, "full": [full]}.items():
+        for point in points:
+            mark = "-" if point is full else "yes" if point.as_good else "no"
+            apart = ["-"] * len(names) if point is full else cells(point.difference, signed=True)
+            share = f"{100 * point.calls / full.calls:.1f}"
+            lines.append(
+                row(curve, point.way, point.calls, share, *cells(point.figures), *apart, mark, f"{point.seconds:.2f}",
+                    point.count)
+            )  # fmt: skip
+    return "\n".join(lines)
+
+
+def plot_repaint(curves: Mapping[str, Sequence[Point]], full: Point, title: str, file: Path) -> None:
+    """Write a PNG: feature distance and PSNR against network calls, with standard errors.
+
+    A band stands for the full schedule and `MARGIN` standard errors around it. Curves are lines, but for `fast`: points
+    of their samplers, which belong to no one curve.
+    """
+    figure = Figure(figsize=(13, 5), dpi=80, layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), (DISTANCE, PSNR), strict=True):
+        value, error = full.figures[name]
+        label = f"full: {full.calls:,} calls, ± {MARGIN} standard errors"
+        axes.axhspan(value - MARGIN * error, value + MARGIN * error, color="0.88", zorder=0, label=label)
+        axes.axhline(value, color="0.6", zorder=1)
+        for curve, points in _lines(curves).items():
+            points = sorted(points, key=lambda point: point.calls)
+            values, errors = zip(*(point.figures[name] for point in points), strict=True)
+            style = "none" if curve.startswith("fast") else "-"
+            calls = [point.calls for point in points]
+            axes.errorbar(calls, values, errors, marker="o", capsize=2, linestyle=style, label=curve)
+        axes.plot(full.calls, value, marker="*", markersize=12, color="black", linestyle="none")
+        axes.set(xscale="log", xlabel="network calls a picture", title=f"{title}: {name}")
+        axes.legend()
+    with replacing(file) as partial:
+        figure.savefig(partial, format="png")
+
+
+def _lines(curves: Mapping[str, Sequence[Point]]) -> dict[str, list[Point]]:
+    lines: dict[str, list[Point]] = {}
+    for curve, points in curves.items():
+        for point in points:
+            lines.setdefault(f"fast, {point.way.sampler}" if curve == "fast" else curve, []).append(point)
+    return lines

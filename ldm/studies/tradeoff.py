@@ -4,20 +4,23 @@ what they should show, over encode ratios, beside the methods that lack one of i
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from ldm.editors.diffedit import DiffEdit
-from ldm.editors.diffedit_steps import Inversion
+from ldm.diffusion.process import q_sample
+from ldm.diffusion.schedule import Schedule
+from ldm.editors.diffedit import DiffEdit, Inversion
 from ldm.editors.settings import encoded_steps
 from ldm.evaluation.frechet import fit, frechet
 from ldm.evaluation.metrics import mean, pooled_psnr, psnr
 from ldm.studies.caption_edits import infer_masks
 from ldm.studies.judging import Figures, round_trip
-from ldm.studies.sdedit import noised
 from ldm.toyworld.judge import Judge
+from ldm.utils.files import replacing
 from ldm.utils.random import NoiseSource
 
 # name -> (the picture is encoded by inversion, the edit is inside a mask)
@@ -31,7 +34,7 @@ Runs = dict[tuple[str, float], Figures]  # (method, encode ratio) -> figures
 
 
 @dataclass(frozen=True)
-class Point:
+class TradeoffPoint:
     """A method at an encode ratio.
 
     Attributes:
@@ -128,7 +131,7 @@ def outside(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Study:
+class TradeoffStudy:
     """All edits of one change.
 
     Attributes:
@@ -139,8 +142,8 @@ class Study:
     """
 
     count: int
-    points: dict[tuple[str, float], Point]
-    unchanged: Point
+    points: dict[tuple[str, float], TradeoffPoint]
+    unchanged: TradeoffPoint
     floor: float
 
     @property
@@ -175,7 +178,7 @@ class Study:
         }
 
 
-def summarise(change: str, edits: Runs, unchanged: Figures, real: Tensor, others: Tensor) -> Study:
+def summarise(change: str, edits: Runs, unchanged: Figures, real: Tensor, others: Tensor) -> TradeoffStudy:
     """The figures of all edits of a change, in one study.
 
     Args:
@@ -185,8 +188,8 @@ def summarise(change: str, edits: Runs, unchanged: Figures, real: Tensor, others
     """
     target = fit(real)
 
-    def point(figures: Figures) -> Point:
-        return Point(
+    def point(figures: Figures) -> TradeoffPoint:
+        return TradeoffPoint(
             background=255 * 10 ** (-pooled_psnr(figures["background"]) / 20),
             target=frechet(*fit(figures["features"]), *target),
             right=mean(figures[change]),
@@ -194,4 +197,55 @@ def summarise(change: str, edits: Runs, unchanged: Figures, real: Tensor, others
         )
 
     points = {key: point(figures) for key, figures in edits.items()}
-    return Study(len(others), points, point(unchanged), frechet(*fit(others), *target))
+    return TradeoffStudy(len(others), points, point(unchanged), frechet(*fit(others), *target))
+
+
+def noised(inversion: Inversion, schedule: Schedule, noise: Tensor) -> Inversion:
+    """The pictures of an inversion at the same levels, but with one noise each, (B, c, h, w), added to their latents.
+
+    `DiffEdit.edit` of it is SDEdit where the mask is 1 everywhere; elsewhere it is decoding inside a mask without
+    inversion: blended latent diffusion (Avrahami et al., 2206.02779), but for the noise, which stays the same.
+    """
+    z = inversion.latents[0]
+    levels = {t: q_sample(z, noise, schedule.alphas_cumprod[t].item()) for t in inversion.latents if t > 0}
+    return replace(inversion, latents={0: z, **levels})
+
+
+HEAD = "| method | encode ratio | background, levels | Fréchet distance | attribute right, % | all right, % |"
+
+
+def tradeoff_table(study: TradeoffStudy) -> str:
+    """Markdown, one line a method and ratio."""
+    lines = [HEAD, "|---|---|---|---|---|---|"]
+    rows = {
+        ("autoencoder alone", "-"): study.unchanged,
+        **{(method, f"{ratio:g}"): point for (method, ratio), point in study.points.items()},
+    }
+    for (method, ratio), point in rows.items():
+        right, all_right = (f"{100 * share:.1f} ± {100 * error:.1f}" for share, error in (point.right, point.all_right))
+        lines.append(f"| {method} | {ratio} | {point.background:.2f} | {point.target:.2f} | {right} | {all_right} |")
+    return "\n".join([*lines, f"| real things | - | - | {study.floor:.2f} | - | - |"])
+
+
+def plot_tradeoff(studies: Mapping[str, TradeoffStudy], file: Path) -> None:
+    """Write a PNG: a column for each change, distance to the target above, right answers below."""
+    figure = Figure(figsize=(6.5 * len(studies), 8), layout="constrained")
+    panels = figure.subplots(2, len(studies), squeeze=False)
+    for (change, study), (distance, right) in zip(studies.items(), panels.T, strict=True):
+        for method in METHODS:
+            points = [study.points[method, ratio] for ratio in study.ratios]
+            kept = [point.background for point in points]
+            distance.plot(kept, [point.target for point in points], marker="o", label=method)
+            right.plot(kept, [100 * point.right[0] for point in points], marker="o", label=method)
+            for ratio, point in zip(study.ratios, points, strict=True):
+                beside = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": 7}
+                right.annotate(f"{ratio:g}", (point.background, 100 * point.right[0]), **beside)
+        distance.set_title(f"{change} edits, {study.count} scenes; numbers: encode ratio")
+        distance.set_ylabel("distance to the target: Fréchet, the judge's features")
+        right.set_ylabel(f"the judge sees the new {change}, %")
+        for panel in (distance, right):
+            panel.axvline(study.unchanged.background, color="0.6", linestyle=":", label="autoencoder alone")
+            panel.set_xlabel("distance to the input: RMS outside the box, levels of 8 bits")
+        distance.legend()
+    with replacing(file) as partial:
+        figure.savefig(partial, format="png", dpi=80)

@@ -172,3 +172,12 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
     return max(width, 0) * max(height, 0) / smaller
+
+
+def labels(thing: Object) -> dict[str, int]:
+    """The right answers of the judge's heads."""
+    return {
+        "class": CLASSES.index(thing.cls),
+        "colour": list(COLOURS).index(thing.colour),
+        "pattern": PATTERNS.index(thing.pattern),
+    }

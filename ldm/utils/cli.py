@@ -188,7 +188,7 @@ def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out:
 
 def add_feature_flags(parser: Parser, kinds: Sequence[str] = ()) -> None:
     """What looking at pictures by a network takes: --extractor, if there are kinds to choose from (the first is the
-    default), and --weights, both as `ldm.evaluation.open_extractor` knows them, and how.
+    default), and --weights, both as `ldm.evaluation.extractors` knows them, and how.
     """
     add = parser.add_argument_group("features").add_argument
     if kinds:

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from ldm.benchmark.layout import item_file
-from ldm.evaluation.gmm import save_gmm
-from ldm.evaluation.quality_score import Gmm
+from ldm.evaluation.quality_score import Gmm, save_gmm
 from tests.benchmark.conftest import Colours
 from tests.utils.pictures import mask, photo
 

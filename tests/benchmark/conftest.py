@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ldm.benchmark import networks as of_the_benchmark
+from ldm.benchmark import run as of_the_benchmark
 from ldm.evaluation.extractors import Extractor
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_tensor

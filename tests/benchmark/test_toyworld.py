@@ -10,8 +10,8 @@ from ldm.benchmark.toyworld import DECODED, ToyWorld
 from ldm.benchmark.toyworld_figures import Features, Scenes, figures
 from ldm.benchmark.toyworld_statistics import Found, difference, estimates, statistics
 from ldm.checkpoints.load import load
+from ldm.evaluation.extractors import open_extractor
 from ldm.evaluation.frechet import fit, frechet
-from ldm.evaluation.open_extractor import open_extractor
 from ldm.presets import edit_settings
 from ldm.studies.judging import HEADS
 from ldm.toyworld.render import scene_id

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.editors import diffedit_steps
+from ldm.editors import diffedit as diffedit_steps
 from ldm.editors.diffedit import DiffEdit
 from ldm.presets import diffedit_editor, diffedit_settings
 from ldm.samplers import ddim

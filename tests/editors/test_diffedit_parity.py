@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from ldm.diffusion.schedule import Schedule
-from ldm.editors.diffedit import DiffEdit
-from ldm.editors.diffedit_steps import Inversion
+from ldm.editors.diffedit import DiffEdit, Inversion
 from ldm.editors.mask_inference import difference_map
 from ldm.models.clip_text import ClipTextEncoder, TextConditioner
 from ldm.models.latent_diffusion import LatentDiffusion

@@ -139,7 +139,7 @@ def test_whole_edit(model, components, inputs, monkeypatch, sampler, S, eta):
 
     timesteps = pipeline.scheduler.timesteps.unique().flip(0)  # theirs for PLMS repeat one, for its second call
     if sampler == "dpm_solver":  # its grid starts at 999, where ours does not
-        monkeypatch.setattr("ldm.editors.sampling.sampling_timesteps", lambda S, T: timesteps)
+        monkeypatch.setattr("ldm.editors.editor.sampling_timesteps", lambda S, T: timesteps)
     else:
         assert timesteps.tolist() == sampling_timesteps(S).tolist()
     editor = ExemplarEditor(model, edit_settings(sampler=sampler, steps=S, guidance_scale=5.0, eta=eta))

@@ -7,8 +7,7 @@ import ldm
 from ldm.config import load_config
 from ldm.evaluation.metrics import psnr
 from ldm.presets import repaint_editor
-from ldm.toyworld.exemplar_scenes import collate
-from ldm.toyworld.hole_scenes import HoleScenes
+from ldm.toyworld.scenes import HoleScenes, collate
 from ldm.utils.random import NoiseSource
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ldm.models.attention import SpatialTransformer
-from ldm.models.residual import ResBlock
+from ldm.models.layers import ResBlock
 from ldm.models.unet import UNet
 from ldm.utils.errors import UserError
 from tests.golden_weights import fill, load_golden

@@ -6,9 +6,9 @@ import torch
 from ldm.editors.mask_inference import InferredMask
 from ldm.presets import diffedit_settings, exemplar_editor
 from ldm.studies import box_masks
-from ldm.studies.box_masks import compare_masks, in_cells, infer_masks, summary, table
+from ldm.studies.box_masks import compare_masks, in_cells, infer_masks, mask_table, summary
 from ldm.studies.caption_edits import mask_figures
-from ldm.toyworld.exemplar_scenes import CrossExemplars, collate
+from ldm.toyworld.scenes import ExemplarScenes, collate
 from tests.tiny import shipped_judge, tiny_model
 
 INFERENCE = diffedit_settings(n_maps=1)
@@ -19,7 +19,7 @@ def editor():
 
 
 def scenes(n):
-    data = CrossExemplars(seed=3, length=n)
+    data = ExemplarScenes(seed=3, length=n)
     return collate([data[i] for i in range(n)])
 
 
@@ -67,7 +67,7 @@ def test_a_perfect_mask_beside_the_box(monkeypatch):
 
     found = summary(figures)
     assert found["figures"]["inferred/iou"] == (1, 0)
-    lines = table({**found, "chance": {"class": 0.1, "colour": 0.125, "pattern": 0.25}}).splitlines()
+    lines = mask_table({**found, "chance": {"class": 0.1, "colour": 0.125, "pattern": 0.25}}).splitlines()
     assert re.fullmatch(r"mask found in it +1\.000 ± 0\.000 +1\.000 ± 0\.000 +\d+\.\d ± \d+\.\d", lines[1])
     assert sum(line.startswith("the whole box") for line in lines) == 3
 

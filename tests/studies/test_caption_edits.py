@@ -8,9 +8,8 @@ from ldm.editors.diffedit import DiffEdit
 from ldm.editors.mask_inference import InferredMask
 from ldm.evaluation.metrics import psnr
 from ldm.presets import diffedit_editor
-from ldm.studies.caption_edits import edit_and_judge, mask_figures, references, summary, table
-from ldm.toyworld.caption_scenes import AttributeEdits, draw_things
-from ldm.toyworld.exemplar_scenes import collate
+from ldm.studies.caption_edits import edit_and_judge, edit_table, mask_figures, references, summary
+from ldm.toyworld.scenes import CaptionScenes, collate, draw_things
 from ldm.utils.image import to_pil
 from tests.tiny import shipped_judge
 from tests.toyworld.models import tiny_caption_model
@@ -19,7 +18,7 @@ FAST = {"steps": 4, "n_maps": 2}
 
 
 def edits(n, change="colour"):
-    data = AttributeEdits(seed=3, length=n, change=change)
+    data = CaptionScenes(seed=3, length=n, change=change)
     return collate([data[i] for i in range(n)])
 
 
@@ -119,7 +118,7 @@ def test_a_table_of_figures():
     found = summary(figures | references(editor, judge, things))
     assert found["figures"]["real/class"] == (1.0, 0.0)
     assert found["figures"]["round trip/all"][0] < 1  # an untrained autoencoder
-    text = table(found, [0.1, 0.125, 0.25])
+    text = edit_table(found, [0.1, 0.125, 0.25])
     value, error = found["figures"]["caption/iou"]
     assert f"{value:.3f} ± {error:.3f}" in text and found["exact"] in text
     assert "0.3" in text.split("chance")[1].splitlines()[0]

@@ -6,7 +6,7 @@ from ldm.evaluation.metrics import psnr
 from ldm.presets import exemplar_editor
 from ldm.studies.exemplar_edits import edit_and_judge, references
 from ldm.studies.judging import HEADS
-from ldm.toyworld.exemplar_scenes import CrossExemplars, collate
+from ldm.toyworld.scenes import ExemplarScenes, collate
 from ldm.utils.image import to_pil, to_tensor
 from tests.tiny import shipped_judge, tiny_model
 
@@ -16,7 +16,7 @@ def editor(**changes):
 
 
 def scenes(n):
-    data = CrossExemplars(seed=3, length=n)
+    data = ExemplarScenes(seed=3, length=n)
     return collate([data[i] for i in range(n)])
 
 

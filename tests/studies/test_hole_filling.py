@@ -7,8 +7,7 @@ import torch
 from ldm.presets import repaint_editor
 from ldm.studies import hole_filling
 from ldm.studies.hole_filling import CLASSICAL, PSNR, SSIM, advantage, difference, fill, fill_classically, measure, won
-from ldm.toyworld.exemplar_scenes import collate
-from ldm.toyworld.hole_scenes import HoleScenes
+from ldm.toyworld.scenes import HoleScenes, collate
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil, to_tensor
 from tests.editors.test_repaint import pixel_model

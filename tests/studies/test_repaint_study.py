@@ -6,9 +6,8 @@ from PIL import Image
 from ldm.presets import repaint_editor
 from ldm.studies import repaint_study
 from ldm.studies.hole_filling import PSNR
-from ldm.studies.repaint_study import Point, Result, Study, Way, cheapest
-from ldm.studies.repaint_study_plot import draw, table
-from ldm.toyworld.hole_scenes import HoleScenes
+from ldm.studies.repaint_study import Point, RePaintStudy, Result, Way, cheapest, plot_repaint, repaint_table
+from ldm.toyworld.scenes import HoleScenes
 from ldm.utils.errors import UserError
 from tests.editors.test_repaint import pixel_model
 
@@ -18,7 +17,7 @@ DISTANCES = {"feature distance": lambda a, b: (a - b).abs().mean((1, 2, 3))}
 
 def study(file, batch=2, seed=3):
     editor = repaint_editor(pixel_model())
-    return Study(editor, DISTANCES, HoleScenes(seed, 5, "wide", 16), {"seed": seed}, file, batch)
+    return RePaintStudy(editor, DISTANCES, HoleScenes(seed, 5, "wide", 16), {"seed": seed}, file, batch)
 
 
 @pytest.fixture
@@ -114,12 +113,12 @@ def test_the_cheapest_is_as_good_as_the_full_schedule_at_a_tenth_of_its_calls():
 def test_points_as_a_table_and_as_a_picture(tmp_path):
     full = made_up(1000, 0, way=Way("ddpm", 250, 10, 10))
     curves = {"slower": [made_up(50, 3)], "fast": [made_up(20, 1, -1.0), made_up(30, 1, way=Way("ddim", 5))]}
-    lines = table(curves, full).splitlines()
+    lines = repaint_table(curves, full).splitlines()
     assert len(lines) == 6 and len({line.count("|") for line in lines}) == 1
     assert lines[3].startswith(
         f"| fast | {WALK} | 20 | 2.0 | 0.1100 ± 0.0100 | 19.00 ± 1.00 | +0.0100 ± 0.0100 | -1.00"
     )
     assert "| yes | 1.50 | 5 |" in lines[3] and "| no |" in lines[2]
-    draw(curves, full, "wide masks", tmp_path / "plot.png")
+    plot_repaint(curves, full, "wide masks", tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as plot:
         assert plot.size == (1040, 400)

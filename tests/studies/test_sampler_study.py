@@ -7,8 +7,8 @@ import torch
 
 from ldm.presets import exemplar_editor
 from ldm.studies import sampler_study
-from ldm.studies.sampler_study import Result, Setting, Study, cheapest, seed_noise
-from ldm.toyworld.exemplar_scenes import CrossExemplars, collate
+from ldm.studies.sampler_study import Result, SamplerStudy, Setting, cheapest, seed_noise
+from ldm.toyworld.scenes import ExemplarScenes, collate
 from ldm.utils.errors import UserError
 from tests.tiny import shipped_judge, tiny_model
 
@@ -16,9 +16,9 @@ CONVERGED = Setting("plms", 3, 2.0, seed=0)
 
 
 def study(file, seed=3):
-    data = CrossExemplars(seed=seed, length=3)
+    data = ExemplarScenes(seed=seed, length=3)
     batches = [collate([data[0], data[1]]), collate([data[2]])]
-    return Study(exemplar_editor(tiny_model()), shipped_judge(), batches, CONVERGED, {"seed": seed}, file)
+    return SamplerStudy(exemplar_editor(tiny_model()), shipped_judge(), batches, CONVERGED, {"seed": seed}, file)
 
 
 @pytest.fixture

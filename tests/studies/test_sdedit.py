@@ -2,7 +2,7 @@ import torch
 
 from ldm.diffusion.process import q_sample
 from ldm.presets import diffedit_editor
-from ldm.studies.sdedit import noised
+from ldm.studies.tradeoff import noised
 from tests.toyworld.models import tiny_caption_model
 
 

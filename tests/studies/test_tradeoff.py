@@ -6,10 +6,19 @@ import torch
 from ldm.editors.diffedit import DiffEdit
 from ldm.presets import diffedit_editor
 from ldm.studies.judging import join
-from ldm.studies.tradeoff import METHODS, Point, Study, edit_all_ways, lower, outside, summarise, unchanged
-from ldm.studies.tradeoff_plot import draw, table
-from ldm.toyworld.caption_scenes import AttributeEdits
-from ldm.toyworld.exemplar_scenes import collate
+from ldm.studies.tradeoff import (
+    METHODS,
+    TradeoffPoint,
+    TradeoffStudy,
+    edit_all_ways,
+    lower,
+    outside,
+    plot_tradeoff,
+    summarise,
+    tradeoff_table,
+    unchanged,
+)
+from ldm.toyworld.scenes import CaptionScenes, collate
 from tests.tiny import shipped_judge
 from tests.toyworld.models import tiny_caption_model
 
@@ -23,18 +32,18 @@ def editor():
 
 @pytest.fixture
 def batch():
-    data = AttributeEdits(seed=3, length=2, change="colour")
+    data = CaptionScenes(seed=3, length=2, change="colour")
     return collate([data[i] for i in range(2)])
 
 
-def study(**points) -> Study:
+def study(**points) -> TradeoffStudy:
     """Points (background, target) of DiffEdit and SDEdit, at ratios 0.1, 0.2 ..."""
     named = {
-        (method, (i + 1) / 10): Point(*at, (0.5, 0.1), (0.25, 0.1))
+        (method, (i + 1) / 10): TradeoffPoint(*at, (0.5, 0.1), (0.25, 0.1))
         for method, row in points.items()
         for i, at in enumerate(row)
     }
-    return Study(10, named, Point(1, 90, (0, 0), (0, 0)), 5.0)
+    return TradeoffStudy(10, named, TradeoffPoint(1, 90, (0, 0), (0, 0)), 5.0)
 
 
 def test_outside_a_box():
@@ -94,8 +103,8 @@ def test_every_method_at_every_ratio_from_one_mask_and_one_inversion(editor, bat
 
 
 def test_a_summary_of_known_figures():
-    draw = torch.Generator().manual_seed(0)
-    real = torch.randn(200, 8, generator=draw)
+    plot_tradeoff = torch.Generator().manual_seed(0)
+    real = torch.randn(200, 8, generator=plot_tradeoff)
     answers = torch.tensor([True, True, True, False])
     figures = {
         "features": real[:4] + 3,
@@ -120,10 +129,10 @@ def test_a_curve_dominates_where_it_is_nowhere_worse():
 
 def test_table_and_picture(tmp_path):
     found = study(**{method: [(2 + i, 30), (3 + i, 20)] for i, method in enumerate(METHODS)})
-    lines = table(found).splitlines()
+    lines = tradeoff_table(found).splitlines()
     assert len(lines) == 2 + 1 + 2 * len(METHODS) + 1
     assert "| SDEdit | 0.2 | 6.00 | 20.00 | 50.0 ± 10.0 | 25.0 ± 10.0 |" in lines
     assert len({line.count("|") for line in lines}) == 1
-    draw({"colour": found, "class": found}, tmp_path / "plot.png")
+    plot_tradeoff({"colour": found, "class": found}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert found.report()["methods"]["DiffEdit"]["0.1"]["background"] == 2

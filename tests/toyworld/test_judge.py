@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from ldm.toyworld.datasets import ToyWorldJudged
 from ldm.toyworld.judge import PADDING, Judge, crop
-from ldm.toyworld.judged import ToyWorldJudged
 from ldm.utils.errors import UserError
 from ldm.utils.project import ROOT
 from tests.tiny import shipped_judge

@@ -3,7 +3,7 @@ from safetensors.torch import load_file
 
 from ldm.checkpoints.load import load
 from ldm.config import load_config
-from ldm.toyworld.judged import ToyWorldJudged
+from ldm.toyworld.datasets import ToyWorldJudged
 from ldm.training.loop.fit import fit
 
 

@@ -35,9 +35,9 @@ def main() -> None:
 
     from ldm.benchmark.layout import listed_results
     from ldm.data.images import picture_files
+    from ldm.evaluation.extractors import open_extractor
     from ldm.evaluation.feature_cache import FeatureCache, features_of
     from ldm.evaluation.frechet import check_count, frechet_estimate
-    from ldm.evaluation.open_extractor import open_extractor
     from ldm.utils.device import choose_device
 
     generated, real = listed_results(args.generated, args.id_list), picture_files(args.real)

@@ -27,10 +27,9 @@ def main() -> None:
 
     from ldm.data.images import picture_files
     from ldm.evaluation.bootstrap import mean_estimate
+    from ldm.evaluation.extractors import open_extractor
     from ldm.evaluation.feature_cache import FeatureCache, features_of
-    from ldm.evaluation.gmm import save_gmm
-    from ldm.evaluation.open_extractor import open_extractor
-    from ldm.evaluation.quality_score import fit_gmm
+    from ldm.evaluation.quality_score import fit_gmm, save_gmm
     from ldm.runs.outputs import check_writable
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError

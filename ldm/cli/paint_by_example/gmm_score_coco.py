@@ -27,10 +27,9 @@ def main() -> None:
 
     from ldm.benchmark.layout import listed_results
     from ldm.evaluation.bootstrap import mean_estimate
+    from ldm.evaluation.extractors import open_extractor
     from ldm.evaluation.feature_cache import FeatureCache, features_of
-    from ldm.evaluation.gmm import open_gmm
-    from ldm.evaluation.open_extractor import open_extractor
-    from ldm.evaluation.quality_score import quality_score
+    from ldm.evaluation.quality_score import open_gmm, quality_score
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
 

@@ -23,8 +23,8 @@ def main() -> None:
 
     from ldm.benchmark.layout import item_file
     from ldm.runs.outputs import check_writable, save_png
-    from ldm.toyworld.exemplar_scenes import CrossExemplars
     from ldm.toyworld.render import render_scene, scene_id
+    from ldm.toyworld.scenes import ExemplarScenes
     from ldm.utils.errors import UserError
     from ldm.utils.files import replacing
     from ldm.utils.image import to_pil
@@ -36,7 +36,7 @@ def main() -> None:
         raise UserError(f"{real}: holds {held} pictures, expected {args.reference} or fewer; choose another folder")
     id_list.unlink(missing_ok=True)  # a whole test bench has it: it comes last
     ids = [139 * (k + 1) for k in range(args.count)]  # with gaps, as COCO's
-    items = CrossExemplars(args.seed, args.count, args.size)
+    items = ExemplarScenes(args.seed, args.count, args.size)
     for id, item in zip(tqdm(ids, desc="items", disable=None), items, strict=True):
         pictures = {
             "image": to_pil(item["image"]),

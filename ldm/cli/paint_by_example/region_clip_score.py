@@ -26,8 +26,8 @@ def main() -> None:
     from ldm.benchmark.layout import read_test_bench, result_files
     from ldm.evaluation.bootstrap import mean_estimate
     from ldm.evaluation.clip_score import RegionCrop, cosine_score, whole
+    from ldm.evaluation.extractors import open_extractor
     from ldm.evaluation.feature_cache import FeatureCache, features_of
-    from ldm.evaluation.open_extractor import open_extractor
     from ldm.utils.device import choose_device
     from ldm.utils.errors import tell_failed
 

@@ -26,9 +26,9 @@ def main() -> None:
     from ldm.checkpoints.load import load
     from ldm.presets import diffedit_settings, exemplar_editor
     from ldm.runs.outputs import check_writable, save_png
-    from ldm.studies.box_masks import compare_masks, summary, table
+    from ldm.studies.box_masks import compare_masks, mask_table, summary
     from ldm.studies.judging import example_grid, join
-    from ldm.toyworld.exemplar_scenes import CrossExemplars, collate
+    from ldm.toyworld.scenes import ExemplarScenes, collate
     from ldm.utils.device import choose_device
     from ldm.utils.files import write_json
 
@@ -42,7 +42,7 @@ def main() -> None:
     print(f"{args.count} boxes, scenes of seed {args.seed}, {device}")
     print(", ".join(f"{name} {value:g}" for name, value in used.items()))
 
-    data = CrossExemplars(args.seed, args.count, editor.model.image_size)
+    data = ExemplarScenes(args.seed, args.count, editor.model.image_size)
     parts, examples = [], []
     with tqdm(total=args.count, unit=" boxes", disable=None) as bar:
         for start in range(0, args.count, args.batch):
@@ -64,7 +64,7 @@ def main() -> None:
         "chance": {head: 1 / layer.out_features for head, layer in judge.heads.items()},
         "device": str(device),
     }
-    print(table(report))
+    print(mask_table(report))
     grid = example_grid(examples, COLUMNS, max(SIDE // data.size, 1))
     save_png(grid, args.out / "examples.png", report)
     write_json(args.out / "report.json", report)

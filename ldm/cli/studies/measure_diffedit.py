@@ -16,9 +16,9 @@ from ldm.utils.cli import MASK_INFERENCE, Parser, add_mask_inference_flags, add_
 if TYPE_CHECKING:
     from ldm.editors.diffedit import DiffEdit
     from ldm.studies.caption_edits import Example
-    from ldm.studies.tradeoff import Study
-    from ldm.toyworld.caption_scenes import AttributeEdits
+    from ldm.studies.tradeoff import TradeoffStudy
     from ldm.toyworld.judge import Judge
+    from ldm.toyworld.scenes import CaptionScenes
 
 EXAMPLES, COLUMNS, SIDE = 24, 4, 192  # of the grids
 RATIOS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the study
@@ -47,11 +47,10 @@ def main() -> None:
     from ldm.checkpoints.load import load
     from ldm.presets import diffedit_editor
     from ldm.runs.outputs import check_writable, save_png
-    from ldm.studies.caption_edits import table
+    from ldm.studies.caption_edits import edit_table
     from ldm.studies.judging import example_grid
-    from ldm.studies.tradeoff_plot import draw
-    from ldm.studies.tradeoff_plot import table as study_table
-    from ldm.toyworld.caption_scenes import AttributeEdits
+    from ldm.studies.tradeoff import plot_tradeoff, tradeoff_table
+    from ldm.toyworld.scenes import CaptionScenes
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.files import write_json
@@ -87,10 +86,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     studies = {}
     for change in args.changes:
-        scenes = Scenes(AttributeEdits(args.seed, args.count, change, size), args.batch)
+        scenes = Scenes(CaptionScenes(args.seed, args.count, change, size), args.batch)
         found, examples = measure(scenes, editor, judge, args.source)
         report["changes"][change] = found
-        print(f"\n{change} edits\n{table(found, list(report['chance'].values()))}")
+        print(f"\n{change} edits\n{edit_table(found, list(report['chance'].values()))}")
         print(f"{found['edits per second']:.2f} edits per second on {device}")
         pictures = [(e.scene, e.map, e.mask, e.edit) for e in examples]
         grid = example_grid(pictures, COLUMNS, max(SIDE // size, 1), [e.words for e in examples])
@@ -98,10 +97,10 @@ def main() -> None:
         if args.study:
             studies[change] = study(scenes, editor, judge, args.source, min(args.study, args.count))
             report["study"][change] = studies[change].report()
-            print(f"\n{change} edits, trade-off\n{study_table(studies[change])}")
+            print(f"\n{change} edits, trade-off\n{tradeoff_table(studies[change])}")
         write_json(args.out / "report.json", report)
     if studies:
-        draw(studies, plot)
+        plot_tradeoff(studies, plot)
     grids = ", ".join(f"{args.out}/{change}.png" for change in args.changes)
     print(f"\n{args.out}/report.json, {grids} (scene, map, mask, edit){f', {plot}' if studies else ''}")
 
@@ -109,20 +108,19 @@ def main() -> None:
 class Scenes:
     """Edits to be made, and real things as they should show, in batches."""
 
-    def __init__(self, data: "AttributeEdits", batch: int):
+    def __init__(self, data: "CaptionScenes", batch: int):
         self.data, self.batch = data, batch
 
     def edits(self, count: int) -> Iterator[dict[str, Any]]:
         """The first `count`."""
-        from ldm.toyworld.exemplar_scenes import collate
+        from ldm.toyworld.scenes import collate
 
         for start in range(0, count, self.batch):
             yield collate([self.data[i] for i in range(start, min(start + self.batch, count))])
 
     def real_things(self, count: int, each: int, seed: int) -> Iterator[dict[str, Any]]:
         """`each` for every one of the first `count`."""
-        from ldm.toyworld.caption_scenes import draw_things
-        from ldm.toyworld.exemplar_scenes import collate
+        from ldm.toyworld.scenes import collate, draw_things
 
         items = (self.data[i] for i in range(count))
         wanted = [(item["class"], item["colour"], item["pattern"]) for item in items]
@@ -150,7 +148,7 @@ def measure(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str) -> 
     return {**summary(join(parts) | join(drawn)), "edits per second": count / seconds}, examples
 
 
-def study(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str, count: int) -> "Study":
+def study(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str, count: int) -> "TradeoffStudy":
     """The trade-off study of one change."""
     import torch
     from tqdm import tqdm

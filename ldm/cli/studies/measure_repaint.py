@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ldm.editors.repaint import RePaint
     from ldm.editors.settings import RePaintSettings
     from ldm.studies.hole_filling import Distances
-    from ldm.toyworld.hole_scenes import HoleScenes
+    from ldm.toyworld.scenes import HoleScenes
 
 RESAMPLED, ONCE = "RePaint", "no resampling"
 WALK = {"steps": 50, "jump_length": 5, "jump_n_sample": 5}  # where no --edit says another
@@ -47,13 +47,12 @@ def main() -> None:
     from ldm.checkpoints.open import open_model
     from ldm.diffusion.schedule import check_steps
     from ldm.editors.repaint import RePaint
-    from ldm.evaluation.extractors import ToyWorldClip
-    from ldm.evaluation.open_extractor import open_extractor
+    from ldm.evaluation.extractors import ToyWorldClip, open_extractor
     from ldm.presets import repaint_settings
     from ldm.runs.outputs import check_writable, save_png
-    from ldm.studies.hole_filling import CLASSICAL, DISTANCE, has_opencv, table, won
+    from ldm.studies.hole_filling import CLASSICAL, DISTANCE, has_opencv, hole_table, won
     from ldm.studies.judging import example_grid
-    from ldm.toyworld.hole_scenes import HoleScenes
+    from ldm.toyworld.scenes import HoleScenes
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.extras import how_to_install
@@ -113,7 +112,7 @@ def main() -> None:
         write_json(args.out / "report.json", report)
         save_png(example_grid(examples, EXAMPLES, max(SIDE // size, 1), words), args.out / "examples.png", report)
 
-    print(f"\n{table(report['masks'], f'{RESAMPLED} - {ONCE}')}\n")
+    print(f"\n{hole_table(report['masks'], f'{RESAMPLED} - {ONCE}')}\n")
     for name, masks in report["better"].items():
         better, clearly, of = masks.values()
         print(f"{name}: {RESAMPLED} better than {ONCE} on {better} of {of} masks, by two standard errors on {clearly}")
@@ -140,7 +139,7 @@ def measure(
     from ldm.studies.hole_filling import difference, fill, fill_classically, summary
     from ldm.studies.hole_filling import measure as measure_filled
     from ldm.studies.judging import join
-    from ldm.toyworld.exemplar_scenes import collate
+    from ldm.toyworld.scenes import collate
     from ldm.utils.image import to_pil
 
     count, parts, exact, seconds, examples, covered = len(scenes), defaultdict(list), [], Counter(), [], 0.0

@@ -30,7 +30,7 @@ def main() -> None:
     from ldm.runs.outputs import check_writable, save_png
     from ldm.studies.exemplar_edits import edit_and_judge, references
     from ldm.studies.judging import example_grid, join
-    from ldm.toyworld.exemplar_scenes import CrossExemplars, collate
+    from ldm.toyworld.scenes import ExemplarScenes, collate
     from ldm.utils.device import choose_device
     from ldm.utils.files import write_json
     from ldm.utils.image import to_pil
@@ -44,7 +44,7 @@ def main() -> None:
     print(f"{args.count} edits, scenes of seed {args.seed}: {settings.sampler}, {settings.steps} steps, "
           f"guidance {settings.guidance_scale:g}, {device}")  # fmt: skip
 
-    data = CrossExemplars(args.seed, args.count, editor.model.image_size)
+    data = ExemplarScenes(args.seed, args.count, editor.model.image_size)
     parts, examples, seconds = [], [], 0.0
     with tqdm(total=args.count, unit=" edits", disable=None) as bar:
         for start in range(0, args.count, args.batch):

@@ -31,9 +31,8 @@ def main() -> None:
     from ldm.runs.outputs import check_writable
     from ldm.studies import repaint_study
     from ldm.studies.hole_filling import DISTANCE
-    from ldm.studies.repaint_study import MARGIN, SHARE, Study, Way, cheapest
-    from ldm.studies.repaint_study_plot import draw, table
-    from ldm.toyworld.hole_scenes import HoleScenes
+    from ldm.studies.repaint_study import MARGIN, SHARE, RePaintStudy, Way, cheapest, plot_repaint, repaint_table
+    from ldm.toyworld.scenes import HoleScenes
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
 
@@ -58,7 +57,7 @@ def main() -> None:
         "variance": getattr(model, "variance", None),
     }
     file = args.out / "repaint_study.json"
-    study = Study(RePaint(model, base), {DISTANCE: ToyWorldClip(clip).distance}, scenes, about, file, args.batch)
+    study = RePaintStudy(RePaint(model, base), {DISTANCE: ToyWorldClip(clip).distance}, scenes, about, file, args.batch)
     print(f"{args.count} scenes of seed {args.seed}, {args.mask} masks; precision {precision}, {device}", flush=True)
 
     # cheap ones first, so that an interrupted study has most of its points
@@ -70,9 +69,9 @@ def main() -> None:
     reference = study.result(full_way, args.full_count)
     full = study.point(full_way, args.full_count, reference)
     curves = {curve: [study.point(way, args.count, reference) for way in points] for curve, points in ways.items()}
-    draw(curves, full, f"{args.mask} masks", args.out / "repaint_study.png")
+    plot_repaint(curves, full, f"{args.mask} masks", args.out / "repaint_study.png")
 
-    print(f"\n{table(curves, full)}\n")
+    print(f"\n{repaint_table(curves, full)}\n")
     every = [point for points in curves.values() for point in points]
     choice = cheapest(every, full)
     exact = sum(point.exact for point in (*every, full))

@@ -44,20 +44,19 @@ def main() -> None:
     from ldm.checkpoints.load import load
     from ldm.presets import exemplar_editor
     from ldm.runs.outputs import check_writable
-    from ldm.studies.sampler_plot import draw, table
-    from ldm.studies.sampler_study import Setting, Study, cheapest, seed_noise
-    from ldm.toyworld.exemplar_scenes import CrossExemplars, collate
+    from ldm.studies.sampler_study import SamplerStudy, Setting, cheapest, plot_samplers, sampler_table, seed_noise
+    from ldm.toyworld.scenes import ExemplarScenes, collate
     from ldm.utils.device import choose_device
 
     check_writable(args.out.parent)
     editor = exemplar_editor(load(args.model, args.ckpt, choose_device(args.device)))
     scale = editor.settings.guidance_scale if args.guidance_scale is None else args.guidance_scale
-    data = CrossExemplars(args.seed, args.count, editor.model.image_size)
+    data = ExemplarScenes(args.seed, args.count, editor.model.image_size)
     batches = [
         collate([data[i] for i in range(start, min(start + args.batch, args.count))])
         for start in range(0, args.count, args.batch)
     ]
-    study = Study(
+    study = SamplerStudy(
         editor,
         load(args.judge, root="judge"),
         batches,
@@ -73,12 +72,12 @@ def main() -> None:
     choice = cheapest(study, settings, reference, seeds)
     guided = choice or reference
     sweep = {s: study.result(s) for s in (replace(guided, guidance_scale=at) for at in sorted({*args.scales, scale}))}
-    draw(compared, standard, sweep, args.out.with_suffix(".png"))
+    plot_samplers(compared, standard, sweep, args.out.with_suffix(".png"))
 
     print(f"\n{args.count} scenes, guidance {scale:g}")
-    print(table({f"{setting.sampler} {setting.steps}": result for setting, result in compared.items()}))
+    print(sampler_table({f"{setting.sampler} {setting.steps}": result for setting, result in compared.items()}))
     print(f"\n{guided.sampler}, {guided.steps} steps")
-    print(table({f"guidance {setting.guidance_scale:g}": result for setting, result in sweep.items()}))
+    print(sampler_table({f"guidance {setting.guidance_scale:g}": result for setting, result in sweep.items()}))
     goal = sum(result.quality for result in standard) / len(standard)
     print(f"\nplms {args.reference}: {100 * goal:.1f} % right, seed noise {100 * seed_noise(standard):.1f} points")
     print(f"the cheapest within seed noise: {choice or 'none'}")

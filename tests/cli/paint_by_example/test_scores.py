@@ -45,7 +45,7 @@ def network(monkeypatch):
         network.opened.append(arguments)
         return network
 
-    monkeypatch.setattr("ldm.evaluation.open_extractor.open_extractor", open_extractor)
+    monkeypatch.setattr("ldm.evaluation.extractors.open_extractor", open_extractor)
     return network
 
 
@@ -170,7 +170,7 @@ def test_quality_score(run_script, bench, network, tmp_path, published):
 
 def test_a_gmm_knows_of_whose_features_it_is(run_script, bench, network, monkeypatch, tmp_path):
     assert run_script("fit_gmm.py", bench / "real", "--out", "gmm.safetensors", "--k", 1).returncode == 0
-    monkeypatch.setattr("ldm.evaluation.open_extractor.open_extractor", lambda *_: Colours("others"))
+    monkeypatch.setattr("ldm.evaluation.extractors.open_extractor", lambda *_: Colours("others"))
     done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", "gmm.safetensors")
     assert done.returncode == 2
     expected = "error: GMM gmm.safetensors: fitted to features of extractor 'colours', not of 'others'\n"

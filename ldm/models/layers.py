@@ -1,11 +1,57 @@
-"""Residual block and resampling layers of the U-Nets of DDPM (2006.11239), ADM (2105.05233) and Stable Diffusion."""
+"""Layers of the U-Nets of DDPM (2006.11239), ADM (2105.05233) and Stable Diffusion: time, residuals, resampling."""
 
-from typing import Literal
+import math
+from typing import Literal, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.models.initialization import zero_init
+M = TypeVar("M", bound=nn.Module)
+
+
+def zero_init(module: M) -> M:
+    """Set all parameters to zero and return the module: a residual branch that ends in it starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def normal_init(parameter: nn.Parameter, std: float = 1.0) -> nn.Parameter:
+    """Draw a parameter from N(0, std^2) and return it.
+
+    On the meta device there is nothing to draw; torch would first load its compiler, which takes 2 s.
+    """
+    return parameter if parameter.is_meta else nn.init.normal_(parameter, std=std)
+
+
+def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
+    """Sinusoids of the timestep (1706.03762, section 3.5), in the order [cos, sin] of the diffusion codebases.
+
+    Args:
+        t: (B,) timesteps, whole or fractional.
+        dim: length of the embedding; an odd one ends in a zero.
+        max_period: the longest wavelength is just below 2 pi times this.
+
+    Returns:
+        (B, dim) float32.
+    """
+    half = dim // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t[:, None].float() * frequencies
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)
+    return F.pad(embedding, (0, dim % 2))
+
+
+class TimeEmbedding(nn.Sequential):
+    """(B,) timesteps -> (B, 4 channels) in the weights' precision: two layers over sinusoids of length `channels`."""
+
+    def __init__(self, channels: int):
+        super().__init__(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, 4 * channels))
+
+    def forward(self, t: Tensor) -> Tensor:
+        first = self[0]
+        return super().forward(timestep_embedding(t, first.in_features).to(first.weight.dtype))
 
 
 class ResBlock(nn.Module):
