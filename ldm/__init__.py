@@ -10,35 +10,37 @@
 Everything else is imported from its own module. `import ldm` alone imports nothing, so it is fast.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ldm.checkpoints.open import load
+    from ldm.editors.diffedit import DiffEdit
+    from ldm.editors.exemplar import ExemplarEditor
+    from ldm.editors.pixel_sampling import PixelSampler
+    from ldm.editors.repaint import RePaint
+    from ldm.editors.text_to_image import TextToImage
+    from ldm.utils.errors import UserError
 
 __version__ = "0.1.0"
-__all__ = ["DiffEdit", "ExemplarEditor", "PixelSampler", "RePaint", "TextToImage", "load"]
+__all__ = ["DiffEdit", "ExemplarEditor", "PixelSampler", "RePaint", "TextToImage", "UserError", "load"]
+
+MODULES = {
+    "DiffEdit": "ldm.editors.diffedit",
+    "ExemplarEditor": "ldm.editors.exemplar",
+    "PixelSampler": "ldm.editors.pixel_sampling",
+    "RePaint": "ldm.editors.repaint",
+    "TextToImage": "ldm.editors.text_to_image",
+    "UserError": "ldm.utils.errors",
+    "load": "ldm.checkpoints.open",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from ldm.checkpoints.load import load
+    if name not in MODULES:
+        raise AttributeError(f"module 'ldm' has no attribute {name!r}")
+    return getattr(import_module(MODULES[name]), name)
 
-        return load
-    if name == "ExemplarEditor":
-        from ldm.presets import exemplar_editor
 
-        return exemplar_editor  # the class, with the settings of configs/edit that editors themselves do not read
-    if name == "DiffEdit":
-        from ldm.presets import diffedit_editor
-
-        return diffedit_editor
-    if name == "TextToImage":
-        from ldm.presets import text_to_image
-
-        return text_to_image
-    if name == "RePaint":
-        from ldm.presets import repaint_editor
-
-        return repaint_editor
-    if name == "PixelSampler":
-        from ldm.presets import pixel_sampler
-
-        return pixel_sampler
-    raise AttributeError(f"module 'ldm' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

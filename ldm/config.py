@@ -8,11 +8,10 @@ that it is merged over.
 
 import importlib
 import inspect
-import json
+import logging
 import os
 import pkgutil
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ldm import compat
 from ldm.utils.errors import UserError
 from ldm.utils.nearest import nearest
 from ldm.utils.project import CONFIGS, ROOT
+
+log = logging.getLogger(__name__)
+
+MOVED = {  # modules that class paths in old configs name
+    "ldm.data.toyworld": "ldm.toyworld.datasets",
+    "ldm.data.toyworld_judge": "ldm.toyworld.datasets",
+    "ldm.evaluation.judge": "ldm.toyworld.judge",
+}
 
 
 def find_config(name: str | Path) -> Path:
@@ -36,17 +42,39 @@ def find_config(name: str | Path) -> Path:
     raise UserError(f"config {name}: no such file, nor a name in {CONFIGS}; {nearest(str(name), known)}")
 
 
-def load_config(*names: str | Path, overrides: Iterable[str] = ()) -> DictConfig:
+def read_yaml(path: Path) -> DictConfig:
+    """Read a YAML file as it is, without its includes.
+
+    Raises:
+        UserError: it is no YAML mapping, or cannot be read.
+    """
+    try:
+        config = OmegaConf.load(path)
+    except (OmegaConfBaseException, ValueError, OSError) as error:
+        raise UserError(f"config {path}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # PyYAML's own errors share no base with the above
+        raise UserError(f"config {path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(config, DictConfig):
+        raise UserError(f"config {path}: expected a mapping at the top level")
+    return config
+
+
+def load_config(
+    *names: str | Path, overrides: Iterable[str] = (), read: Callable[[Path], DictConfig] = read_yaml
+) -> DictConfig:
     """Load YAML files, later ones over earlier ones, then `key=value` overrides with dotted keys.
 
     In the keys of overrides `.params` may be left out: `data.batch_size` is `data.params.batch_size`. A node that is
     built has no other keys than `target` and `params`, so every other name in it can only be that of a parameter.
 
+    Args:
+        read: reads one file; `ldm.compat.load_config` takes those of the original codes too.
+
     Raises:
         UserError: a file is missing or no YAML mapping, or an override is no `key=value` or names an unknown key (with
             the nearest one). Any parameter of a target may be given, listed or not, and any key of `trainer`.
     """
-    config = reduce(_merge, (_read(find_config(name)) for name in names))
+    config = reduce(_merge, (_read(find_config(name), read) for name in names))
     for override in overrides:
         if "=" not in override:
             raise UserError(f"override {override!r}: expected key=value, e.g. trainer.max_steps=1000")
@@ -113,55 +141,18 @@ def _keys(node: dict, prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{key}.")
 
 
-def _read(path: Path, within: tuple[Path, ...] = ()) -> DictConfig:
+def _read(path: Path, read: Callable[[Path], DictConfig], within: tuple[Path, ...] = ()) -> DictConfig:
     """A file with its includes; `within` are the files that include it."""
     if path.resolve() in within:
         raise UserError(f"config {path}: includes itself")
-    try:
-        config = OmegaConf.load(path)
-    except (OmegaConfBaseException, ValueError, OSError) as error:
-        raise UserError(f"config {path}: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # PyYAML's own errors share no base with the above
-        raise UserError(f"config {path}: not valid YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(config, DictConfig):
-        raise UserError(f"config {path}: expected a mapping at the top level")
-    if compat.is_original(OmegaConf.to_container(config)):
-        return _translate(config, path)
-    return _resolve_includes(config, (*within, path.resolve()))
-
-
-def _translate(config: DictConfig, path: Path) -> DictConfig:
-    """A file of the original's as ours; what is not as in ours, and what is left out, is told on stderr."""
-    try:
-        name, values, left = compat.translate(OmegaConf.to_container(config, resolve=True), str(path))
-    except OmegaConfBaseException as error:
-        raise UserError(f"config {path}: {str(error).splitlines()[0]}") from error
-    ours = _read(CONFIGS / name)
-    print(f"config {path}: in the layout of the original code; here it is configs/{name} with", file=sys.stderr)
-    for key, value in values.items():
-        if value != _value(ours, key):
-            print(f"  {key} = {json.dumps(value)}", file=sys.stderr)
-            OmegaConf.update(ours, key, value, merge=False)
-    for reason in dict.fromkeys(left.values()):
-        keys = (key.replace(".params", "") for key in left if left[key] == reason)
-        print(f"  left out: {', '.join(keys)} ({reason})", file=sys.stderr)
-    return ours
-
-
-def _value(config: DictConfig, key: str) -> Any:
-    """What is in use: as a config says it, or as the target has it by default."""
-    owner, _, name = key.rpartition(".params.")
-    value = OmegaConf.select(config, key, default=inspect.Parameter.empty)
-    if owner and value is inspect.Parameter.empty:
-        return inspect.signature(locate(OmegaConf.select(config, f"{owner}.target"))).parameters[name].default
-    return value
+    return _resolve_includes(read(path), (*within, path.resolve()))
 
 
 def _resolve_includes(node: Any, within: tuple[Path, ...]) -> Any:
     if isinstance(node, DictConfig):
         beside = {key: _resolve_includes(node._get_node(key), within) for key in node if key != "include"}
         if "include" in node:
-            return _merge(_read(find_config(node.include), within), OmegaConf.create(beside))
+            return _merge(_read(find_config(node.include), read_yaml, within), OmegaConf.create(beside))
         return OmegaConf.create(beside)
     return node
 
@@ -194,7 +185,13 @@ def build(node: Any) -> Any:
 
 
 def locate(name: str) -> Any:
-    """The class or function of a dotted name: `package.module.Class` or `package.module.Class.method`."""
+    """Return the class or function of a dotted name: `package.module.Class` or `package.module.Class.method`.
+
+    A name in a module that has moved since it was written, in the config of a run folder, is that of its new place.
+    """
+    for old, new in MOVED.items():
+        if name.startswith(f"{old}."):
+            log.warning("config target %s: has moved to %s", name, name := new + name.removeprefix(old))
     found, path = None, ""
     for part in name.split("."):
         outer, path = found, f"{path}.{part}".lstrip(".")

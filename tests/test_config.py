@@ -1,7 +1,9 @@
 import pytest
 
 from ldm.config import build, find_config, load_config, locate
-from ldm.utils.errors import UserError
+from ldm.toyworld.judge import Judge
+from tests.golden_weights import GOLDEN
+from tests.refusals import assert_line, refused
 
 
 @pytest.fixture
@@ -32,18 +34,18 @@ def test_a_node_of_another_target_replaces_the_one_below(file):
 
 def test_a_config_that_includes_itself_is_named(file, tmp_path):
     file("b.yaml", f"deep: {{include: {tmp_path / 'a.yaml'}}}")
-    with pytest.raises(UserError, match="a.yaml: includes itself"):
+    with refused(tmp_path / "a.yaml"):
         load_config(file("a.yaml", f"x: {{include: {tmp_path / 'b.yaml'}}}"))
 
 
 def test_a_name_too_long_for_a_file_is_no_config():
-    with pytest.raises(UserError, match="config xxx.*: no such file, nor a name in"):
+    with refused("x" * 300):
         find_config("x" * 300)
 
 
 @pytest.mark.parametrize("value", ["[", "{a: ]", "${", '"'])
 def test_an_override_that_is_no_yaml_is_named_in_one_line(file, value):
-    with pytest.raises(UserError, match=r"^override 'trainer\.max_steps=.*': [^\n]+$"):
+    with refused(f"trainer.max_steps={value}"):
         load_config(file("a.yaml", "trainer: {max_steps: 3}"), overrides=[f"trainer.max_steps={value}"])
 
 
@@ -58,20 +60,19 @@ trainer: {max_steps: 3}
 
 
 @pytest.mark.parametrize(
-    "key, hint",
+    "key, wanted",
     [
-        ("data.params.batchsize", "unknown key; did you mean data.params.batch_size?"),
-        ("max_step", "unknown key; did you mean trainer.max_steps?"),
-        ("sed", "unknown key; did you mean seed?"),
-        ("model.params.layrs", "unknown key; did you mean model.params.layers?"),
-        ("schedule.params.stat", "unknown key; did you mean schedule.params.start?"),
-        ("training.params.judge.params.width", "training.params.judge is ${model}; did you mean model.params.width?"),
+        ("data.params.batchsize", "data.params.batch_size"),
+        ("max_step", "trainer.max_steps"),
+        ("sed", "seed"),
+        ("model.params.layrs", "model.params.layers"),
+        ("schedule.params.stat", "schedule.params.start"),
+        ("training.params.judge.params.width", ("training.params.judge", "${model}", "model.params.width")),
     ],
 )
-def test_an_unknown_key_and_the_nearest_one_are_named(file, key, hint):
-    with pytest.raises(UserError) as error:
+def test_an_unknown_key_and_the_nearest_one_are_named(file, key, wanted):
+    with refused(f"{key}=4", wanted):
         load_config(file("a.yaml", CONFIG), overrides=[f"{key}=4"])
-    assert str(error.value) == f"override '{key}=4': {hint}"
 
 
 def test_parameters_that_no_file_lists_may_be_given(file):
@@ -111,10 +112,10 @@ def test_params_may_be_left_out_of_a_key(file):
 @pytest.mark.parametrize(
     "key, hint",
     [
-        ("model.layrs", "unknown key; did you mean model.layers?"),
-        ("schedule.tagret", "unknown key; did you mean schedule.target?"),
-        ("training.judge.width", "training.params.judge is ${model}; did you mean model.width?"),
-        ("data.batch_size", "unknown key; did you mean data.params.batch_size?"),  # nothing is built of that node
+        ("model.layrs", "model.layers"),
+        ("schedule.tagret", "schedule.target"),
+        ("training.judge.width", ("training.params.judge", "${model}", "model.width")),
+        ("data.batch_size", "data.params.batch_size"),  # nothing is built of that node
     ],
 )
 def test_an_unknown_short_key_and_the_nearest_one_are_named(file, key, hint):
@@ -122,33 +123,31 @@ def test_an_unknown_short_key_and_the_nearest_one_are_named(file, key, hint):
 
 
 @pytest.mark.parametrize(
-    "params, message",
+    "params, wanted",
     [
-        ({"witdh": 8, "layers": 1}, "unknown parameter 'witdh'; did you mean width?"),
-        ({"width": 8, "layers": 1, "zzz": 1}, "unknown parameter 'zzz'; expected one of width, layers"),
-        ({"width": {"target": "nothing.that.exists"}}, "missing a required argument: 'layers'"),  # before it is built
+        ({"witdh": 8, "layers": 1}, ("witdh", "width")),
+        ({"width": 8, "layers": 1, "zzz": 1}, ("zzz", "width", "layers")),
+        ({"width": {"target": "nothing.that.exists"}}, "layers"),  # before it is built
     ],
 )
-def test_a_wrong_parameter_is_named(params, message):
-    with pytest.raises(UserError) as error:
+def test_a_wrong_parameter_is_named(params, wanted):
+    with refused("ldm.models.clip_image.Mapper", wanted):
         build({"target": "ldm.models.clip_image.Mapper", "params": params})
-    assert str(error.value) == f"config node ldm.models.clip_image.Mapper: {message}"
 
 
 @pytest.mark.parametrize(
-    "name, hint",
+    "name, wanted",
     [
-        ("ldm.diffusion.schedule.Schedul.linear", "; in ldm.diffusion.schedule, did you mean Schedule?"),
-        ("ldm.diffusion.schedule.Schedule.linar", "; in ldm.diffusion.schedule.Schedule, did you mean linear?"),
-        ("ldm.difusion.schedule.Schedule", "; in ldm, did you mean diffusion?"),
-        ("no_such_package.Thing", ""),
-        ("", ""),
+        ("ldm.diffusion.schedule.Schedul.linear", ("ldm.diffusion.schedule", "Schedule")),
+        ("ldm.diffusion.schedule.Schedule.linar", ("ldm.diffusion.schedule.Schedule", "linear")),
+        ("ldm.difusion.schedule.Schedule", ("ldm", "diffusion")),
+        ("no_such_package.Thing", ()),
+        ("", ()),
     ],
 )
-def test_an_unknown_target_and_the_nearest_one_are_named(name, hint):
-    with pytest.raises(UserError) as error:
+def test_an_unknown_target_and_the_nearest_one_are_named(name, wanted):
+    with refused(name, wanted):
         locate(name)
-    assert str(error.value) == f"config target {name}: no such class or function{hint}"
 
 
 def test_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
@@ -158,7 +157,7 @@ def test_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
 
 
 def test_a_target_is_a_class_or_a_function():
-    with pytest.raises(UserError, match="ldm.config.CONFIGS: no class or function"):
+    with refused("ldm.config.CONFIGS"):
         locate("ldm.config.CONFIGS")
 
 
@@ -167,3 +166,18 @@ def test_a_target_whose_module_lacks_a_package_is_no_misspelling(file, tmp_path,
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         locate("needs_another.Thing")
+
+
+OLD_TARGETS = (GOLDEN / "config_targets.txt").read_text(encoding="utf-8").split()
+
+
+@pytest.mark.parametrize("target", OLD_TARGETS)
+def test_every_target_that_a_config_ever_named_is_still_found(target):
+    """They stand in the run folders of users."""
+    assert callable(locate(target))
+
+
+def test_a_target_that_has_moved_is_said(caplog):
+    assert locate("ldm.evaluation.judge.Judge") is Judge
+    (record,) = caplog.records
+    assert_line(record.getMessage(), "ldm.evaluation.judge.Judge", "ldm.toyworld.judge.Judge")

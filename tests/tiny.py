@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from ldm.checkpoints.load import load
+from ldm.checkpoints.open import load
 from ldm.config import build
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.toyworld.judge import Judge
@@ -91,4 +91,4 @@ def tiny_text_model() -> LatentDiffusion:
 @cache
 def shipped_judge() -> Judge:
     """The judge of ToyWorld edits, with the weights that ship."""
-    return load("toyworld_judge", root="judge")
+    return load("toyworld_judge", device="cpu", root="judge")

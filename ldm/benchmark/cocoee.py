@@ -17,19 +17,18 @@ from ldm.benchmark.layout import Item, read_test_bench
 from ldm.benchmark.papers import COCOEE, COCOEE_LEADERBOARD
 from ldm.benchmark.report import Column, Report, Row, Value, abouts, plot_rows, random_notes
 from ldm.benchmark.rows import made_before, make_row, records
-from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash, open_extractors
-from ldm.checkpoints.open import open_model
+from ldm.benchmark.run import Benchmark, Generated, Measured, RunContext, collect_errors, files_hash, open_extractors
+from ldm.checkpoints.open import load, precision_of
 from ldm.data.images import picture_files
 from ldm.editors.exemplar import ExemplarEditor
-from ldm.editors.settings import EditSettings
 from ldm.evaluation.bootstrap import Estimate, bootstrap, mean_estimate
 from ldm.evaluation.extractors import Extractor
 from ldm.evaluation.feature_cache import FeatureCache, features_of
 from ldm.evaluation.frechet import frechet_estimate
 from ldm.evaluation.metrics import pooled_psnr
 from ldm.evaluation.quality_score import open_gmm, quality_score
-from ldm.presets import edit_settings
-from ldm.runs.job_edits import exemplar_work
+from ldm.presets import EditSettings
+from ldm.runs.job_edits import ExemplarJobs
 from ldm.runs.jobs import Job
 from ldm.runs.work import editor_about
 
@@ -72,7 +71,7 @@ class Cocoee(Benchmark):
         gmm: of the Quality Score.
         model: a config, or its name.
         checkpoint: the model's weights, if not those that the config names.
-        precision: see `ldm.checkpoints.open.open_model`.
+        precision: see `ldm.load`.
         seed: of the first item.
         rows: name -> `edit` (a file of configs/edit) and what differs from it. What stands beside the paper's numbers
             follows the original's conventions.
@@ -97,30 +96,29 @@ class Cocoee(Benchmark):
         self.data, self.reference, self.gmm = Path(data), reference, gmm
         self.model, self.checkpoint, self.precision, self.seed = model, checkpoint, precision, seed
         self.rows = {
-            name: row_settings(edit_settings, row, f"rows.{name}") for name, row in mapping(rows, "rows").items()
+            name: row_settings(EditSettings.read, row, f"rows.{name}") for name, row in mapping(rows, "rows").items()
         }
         self.extractors, self.resamples = extractors, resamples
 
-    def generate(self, work: Work) -> Made:
+    def generate(self, work: RunContext) -> Generated:
         items, wrong = read_test_bench(self.data)
-        made = Made(problems=wrong)
-        opened = Attempts(made.problems)(
-            "model", partial(open_model, self.model, self.checkpoint, work.device, self.precision)
-        )
-        if opened is None:
+        made = Generated(problems=wrong)
+        load_model = partial(load, self.model, self.checkpoint, work.device, self.precision)
+        model = collect_errors(made.problems)("model", load_model)
+        if model is None:
             made.folders = made_before(work, self.rows)
             return made
-        model, precision = opened
+        precision = precision_of(model)
         jobs = work.some(as_jobs(items, self.seed))
         for name, settings in self.rows.items():
             editor = ExemplarEditor(model, settings)
-            make_row(made, work, name, jobs, editor_about(editor, precision), *exemplar_work(editor))
+            make_row(made, work, name, jobs, editor_about(editor, precision), ExemplarJobs(editor))
         return made
 
-    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
+    def measure(self, work: RunContext, folders: Mapping[str, Path]) -> Measured:
         (whole, wrong), problems = read_test_bench(self.data), []  # what is wrong has been told
         items, every = work.some(whole), len(whole) + len(wrong)
-        attempt, kept = Attempts(problems), FeatureCache(work.folder / "features")
+        attempt, kept = collect_errors(problems), FeatureCache(work.folder / "features")
         networks = open_extractors(self.extractors, work.device, attempt)
 
         @cache
@@ -137,7 +135,7 @@ class Cocoee(Benchmark):
             metrics = self.metrics(results, networks, real) if results.items else {}
             values = {key: attempt(f"{name}, {TITLES[key]}", metric) for key, metric in metrics.items()}
             rows.append(Row(f"here: {name}", values, "here", in_words(self.rows[name])))
-        told_of = Attempts([])  # whose absence has been told of by the metrics
+        told_of = collect_errors([])  # whose absence has been told of by the metrics
         about = {
             "items": len(items),
             "test bench": files_hash(file for item in items for file in (item.image, item.mask, item.exemplar)),

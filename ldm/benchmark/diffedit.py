@@ -5,6 +5,7 @@ real pictures of what they should show, over encode ratios.
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,8 +21,8 @@ from ldm.benchmark.entries import mapping, row_settings
 from ldm.benchmark.papers import DIFFEDIT
 from ldm.benchmark.report import Column, Report, Row, abouts, random_notes
 from ldm.benchmark.rows import made_before, make_row, records
-from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash, open_extractors
-from ldm.checkpoints.open import open_model
+from ldm.benchmark.run import Benchmark, Generated, Measured, RunContext, collect_errors, files_hash, open_extractors
+from ldm.checkpoints.open import load, precision_of
 from ldm.data.images import centre_square, is_picture, read_picture
 from ldm.data.images import to_tensor as as_tensor
 from ldm.editors.diffedit import DiffEdit
@@ -29,7 +30,7 @@ from ldm.evaluation.bootstrap import Estimate, mean_estimate
 from ldm.evaluation.extractors import Extractor, LpipsDistance
 from ldm.evaluation.feature_cache import FeatureCache, features_of
 from ldm.evaluation.frechet import class_frechet
-from ldm.presets import diffedit_settings
+from ldm.presets import DiffEditSettings
 from ldm.runs.jobs import Job, read_jobs
 from ldm.runs.work import editor_about
 from ldm.studies.tradeoff import METHODS, edit_by, encode_both_ways
@@ -67,7 +68,7 @@ class DiffEditBenchmark(Benchmark):
         real: a folder that has, for each prompt, a folder of its name with real pictures of the class.
         model: a config, or its name, of a text-to-image model; pictures are squared to its size.
         checkpoint: weights, if not those that the config names.
-        precision: see `ldm.checkpoints.open.open_model`.
+        precision: see `ldm.load`.
         settings: what differs from configs/diffedit/default.yaml.
         methods: of `ldm.studies.tradeoff.METHODS`.
         ratios: encode ratios.
@@ -93,8 +94,9 @@ class DiffEditBenchmark(Benchmark):
             raise UserError(f"method {unknown[0]!r}: expected one of {', '.join(METHODS)}")
         self.edits, self.real, self.model, self.checkpoint = edits, Path(real), model, checkpoint
         self.precision, self.extractors, self.resamples = precision, extractors, resamples
+        common = mapping(settings, "settings")
         at = {
-            ratio: row_settings(diffedit_settings, {**mapping(settings, "settings"), "encode_ratio": ratio}, "settings")
+            ratio: row_settings(DiffEditSettings.read, {**common, "encode_ratio": ratio}, "settings")
             for ratio in ratios
         }
         self.points = {
@@ -107,26 +109,24 @@ class DiffEditBenchmark(Benchmark):
         """The edits, and what is wrong with others."""
         return read_jobs(self.edits, ("image", "prompt"), ("source_prompt", "seed"))
 
-    def generate(self, work: Work) -> Made:
-        made = Made()
+    def generate(self, work: RunContext) -> Generated:
+        made = Generated()
         jobs, made.problems = self.jobs()
-        opened = Attempts(made.problems)(
-            "model", partial(open_model, self.model, self.checkpoint, work.device, self.precision)
-        )
-        if opened is None:
+        load_model = partial(load, self.model, self.checkpoint, work.device, self.precision)
+        model = collect_errors(made.problems)("model", load_model)
+        if model is None:
             made.folders = made_before(work, {name: settings for name, (_, settings) in self.points.items()})
             return made
-        model, precision = opened
+        precision = precision_of(model)
         for name, (method, settings) in self.points.items():
             editor = DiffEdit(model, settings)
             about = {"method": method, **editor_about(editor, precision)}
-            how = partial(squared, size=model.image_size), partial(edit, editor, method)
-            make_row(made, work, name, work.some(jobs), about, *how)
+            make_row(made, work, name, work.some(jobs), about, SquareEdits(editor, method))
         return made
 
-    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
+    def measure(self, work: RunContext, folders: Mapping[str, Path]) -> Measured:
         problems: list[str] = []
-        attempt = Attempts(problems)
+        attempt = collect_errors(problems)
         networks = open_extractors(self.extractors, work.device, attempt)
         lpips = networks.get("lpips_vgg") or networks.get("lpips_alex")
         jobs, _ = self.jobs()
@@ -172,7 +172,12 @@ class DiffEditBenchmark(Benchmark):
         return mean_estimate(100 * torch.cat(found), resamples=self.resamples)
 
     def csfid(
-        self, inception: Extractor, jobs: Sequence[Job], real: Mapping[str, Sequence[Path]], folder: Path, work: Work
+        self,
+        inception: Extractor,
+        jobs: Sequence[Job],
+        real: Mapping[str, Sequence[Path]],
+        folder: Path,
+        work: RunContext,
     ) -> Estimate:
         """The mean over prompts of the distance to real pictures, by prompt."""
         classes = [prompt for prompt in real if any(job.prompt == prompt for job in jobs)]
@@ -204,19 +209,26 @@ def squared(job: Job, size: int) -> Opened:
     return Opened(as_tensor(centre_square(read_picture(job.image), size))[None], job)
 
 
-def edit(editor: DiffEdit, method: str, batch: Sequence[Opened]) -> list[Image.Image]:
-    """Edit pictures by one of METHODS; nothing is composited, as in the paper."""
-    settings, pictures = editor.settings, torch.cat([each.picture for each in batch])
-    targets = [each.job.prompt for each in batch]
-    seeds = [settings.seed if each.job.seed is None else each.job.seed for each in batch]
-    encoded, mask = encode_both_ways(editor, pictures, settings.encode_ratio, seeds), None
-    if METHODS[method][1]:  # inside a mask
-        sources = [each.job.source_prompt or "" for each in batch]
-        names = {"n": "n_maps", "strength": "strength", "threshold": "threshold", "clamp": "clamp"}
-        how = {theirs: getattr(settings, ours) for theirs, ours in names.items()}
-        mask = editor.infer_mask(pictures, sources, targets, seed=seeds, **how).latent
-    edited = edit_by(editor, method, encoded, mask, targets)
-    return [to_pil(picture, settings.rounding) for picture in edited]
+@dataclass(frozen=True)
+class SquareEdits:
+    """Edits the middle of jobs' pictures by one of METHODS; nothing is composited, as in the paper."""
+
+    editor: DiffEdit
+    method: str
+
+    def open(self, job: Job) -> Opened:
+        return squared(job, self.editor.model.image_size)
+
+    def make(self, jobs: Sequence[Job], requests: Sequence[Opened]) -> list[Image.Image]:
+        settings, pictures = self.editor.settings, torch.cat([each.picture for each in requests])
+        targets = [job.prompt for job in jobs]
+        seeds = [settings.seed if job.seed is None else job.seed for job in jobs]
+        encoded, mask = encode_both_ways(self.editor, pictures, settings.encode_ratio, seeds), None
+        if METHODS[self.method][1]:  # inside a mask
+            sources = [job.source_prompt or "" for job in jobs]
+            mask = self.editor.infer_mask(pictures, sources, targets, seeds=seeds).latent
+        edited = edit_by(self.editor, self.method, encoded, mask, targets)
+        return [to_pil(picture, settings.rounding) for picture in edited]
 
 
 def plot_curve(report: Report, path: Path) -> None:

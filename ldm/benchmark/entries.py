@@ -44,7 +44,7 @@ def row_settings(read: Callable[..., T], row: Any, where: str) -> T:
     """Settings of a row: its `edit` is the name of a file (by default `default`), and the rest differs from that.
 
     Args:
-        read: one of `ldm.presets`.
+        read: the method of a class of `ldm.presets`.
         where: as in `make_entry`.
 
     Raises:
@@ -53,6 +53,6 @@ def row_settings(read: Callable[..., T], row: Any, where: str) -> T:
     changes = dict(mapping(row, where))
     name = str(changes.pop("edit", "default"))  # YAML reads `no` as a truth value
     try:
-        return read(**{"name": name, **changes})
+        return read(name, **changes)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error

@@ -13,23 +13,32 @@ from ldm.benchmark.entries import make_entry, mapping, row_settings
 from ldm.benchmark.papers import REPAINT
 from ldm.benchmark.report import Column, Report, Row, abouts, plot_rows, random_notes
 from ldm.benchmark.rows import make_row, records
-from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work, files_hash, open_extractors
-from ldm.checkpoints.open import open_classifier, open_model
-from ldm.config import load_config
+from ldm.benchmark.run import (
+    Attempt,
+    Benchmark,
+    Generated,
+    Measured,
+    RunContext,
+    collect_errors,
+    files_hash,
+    open_extractors,
+)
+from ldm.checkpoints.open import load, load_classifier, precision_of
+from ldm.compat import load_config
 from ldm.data.images import picture_files
 from ldm.editors.repaint import RePaint
 from ldm.evaluation.bootstrap import Estimate, mean_estimate
 from ldm.evaluation.extractors import LpipsDistance
-from ldm.presets import repaint_settings
-from ldm.runs.job_edits import repaint_work
+from ldm.presets import RePaintSettings
+from ldm.runs.job_edits import RePaintJobs
 from ldm.runs.jobs import Job, read_jobs
 from ldm.runs.kept_results import fingerprint
-from ldm.runs.outputs import save_png
 from ldm.runs.work import editor_about
 from ldm.utils.errors import UserError
 from ldm.utils.holes import ALIASES, PAPER, hole_mask
 from ldm.utils.image import of_one_size, open_image, picture_size, to_tensor
 from ldm.utils.mask import mask_picture, open_mask
+from ldm.utils.png import save_png
 
 COLUMNS = [Column(mask, mask.replace("_", " "), "lower", 3) for mask in PAPER]
 OFFICIAL = {ours: name for name, ours in ALIASES.items()}  # names of the original's folders of masks
@@ -64,7 +73,7 @@ class RePaintBenchmark(Benchmark):
         masks: the folder of the original's masks (thick, thin, nn2, ..., white = known), the k-th for the k-th picture;
             null draws others of the same kinds.
         count: pictures of a table, from the first.
-        precision: see `ldm.checkpoints.open.open_model`.
+        precision: see `ldm.load`.
         seed: of the first picture, and of its drawn mask.
         rows: name -> `edit` (a file of configs/repaint) and what differs from it.
         lpips: weights of LPIPS (AlexNet), null for those in pretrained_models, or "random" for a trial.
@@ -87,23 +96,24 @@ class RePaintBenchmark(Benchmark):
         }
         self.masks, self.count, self.precision, self.seed = masks, count, precision, seed
         self.rows = {
-            name: row_settings(repaint_settings, row, f"rows.{name}") for name, row in mapping(rows, "rows").items()
+            name: row_settings(RePaintSettings.read, row, f"rows.{name}") for name, row in mapping(rows, "rows").items()
         }
         self.lpips, self.resamples = lpips, resamples
 
-    def generate(self, work: Work) -> Made:
-        made = Made()
-        attempt = Attempts(made.problems)
+    def generate(self, work: RunContext) -> Generated:
+        made = Generated()
+        attempt = collect_errors(made.problems)
         for name, pictures in self.pictures.items():
             attempt(name, partial(self._generate, made, work, name, pictures, attempt))
         return made
 
-    def _generate(self, made: Made, work: Work, name: str, pictures: Pictures, attempt: Attempts) -> None:
+    def _generate(self, made: Generated, work: RunContext, name: str, pictures: Pictures, attempt: Attempt) -> None:
         """Fill every mask of a table by every row's settings."""
         node = load_config(pictures.model)
-        model, precision = open_model(pictures.model, pictures.checkpoint, work.device, self.precision, node=node)
+        model = load(node, pictures.checkpoint, work.device, self.precision, name=pictures.model)
+        precision = precision_of(model)
         given = {} if pictures.classifier is None else {"classifier": pictures.classifier}
-        classifier = open_classifier(given, node, work.device, self.precision)
+        classifier = load_classifier(given, node, work.device, self.precision)
         guide = {} if classifier is None else {"classifier": fingerprint(classifier)}
         jobs, wrong = self.jobs(work, pictures)
         made.problems += [f"{name}: {line}" for line in wrong]
@@ -114,9 +124,9 @@ class RePaintBenchmark(Benchmark):
             about = {**guide, **editor_about(editor, precision)}
             for mask in PAPER:
                 of_mask = [self.with_mask(job, mask, work.folder / "masks" / name) for job in jobs]
-                make_row(made, work, f"{name}/{row}/{mask}", of_mask, about, *repaint_work(editor))
+                make_row(made, work, f"{name}/{row}/{mask}", of_mask, about, RePaintJobs(editor))
 
-    def jobs(self, work: Work, pictures: Pictures) -> tuple[list[Job], list[str]]:
+    def jobs(self, work: RunContext, pictures: Pictures) -> tuple[list[Job], list[str]]:
         """The pictures of a table, each with its seed, and what is wrong with others."""
         listed, wrong = read_jobs(pictures.jobs, ("image",), ("class_id",))
         first = [replace(job, seed=self.seed + job.number) for job in listed if job.number < self.count]
@@ -135,9 +145,9 @@ class RePaintBenchmark(Benchmark):
         save_png(mask_picture(hole), file)
         return replace(job, mask=file)
 
-    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
+    def measure(self, work: RunContext, folders: Mapping[str, Path]) -> Measured:
         problems: list[str] = []
-        attempt = Attempts(problems)
+        attempt = collect_errors(problems)
         networks = open_extractors({"lpips_alex": self.lpips}, work.device, attempt)
         lpips = networks.get("lpips_alex")
         rows, short, pictures_of, masks_of = [], [], {}, {}

@@ -2,35 +2,36 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ldm.benchmark.run import Made, Work
-from ldm.editors.settings import Settings
+from ldm.benchmark.run import Generated, RunContext
+from ldm.presets import Settings
+from ldm.runs.job_edits import JobEditor
 from ldm.runs.jobs import Job
-from ldm.runs.work import work_through
+from ldm.runs.work import run_jobs
 from ldm.utils.files import read_json
 
 
 def make_row(
-    made: Made, work: Work, name: str, jobs: Sequence[Job], about: Mapping[str, Any], *how: Callable[..., Any]
+    made: Generated, work: RunContext, name: str, jobs: Sequence[Job], about: Mapping[str, Any], maker: JobEditor
 ) -> None:
     """Make the pictures of a row that are not there, `<folder>/<name>/results/<job>.png`, and note it in `made`.
 
     Args:
         about: what all of them depend on.
-        how: opens a job and makes a batch of those, see `ldm.runs.work.work_through`.
+        maker: opens jobs and makes their pictures.
     """
     folder = work.folder / name
-    outcome = work_through(jobs, folder, about, *how, batch=work.batch, share=work.share)
+    outcome = run_jobs(jobs, folder, about, maker, batch=work.batch, share=work.share)
     made.folders[name] = folder / "results"
     made.pictures += outcome.made
     made.problems += [f"{name}: {line}" for line in outcome.failed]
 
 
-def made_before(work: Work, rows: Mapping[str, Settings]) -> dict[str, Path]:
+def made_before(work: RunContext, rows: Mapping[str, Settings]) -> dict[str, Path]:
     """The folders of rows that hold pictures of the same settings: they can be measured where their model is not there.
 
     Raises:
@@ -46,6 +47,6 @@ def made_before(work: Work, rows: Mapping[str, Settings]) -> dict[str, Path]:
 
 
 def records(folders: Mapping[str, Path]) -> dict[str, Any]:
-    """What the results of each folder of `Made` depend on, as `ldm.runs.work` has written it."""
+    """What the results of each folder of `Generated` depend on, as `ldm.runs.work` has written it."""
     files = {name: folder.parent / "run.json" for name, folder in folders.items()}
     return {name: read_json(file) for name, file in files.items() if file.exists()}

@@ -22,11 +22,12 @@ from ldm.utils.project import commit, installed_version
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 LIBRARIES += ("torchmetrics", "open_clip_torch", "timm", "torch-fidelity")
+Attempt = Callable[[str, Callable[[], Any]], Any]  # a name, and the part of the work that may fail
 THIS_RUN = "this run"  # the part of a report's `about` in which two runs of the same benchmark may differ
 
 
 @dataclass(frozen=True)
-class Work:
+class RunContext:
     """Where and how a benchmark runs; none of it but `limit` changes a number.
 
     Attributes:
@@ -47,7 +48,7 @@ class Work:
 
 
 @dataclass
-class Made:
+class Generated:
     """What was generated.
 
     Attributes:
@@ -79,15 +80,15 @@ class Benchmark(ABC):
     """A table of a paper; a config in `configs/benchmark/` builds it."""
 
     @abstractmethod
-    def generate(self, work: Work) -> Made:
+    def generate(self, work: RunContext) -> Generated:
         """Make the pictures that are not there, this process its share; all have been made when it returns."""
 
     @abstractmethod
-    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
-        """Measure the pictures that are there, in the folders of `Made`."""
+    def measure(self, work: RunContext, folders: Mapping[str, Path]) -> Measured:
+        """Measure the pictures that are there, in the folders of `Generated`."""
 
 
-def run_benchmark(benchmark: Benchmark, work: Work, about: Mapping[str, Any]) -> list[str]:
+def run_benchmark(benchmark: Benchmark, work: RunContext, about: Mapping[str, Any]) -> list[str]:
     """Run a benchmark and write its report; all processes do.
 
     Args:
@@ -120,19 +121,17 @@ def run_benchmark(benchmark: Benchmark, work: Work, about: Mapping[str, Any]) ->
     return problems
 
 
-@dataclass
-class Attempts:
-    """Parts of a work of which each may fail alone: a `UserError` becomes a line among the problems."""
+def collect_errors(problems: list[str]) -> Attempt:
+    """Return a function that runs a part of the work: a `UserError` becomes a line among the problems, and None."""
 
-    problems: list[str]
-
-    def __call__(self, what: str, part: Callable[[], Any]) -> Any:
-        """The part's result; None if it failed."""
+    def attempt(what: str, part: Callable[[], Any]) -> Any:
         try:
             return part()
         except UserError as error:
-            self.problems.append(f"{what}: {error}")
+            problems.append(f"{what}: {error}")
             return None
+
+    return attempt
 
 
 def files_hash(files: Iterable[Path]) -> str:
@@ -157,7 +156,7 @@ def device_name(device: torch.device) -> str:
 
 
 def open_extractors(
-    weights: Mapping[str, str | None], device: torch.device, attempt: Attempts
+    weights: Mapping[str, str | None], device: torch.device, attempt: Attempt
 ) -> dict[str, Extractor | LpipsDistance]:
     """The networks of the metrics by kind, see `open_extractor`; those that cannot be opened are told of."""
     found = {kind: attempt(kind, partial(open_extractor, kind, file, device)) for kind, file in weights.items()}

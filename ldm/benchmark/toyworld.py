@@ -17,19 +17,18 @@ from ldm.benchmark.directions import Direction, check_directions, judge_directio
 from ldm.benchmark.entries import make_entry
 from ldm.benchmark.report import Report, Row, plot_rows
 from ldm.benchmark.rows import make_row, records
-from ldm.benchmark.run import Attempts, Benchmark, Made, Measured, Work
+from ldm.benchmark.run import Benchmark, Generated, Measured, RunContext, collect_errors
 from ldm.benchmark.toyworld_figures import HOLES, Features, Scenes, blob_answers, figures, real_features
 from ldm.benchmark.toyworld_statistics import COLUMNS, Found, difference, estimates, statistics
-from ldm.checkpoints.load import load
+from ldm.checkpoints.open import load
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.evaluation.extractors import open_extractor
 from ldm.evaluation.frechet import check_count
 from ldm.evaluation.quality_score import fit_gmm, quality_score
-from ldm.presets import edit_settings, exemplar_editor
-from ldm.runs.job_edits import exemplar_work
+from ldm.presets import EditSettings
+from ldm.runs.job_edits import ExemplarJobs
 from ldm.runs.jobs import Job
 from ldm.runs.kept_results import fingerprint
-from ldm.runs.outputs import save_png
 from ldm.runs.work import editor_about
 from ldm.studies.judging import Figures
 from ldm.utils.contact_sheet import contact_sheet
@@ -38,6 +37,7 @@ from ldm.utils.extras import require
 from ldm.utils.files import replacing
 from ldm.utils.image import open_image, to_pil, to_tensor
 from ldm.utils.mask import mask_picture
+from ldm.utils.png import save_png
 
 NOTES = [
     "FID: Fréchet distances of the features of ToyWorld's own CLIP, comparable with no other FID: of the edited holes "
@@ -113,12 +113,12 @@ class ToyWorld(Benchmark):
         self.directions = [make_entry(Direction, d, f"directions[{k}]") for k, d in enumerate(directions)]
         check_directions(self.directions, [row.key for row in self.rows], [column.key for column in COLUMNS])
 
-    def scenes(self, work: Work, hole: str = "box") -> Scenes:
+    def scenes(self, work: RunContext, hole: str = "box") -> Scenes:
         return Scenes(self.seed, min(self.counts[hole], work.limit or self.counts[hole]))
 
-    def generate(self, work: Work) -> Made:
-        made = Made()
-        attempt = Attempts(made.problems)
+    def generate(self, work: RunContext) -> Generated:
+        made = Generated()
+        attempt = collect_errors(made.problems)
         scenes = {hole: self.scenes(work, hole) for hole in {hole for entry in self.rows for hole in entry.holes}}
         most = max(scenes.values(), key=lambda some: some.count)
         files = [write_item(work.folder / "data", i, item) for i, item in enumerate(most.items)]
@@ -130,12 +130,12 @@ class ToyWorld(Benchmark):
                     for i, file in enumerate(files[: scenes[hole].count])
                 ]
                 about = editor_about(editor, "full")
-                make_row(made, work, f"{entry.key}/{hole}", jobs, about, *exemplar_work(editor))
+                make_row(made, work, f"{entry.key}/{hole}", jobs, about, ExemplarJobs(editor))
         return made
 
-    def measure(self, work: Work, folders: Mapping[str, Path]) -> Measured:
+    def measure(self, work: RunContext, folders: Mapping[str, Path]) -> Measured:
         scenes, blob_scenes = self.scenes(work), self.scenes(work, "blob")
-        judge, clip = load("toyworld_judge", root="judge"), open_extractor("toyworld_clip")
+        judge, clip = load("toyworld_judge", device="cpu", root="judge"), open_extractor("toyworld_clip")
         drawn = real_features(clip, self.seed, self.references + scenes.count)
         real, unseen = drawn.split(self.references)
         gmm = fit_gmm(real.whole, self.components)
@@ -145,7 +145,7 @@ class ToyWorld(Benchmark):
             return Found({**(values or {}), "quality": quality}, features, pictures)
 
         def edited(entry: Entry) -> Found:
-            compositing = edit_settings(**entry.settings)
+            compositing = EditSettings.read(**entry.settings)
             edits = read_results(folders[f"{entry.key}/box"], scenes.count)
             pictures, features, values = figures(scenes, edits, judge, clip, compositing)
             if "blob" in entry.holes:
@@ -153,11 +153,11 @@ class ToyWorld(Benchmark):
                 values["blob"] = blob_answers(blob_scenes, edits, judge, compositing)
             return found(features, values, pictures)
 
-        pictures, features, values = figures(scenes, scenes.pastes(), judge, clip, edit_settings(**DECODED))
+        pictures, features, values = figures(scenes, scenes.pastes(), judge, clip, EditSettings.read(**DECODED))
         del values["background"]  # nothing was decoded
         pastes = found(features, values, pictures)
         columns, problems = statistics(real, values), []
-        attempt = Attempts(problems)
+        attempt = collect_errors(problems)
         attempt("FID", partial(check_count, unseen.whole, "scenes"))
         if problems:
             columns = {key: column for key, column in columns.items() if not key.startswith("fid")}
@@ -209,7 +209,7 @@ def editor_of(entry: Entry, device: torch.device) -> ExemplarEditor:
     Raises:
         UserError: no such config or weights, or it is no exemplar model.
     """
-    return exemplar_editor(load(entry.model, device=device), **(dict(entry.settings) | DECODED))
+    return ExemplarEditor(load(entry.model, device=device), **(dict(entry.settings) | DECODED))
 
 
 def write_item(folder: Path, index: int, item: Mapping[str, Any]) -> dict[str, Path]:

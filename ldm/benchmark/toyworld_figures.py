@@ -12,10 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.data.crops import cut, padded_box
-from ldm.editors.settings import Compositing
 from ldm.evaluation.clip_score import cosine_score
 from ldm.evaluation.copy_paste import Thing, copied, cut_out
 from ldm.evaluation.extractors import Extractor
+from ldm.presets import Compositing
 from ldm.studies.exemplar_edits import judge_edits
 from ldm.studies.judging import HEADS, Figures, join
 from ldm.toyworld.judge import Judge

@@ -1,4 +1,4 @@
-"""Models from files: built without memory, then filled tensor by tensor, strictly."""
+"""Models filled from files: built without memory, then tensor by tensor, strictly."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,55 +13,9 @@ from ldm.checkpoints.guided import differences, in_words
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.keymaps import CLIP_TOWERS, OFFICIAL, Dialect, guided, is_skipped, tally
 from ldm.checkpoints.surgery import FIRST_CONV, prefer_ema
-from ldm.config import build, load_config
+from ldm.config import build
 from ldm.utils.errors import UserError
 from ldm.utils.project import find_file
-
-
-def load(
-    config: str | Path | DictConfig,
-    file: str | Path | Sequence[str | Path] | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-    root: str | None = None,
-) -> nn.Module:
-    """Build the model of a config and fill it from a checkpoint, for use: in eval mode, without gradients.
-
-    Files of this package and official ones (Paint by Example, Stable Diffusion 1.x, guided-diffusion) are told apart by
-    their content, torch's formats and safetensors too. No pickle is executed. Every tensor of the model must be in the
-    file with its shape, and every tensor of the file in the model, save those that `keymaps.is_skipped` names.
-
-    Args:
-        config: a file, a name in `configs/` such as "toyworld", or a loaded config. Its `model` is built.
-        file: the weights, possibly in several files; by default the config's `checkpoint`.
-        dtype: of the floating-point weights, cast while reading; float32 by default.
-        root: fill a model that is only a part of the file's, e.g. "autoencoder"; the file's other parts are left alone.
-
-    Raises:
-        UserError: the config or a file is wrong, or they do not fit each other.
-    """
-    label = "this config" if isinstance(config, DictConfig) else f"config {config}"
-    config = config if isinstance(config, DictConfig) else load_config(config)
-    if "model" not in config:
-        raise UserError(f"{label}: it has no `model`")
-    files = files_of(config, file, label)
-    return load_into(build_empty(config.model), files, device, dtype or torch.float32, root)
-
-
-def load_into(
-    model: nn.Module,
-    files: Iterable[str | Path],
-    device: str | torch.device,
-    dtype: torch.dtype,
-    root: str | None = None,
-) -> nn.Module:
-    """`load` for a model that has been built empty."""
-    tensors, source = read_files(files)
-    prefix = f"{root}." if root else ""
-    shapes = {prefix + name: tensor.shape for name, tensor in model.state_dict().items()}
-    values = take(shapes, tensors, source, device=device, dtype=dtype, within=prefix)
-    fill(model, {name.removeprefix(prefix): value for name, value in values.items()})
-    return model.eval().requires_grad_(False)
 
 
 def build_empty(node: DictConfig) -> nn.Module:
@@ -163,18 +117,6 @@ def fill_roots(model: nn.Module, roots: tuple[str, ...], files: Iterable[str | P
     tensors, source = read_files(map(find_file, files))
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name.startswith(roots)}
     model.load_state_dict(take(shapes, tensors, source), strict=False, assign=True)
-
-
-def files_of(config: DictConfig, file: str | Path | Sequence[str | Path] | None, label: str) -> list[str | Path]:
-    """The files given, or else the config's own; `label` is what messages call the config."""
-    if file is None:
-        if not config.get("checkpoint"):
-            raise UserError(
-                f"{label}: it comes with no weights: name a file (pretrained_models/README.md says from where)"
-            )
-        named = config.checkpoint
-        return [find_file(name) for name in ([named] if isinstance(named, str) else named)]
-    return [file] if isinstance(file, str | Path) else list(file)
 
 
 def _architecture_hint(shapes: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], dialect: Dialect) -> str:

@@ -1,68 +1,115 @@
-"""A model ready to run: device and precision chosen, weights loaded."""
+"""A model ready to run, from a config and its weights: device and precision chosen, filled tensor by tensor."""
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from ldm.checkpoints.load import build_empty, files_of, load_into
-from ldm.config import load_config
-from ldm.utils.device import has_fast_bf16
+from ldm.checkpoints.load import build_empty, fill, read_files, take
+from ldm.compat import load_config
+from ldm.utils.device import choose_device, has_fast_bf16
 from ldm.utils.errors import UserError
+from ldm.utils.project import find_file
 
+Precision = Literal["auto", "full", "bf16"]
 BIG = 200_000_000  # parameters; below, the time that bf16 saves is not worth its rounding
 
 
-def open_model(
-    config: str | Path,
-    file: str | Path | Sequence[str | Path] | None,
-    device: torch.device,
-    precision: str = "auto",
+def load(
+    config: str | Path | DictConfig,
+    file: str | Path | Sequence[str | Path] | None = None,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+    *,
+    root: str | None = None,
     check: Callable[[nn.Module], None] | None = None,
-    node: DictConfig | None = None,
-) -> tuple[nn.Module, str]:
-    """Load a model in `full` (fp32) or `bf16` precision; `auto` is bf16 for a large model where the hardware has it.
+    name: str | Path | None = None,
+) -> nn.Module:
+    """Build the model of a config and fill it from a checkpoint, for use: in eval mode, without gradients.
 
-    `full` turns off TensorFloat-32 in the convolutions of this process, which torch has on by default: its products
-    have 10 bits of mantissa, as float16 has.
+    Files of this package and official ones (Paint by Example, Stable Diffusion 1.x, guided-diffusion) are told apart by
+    their content, torch's formats and safetensors too. No pickle is executed. Every tensor of the model must be in the
+    file with its shape, and every tensor of the file in the model, save those that `keymaps.is_skipped` names.
 
     Args:
-        file: the weights, possibly in several files; by default the config's own.
-        check: called with the model before there is anything in it, to refuse one that is of another kind.
-        node: the config, if it has been loaded.
+        config: a file, a name in `configs/` such as "toyworld", or a loaded config. Its `model` is built.
+        file: the weights, possibly in several files; by default the config's `checkpoint`.
+        device: "auto" is a GPU (CUDA, then Apple's) if there is one, else the CPU.
+        precision: "full" is fp32, without TensorFloat-32 in the convolutions of this process, which torch has on by
+            default; "auto" is "bf16" for a large model where the hardware computes it.
+        root: fill a model that is only a part of the file's, e.g. "autoencoder"; the file's other parts are left alone.
+        check: called with the model before there is anything in it, to refuse one of another kind.
+        name: of a loaded config, for messages.
 
-    Returns:
-        The model and the precision chosen.
+    Raises:
+        UserError: the config or a file is wrong, or they do not fit each other.
     """
-    node = load_config(config) if node is None else node
+    loaded = isinstance(config, DictConfig)
+    label, node = f"config {name or 'given' if loaded else config}", config if loaded else load_config(config)
     if "model" not in node:
-        raise UserError(f"config {config}: it has no `model`")
-    empty = build_empty(node.model)
+        raise UserError(f"{label}: it has no `model`")
+    model = build_empty(node.model)
     if check is not None:
-        check(empty)
-    files = files_of(node, file, f"config {config}")
+        check(model)
+    files = files_of(node, file, label)
+    device = choose_device(device) if isinstance(device, str) else device
     if precision == "auto":
-        size = sum(parameter.numel() for parameter in empty.parameters())
+        size = sum(parameter.numel() for parameter in model.parameters())
         precision = "bf16" if size > BIG and has_fast_bf16(device) else "full"
-    if precision == "full":
+    if precision not in ("full", "bf16"):
+        raise UserError(f"precision {precision!r}: expected one of auto, full, bf16")
+    if precision == "full":  # TensorFloat-32's products have 10 bits of mantissa, as float16 has
         torch.backends.cudnn.allow_tf32 = False
-    return load_into(empty, files, device, torch.bfloat16 if precision == "bf16" else torch.float32), precision
+    return load_into(model, files, device, torch.bfloat16 if precision == "bf16" else torch.float32, root)
 
 
-def open_classifier(
-    given: MutableMapping[str, Any], node: DictConfig, device: torch.device, precision: str
+def precision_of(model: nn.Module) -> str:
+    """Return the precision that a model was loaded in, as `load` calls it."""
+    return "bf16" if next(model.parameters()).dtype == torch.bfloat16 else "full"
+
+
+def load_into(
+    model: nn.Module,
+    files: Iterable[str | Path],
+    device: str | torch.device,
+    dtype: torch.dtype,
+    root: str | None = None,
+) -> nn.Module:
+    """Fill a model that has been built empty; see `load`."""
+    tensors, source = read_files(files)
+    prefix = f"{root}." if root else ""
+    shapes = {prefix + name: tensor.shape for name, tensor in model.state_dict().items()}
+    values = take(shapes, tensors, source, device=device, dtype=dtype, within=prefix)
+    fill(model, {name.removeprefix(prefix): value for name, value in values.items()})
+    return model.eval().requires_grad_(False)
+
+
+def files_of(config: DictConfig, file: str | Path | Sequence[str | Path] | None, label: str) -> list[str | Path]:
+    """Return the files given, or else the config's own; `label` is what messages call the config."""
+    if file is None:
+        if not config.get("checkpoint"):
+            raise UserError(
+                f"{label}: it comes with no weights: name a file (pretrained_models/README.md says from where)"
+            )
+        named = config.checkpoint
+        return [find_file(name) for name in ([named] if isinstance(named, str) else named)]
+    return [file] if isinstance(file, str | Path) else list(file)
+
+
+def load_classifier(
+    given: MutableMapping[str, Any], node: DictConfig, device: torch.device, precision: Precision
 ) -> nn.Module | None:
-    """The classifier of `ldm.utils.cli.add_classifier_flags`, if there is one; see `open_model`.
+    """Load the classifier of `ldm.utils.cli.add_classifier_flags`, if there is one; see `load`.
 
     Args:
         given: flags. They get the weights that the model's config names, unless there are others.
         node: the model's config; a conf of the original's may have a `classifier`.
 
     Raises:
-        UserError: it is none, or there is none to be scaled.
+        UserError: it is another kind of model, or there is none to be scaled.
     """
     if "classifier" in node:
         given.setdefault("classifier", node.classifier)
@@ -76,4 +123,4 @@ def open_classifier(
         if not getattr(model, "num_classes", None) or hasattr(model, "unet"):
             raise UserError(f"config {config}: {type(model).__name__} is no classifier")
 
-    return open_model(config, given.get("classifier"), device, precision, check)[0]
+    return load(config, given.get("classifier"), device, precision, check=check)

@@ -31,8 +31,9 @@ def main() -> None:
 
     from omegaconf import OmegaConf
 
-    from ldm.benchmark.run import Benchmark, Work, run_benchmark
-    from ldm.config import build, load_config
+    from ldm.benchmark.run import Benchmark, RunContext, run_benchmark
+    from ldm.compat import load_config
+    from ldm.config import build
     from ldm.runs.outputs import check_writable
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError, tell_failed
@@ -45,7 +46,7 @@ def main() -> None:
     share = this_share()
     folder = args.out or Path("outputs/benchmark") / Path(args.config).stem
     check_writable(folder)
-    work = Work(folder, args.limit, args.batch, choose_device(args.device, share.local_rank), share)
+    work = RunContext(folder, args.limit, args.batch, choose_device(args.device, share.local_rank), share)
     about = {"config": args.config, "overrides": args.overrides, "settings": OmegaConf.to_container(config.params)}
     problems = run_benchmark(benchmark, work, about)
     if share.rank == 0:  # of the others a launcher expects 0, or it ends this one

@@ -82,11 +82,9 @@ def main() -> None:
     args = parse_args()
     given = vars(args)
 
-    from ldm.checkpoints.open import open_model
+    from ldm.checkpoints.open import load, precision_of
     from ldm.editors.diffedit import DiffEdit
-    from ldm.editors.editor import check_text_model
-    from ldm.editors.settings import DiffEditSettings, encoded_steps
-    from ldm.presets import diffedit_settings
+    from ldm.presets import DiffEditSettings, encoded_steps
     from ldm.runs.jobs import read_jobs
     from ldm.runs.outputs import check_writable
     from ldm.utils.device import choose_device
@@ -95,9 +93,7 @@ def main() -> None:
     from ldm.utils.mask import open_mask
     from ldm.utils.processes import this_share
 
-    settings = diffedit_settings(
-        args.edit, **{k: v for k, v in given.items() if k in DiffEditSettings.__dataclass_fields__}
-    )
+    settings = DiffEditSettings.read(args.edit, **DiffEditSettings.among(given))
     share, listed, mask = this_share(), "jobs" in given, None
     if "invert_mask" in given and not given.keys() & {"mask_path", "jobs"}:
         raise UserError("--invert_mask: expected --mask_path with it")
@@ -115,9 +111,8 @@ def main() -> None:
     check_writable(args.outdir)
 
     device = choose_device(args.device, share.local_rank)
-    model, precision = open_model(
-        args.config, given.get("ckpt"), device, args.precision, lambda model: check_text_model(model, "DiffEdit")
-    )
+    model = load(args.config, given.get("ckpt"), device, args.precision, check=DiffEdit.check)
+    precision = precision_of(model)
     editor = DiffEdit(model, settings)
     # A prompt that it cannot read is refused, and one that it has to cut is told of, before anything is drawn
     model.conditioner.encoder.tokenizer([*given.get("prompt", []), args.source_prompt, args.negative_prompt])
@@ -198,12 +193,12 @@ def edit_jobs(
     Args:
         wrong: what is wrong with others of the list.
     """
-    from ldm.runs.job_edits import diffedit_work
+    from ldm.runs.job_edits import DiffEditJobs
     from ldm.runs.work import editor_about, work_list
 
     how = {"negative": args.negative_prompt, "invert": "invert_mask" in args}
     about = {**editor_about(editor, precision), **how}
     (prompt,) = getattr(args, "prompt", [None])
     jobs = [job.with_defaults(prompt=prompt, source_prompt=args.source_prompt or None) for job in jobs]
-    steps = diffedit_work(editor, args.outdir, **how)
-    work_list(jobs, wrong, args.outdir, about, steps, batch=args.batch, share=share)
+    maker = DiffEditJobs(editor, args.outdir, **how)
+    work_list(jobs, wrong, args.outdir, about, maker, batch=args.batch, share=share)

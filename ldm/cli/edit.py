@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ldm.editors.exemplar import ExemplarEditor
-    from ldm.editors.settings import EditSettings, MaskInference
+    from ldm.presets import EditSettings, MaskInference
     from ldm.runs.jobs import Job
     from ldm.utils.processes import Share
 
@@ -97,10 +97,9 @@ def main() -> None:
     args = parse_args()
     given = vars(args)
 
-    from ldm.checkpoints.open import open_model
+    from ldm.checkpoints.open import load, precision_of
     from ldm.editors.exemplar import ExemplarEditor
-    from ldm.editors.settings import EditSettings
-    from ldm.presets import diffedit_settings, edit_settings
+    from ldm.presets import DiffEditSettings, EditSettings
     from ldm.runs.jobs import read_jobs
     from ldm.runs.outputs import check_writable
     from ldm.utils.device import choose_device
@@ -109,9 +108,9 @@ def main() -> None:
     from ldm.utils.processes import this_share
 
     note_unused(f"--{name}" for name in IGNORED if name in given)
-    settings = edit_settings(args.edit, **{k: v for k, v in given.items() if k in EditSettings.__dataclass_fields__})
+    settings = EditSettings.read(args.edit, **EditSettings.among(given))
     share, listed, of_the_mask = this_share(), "jobs" in given, {k: given[k] for k in MASK_INFERENCE if k in given}
-    inference = diffedit_settings("box", **of_the_mask) if "box" in given else None
+    inference = DiffEditSettings.read("box", **of_the_mask) if "box" in given else None
     if inference and "invert_mask" in given:
         raise UserError("--invert_mask: expected --mask_path with it")
     if "reference_weights" in given and "reference_path" not in given:
@@ -127,7 +126,8 @@ def main() -> None:
     check_writable(args.outdir)
 
     device = choose_device(args.device, share.local_rank)
-    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision)
+    model = load(args.config, given.get("ckpt"), device, args.precision, check=ExemplarEditor.check)
+    precision = precision_of(model)
     editor = ExemplarEditor(model, settings)
     if share.rank == 0:
         size = f"{len(jobs)} jobs" if listed else f"{image.width}x{image.height}"
@@ -222,7 +222,7 @@ def edit_jobs(
     Args:
         wrong: what is wrong with others of the list.
     """
-    from ldm.runs.job_edits import exemplar_work
+    from ldm.runs.job_edits import ExemplarJobs
     from ldm.runs.work import editor_about, work_list
 
     given, how = vars(args), {"invert": "invert_mask" in args}
@@ -230,4 +230,4 @@ def edit_jobs(
     weights = tuple(given.get("reference_weights", ())) or None
     told = {"exemplars": tuple(given.get("reference_path", ())), "weights": weights}
     jobs = [job if job.exemplars else job.with_defaults(**told) for job in jobs]
-    work_list(jobs, wrong, args.outdir, about, exemplar_work(editor, **how), batch=args.batch, share=share)
+    work_list(jobs, wrong, args.outdir, about, ExemplarJobs(editor, **how), batch=args.batch, share=share)

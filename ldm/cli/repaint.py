@@ -100,12 +100,11 @@ def main() -> None:
     args = parse_args()
     given = vars(args)
 
-    from ldm.checkpoints.open import open_classifier, open_model
-    from ldm.config import load_config
+    from ldm.checkpoints.open import load, load_classifier, precision_of
+    from ldm.compat import load_config
     from ldm.diffusion.schedule import check_steps
     from ldm.editors.repaint import RePaint
-    from ldm.editors.settings import RePaintSettings
-    from ldm.presets import repaint_settings
+    from ldm.presets import RePaintSettings
     from ldm.runs.jobs import read_jobs
     from ldm.runs.outputs import check_writable
     from ldm.runs.repaint_plot import plot_schedule
@@ -115,9 +114,9 @@ def main() -> None:
     from ldm.utils.processes import this_share
 
     config, share, listed = load_config(args.config), this_share(), "jobs" in given
-    changes = {k: v for k, v in given.items() if k in RePaintSettings.__dataclass_fields__}
+    changes = RePaintSettings.among(given)
     asked, conf = given.get("edit"), config.get("repaint", {})
-    settings = repaint_settings(asked or "default", {} if asked == "default" else conf, **changes)
+    settings = RePaintSettings.read(asked or "default", {} if asked == "default" else conf, **changes)
     calls = settings.calls()
 
     check_hole_flags(given)
@@ -138,17 +137,18 @@ def main() -> None:
         print(args.outdir / "schedule.png")
 
     device = choose_device(args.device, share.local_rank)
-    classifier = open_classifier(given, config, device, args.precision)
+    classifier = load_classifier(given, config, device, args.precision)
 
     def check(model):  # what it cannot use, and what it misses, is told of before its weights are read
         editor = RePaint(model, settings, classifier)
         if not listed:
-            editor.wish(**told, exemplar=exemplar)
+            editor.check_condition(**told, exemplar=exemplar)
         check_steps(settings.steps, model.schedule.num_timesteps)
         if "guidance_scale" in given and model.conditioner is None:
             raise UserError("--scale: this model has no condition to guide")
 
-    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision, check, config)
+    model = load(config, given.get("ckpt"), device, args.precision, check=check, name=args.config)
+    precision = precision_of(model)
     editor = RePaint(model, settings, classifier)
     if share.rank == 0:
         size = f"{len(jobs)} jobs" if listed else f"{image.width}x{image.height}"
@@ -243,7 +243,7 @@ def fill_jobs(
     Args:
         wrong: what is wrong with others of the list.
     """
-    from ldm.runs.job_edits import repaint_work
+    from ldm.runs.job_edits import RePaintJobs
     from ldm.runs.kept_results import fingerprint
     from ldm.runs.work import editor_about, work_list
 
@@ -255,4 +255,4 @@ def fill_jobs(
     exemplars = (args.reference_path,) if "reference_path" in given else ()
     told = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "exemplars": exemplars}
     jobs = [job.with_defaults(**told) for job in jobs]
-    work_list(jobs, wrong, args.outdir, about, repaint_work(editor, **how), batch=args.batch, share=share)
+    work_list(jobs, wrong, args.outdir, about, RePaintJobs(editor, **how), batch=args.batch, share=share)

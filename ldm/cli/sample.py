@@ -44,32 +44,32 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from ldm.checkpoints.open import open_classifier, open_model
-    from ldm.config import load_config
+    from ldm.checkpoints.open import load, load_classifier, precision_of
+    from ldm.compat import load_config
     from ldm.diffusion.schedule import check_steps
     from ldm.editors.denoisers import check_class
     from ldm.editors.pixel_sampling import PixelSampler
-    from ldm.editors.settings import PixelSampling
-    from ldm.presets import pixel_settings
+    from ldm.presets import PixelSampling
     from ldm.runs.outputs import check_writable, run_record
     from ldm.runs.samples import save_grid, save_unprompted
     from ldm.utils.device import choose_device
 
     config, class_id = load_config(args.config), given.get("class_id")
     conf = {key: value for key, value in config.get("repaint", {}).items() if key == "classifier_scale"}
-    changes = {key: value for key, value in given.items() if key in PixelSampling.__dataclass_fields__}
-    settings = pixel_settings(args.settings, conf, **changes)
+    changes = PixelSampling.among(given)
+    settings = PixelSampling.read(args.settings, conf, **changes)
     check_writable(args.outdir)
 
     device = choose_device(args.device)
-    classifier = open_classifier(given, config, device, args.precision)
+    classifier = load_classifier(given, config, device, args.precision)
 
     def check(model):  # what it cannot use, and what it misses, is told of before its weights are read
         PixelSampler(model, settings, classifier)
         check_class(model, class_id, classifier)
         check_steps(settings.steps, model.schedule.num_timesteps)
 
-    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision, check, config)
+    model = load(config, given.get("ckpt"), device, args.precision, check=check, name=args.config)
+    precision = precision_of(model)
     sampler, count, side = PixelSampler(model, settings, classifier), settings.n_samples, model.image_size
     print(f"{count} pictures of {side}x{side}, {settings.sampler}, {settings.steps} steps, precision {precision}, "
           f"{device}")  # fmt: skip

@@ -55,25 +55,22 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from ldm.checkpoints.open import open_model
-    from ldm.editors.editor import check_text_model
-    from ldm.editors.settings import Sampling
+    from ldm.checkpoints.open import load, precision_of
     from ldm.editors.text_to_image import TextToImage
-    from ldm.presets import txt2img_settings
+    from ldm.presets import Sampling
     from ldm.runs.outputs import check_writable, run_record
     from ldm.runs.samples import read_prompts, save_grid, save_samples
     from ldm.utils.device import choose_device
 
     note_unused(f"--{name}" for name in IGNORED if name in given)
-    changes = {key: value for key, value in given.items() if key in Sampling.__dataclass_fields__}
-    settings = txt2img_settings(args.settings, **changes)
+    changes = Sampling.among(given)
+    settings = Sampling.read(args.settings, **changes)
     prompts = read_prompts(args.from_file) if "from_file" in given else [args.prompt]
     check_writable(args.outdir)
 
     device = choose_device(args.device)
-    model, precision = open_model(
-        args.config, given.get("ckpt"), device, args.precision, lambda model: check_text_model(model, "text to image")
-    )
+    model = load(args.config, given.get("ckpt"), device, args.precision, check=TextToImage.check)
+    precision = precision_of(model)
     editor = TextToImage(model, settings)
     height, width = given.get("H", model.image_size), given.get("W", model.image_size)
     # A prompt that it cannot read is refused, and one that it has to cut is told of, before the first picture

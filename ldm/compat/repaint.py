@@ -1,7 +1,7 @@
 """RePaint's own `confs/*.yml` in our layout: one table. They are flat lists of guided-diffusion's arguments.
 
 What such a file says of its network becomes a `model`, of its walk through time the settings in `repaint` (see
-`ldm.editors.settings.RePaintSettings`), of its weights `checkpoint` and `classifier`, two paths. Which pictures it
+`ldm.presets.RePaintSettings`), of its weights `checkpoint` and `classifier`, two paths. Which pictures it
 fills is left out.
 """
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ldm.editors.settings import Compositing
+from ldm.presets import Compositing
 from ldm.utils.image import to_pil, to_tensor
 from ldm.utils.mask import mask_box
 
@@ -92,9 +92,9 @@ class Region:
         """The picture, RGB, with what is to be edited blanked."""
         return to_pil(to_tensor(self.image)[0] * (1 - self.mask[0]))
 
-    def lay_in(self, output: Tensor, settings: Compositing) -> list[Image.Image]:
-        """The finished pictures, from the model's output (B, 3, h, w); see the function `lay_in`."""
-        return lay_in(self.view.from_model(output), self.image, self.mask, self.view, settings)
+    def composite(self, output: Tensor, settings: Compositing) -> list[Image.Image]:
+        """Return the finished pictures, from the model's output (B, 3, h, w); see `composite_into`."""
+        return composite_into(self.view.from_model(output), self.image, self.mask, self.view, settings)
 
 
 def whole(scene: Tensor) -> View:
@@ -238,7 +238,9 @@ def composite(edited: Tensor, original: Tensor, mask: Tensor, feather: int, colo
     return torch.lerp(original, edited, weights), weights
 
 
-def lay_in(edited: Tensor, image: Image.Image, mask: Tensor, view: View, settings: Compositing) -> list[Image.Image]:
+def composite_into(
+    edited: Tensor, image: Image.Image, mask: Tensor, view: View, settings: Compositing
+) -> list[Image.Image]:
     """The finished pictures: edits of a window (B, 3, height, width) laid into the scene, as the settings say.
 
     Pixels that compositing keeps, and the scene's alpha, are the scene's own bytes.

@@ -16,7 +16,7 @@ from ldm.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def told_exemplar(
+def exemplar_denoiser(
     model: LatentDiffusion, image: Tensor, mask: Tensor, context: Tensor, noise: Tensor, scale: float
 ) -> Denoise:
     """To paint what an exemplar shows into the hole of a scene.
@@ -41,7 +41,7 @@ def told_exemplar(
     )
 
 
-def told_prompts(model: LatentDiffusion, prompts: Sequence[str], negatives: Sequence[str], scale: float) -> Denoise:
+def prompt_denoiser(model: LatentDiffusion, prompts: Sequence[str], negatives: Sequence[str], scale: float) -> Denoise:
     """To make what each prompt of the batch says, guided away from the negative one beside it.
 
     Args:
@@ -60,7 +60,7 @@ def told_prompts(model: LatentDiffusion, prompts: Sequence[str], negatives: Sequ
     )
 
 
-def told_class(
+def class_denoiser(
     model: PixelDiffusion | LatentDiffusion,
     class_ids: Sequence[int | None],
     classifier: nn.Module | None,

@@ -5,7 +5,7 @@ mask. A call puts them together, for pictures of any size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,13 @@ from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.guidance import classifier_free_guidance
 from ldm.diffusion.schedule import sampling_timesteps
 from ldm.editors import compose
-from ldm.editors.editor import Editor, check_text_model
-from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_mask
-from ldm.editors.settings import DiffEditSettings, Encoding, MaskInference, encoded_steps
+from ldm.editors.editor import Editor, Result, check_text_model, for_each
+from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_map
 from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.presets import DiffEditSettings, Preset, encoded_steps
 from ldm.samplers.ddim import ddim, ddim_invert
-from ldm.utils.errors import UserError
-from ldm.utils.image import to_tensor
+from ldm.utils.errors import UserError, attempt
+from ldm.utils.image import Picture, as_image, to_tensor
 from ldm.utils.mask import fit_mask, mask_picture
 
 Progress = Callable[[str, int], None]
@@ -44,19 +44,16 @@ class Inversion:
     context: Tensor
 
     def rows(self, rows: Sequence[int]) -> "Inversion":
-        """That of some of the pictures; each may come several times."""
+        """Return the inversion of some of the pictures; each may come several times."""
         latents = {t: z[list(rows)] for t, z in self.latents.items()}
         return Inversion(latents, self.timesteps, self.context[list(rows)])
 
 
-Key = tuple[int, int]  # of a request, and of one of its targets
-
-
 @dataclass(frozen=True)
-class Request:
-    """A picture, and what is to become of it.
+class DiffEditRequest:
+    """A picture, and what it is to become.
 
-    Args:
+    Attributes:
         image: of any size.
         targets: what it is to show; with several prompts, each makes a picture of its own.
         source: what it shows, for the mask; may be empty.
@@ -65,11 +62,45 @@ class Request:
         seed: of the map's noises, by default as the settings say.
     """
 
-    image: Image.Image
+    image: Picture
     targets: Sequence[str]
     source: str = ""
-    mask: Image.Image | Tensor | None = None
+    mask: Picture | None = None
     seed: int | None = None
+
+
+@dataclass(frozen=True)
+class DiffEditResult(Result[DiffEditSettings]):
+    """One edited picture for each target.
+
+    Attributes:
+        images: of the picture's size; RGBA with its own alpha if it had one.
+        settings: how the edits were made.
+        masks: what was edited, mode L at the picture's size, 255 = edited.
+        maps: (H, W) in [0, 1], of the picture's size, of which the masks are the thresholds; none if a mask was given.
+        inversions: how the picture was encoded, one picture each, as the model saw it; all the same except with
+            `crop: auto`, where each target has its own window.
+    """
+
+    masks: list[Image.Image]
+    maps: list[Tensor]
+    inversions: list[Inversion]
+
+
+@dataclass(frozen=True)
+class PreparedPicture:
+    """A request's picture, and where it is to be edited.
+
+    Attributes:
+        scene: (1, 3, H, W) in [-1, 1].
+        view: what of it the mask is inferred in.
+        mask: (1, 1, H, W), 1 = edit, if one was given.
+    """
+
+    image: Image.Image
+    scene: Tensor
+    view: compose.View
+    mask: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -85,24 +116,7 @@ class Place:
     holes: list[Tensor]
 
 
-@dataclass(frozen=True)
-class DiffEditResult:
-    """One edited picture for each target.
-
-    Attributes:
-        images: of the picture's size; RGBA with its own alpha if it had one.
-        masks: what was edited, mode L at the picture's size, 255 = edited.
-        maps: (H, W) in [0, 1], of the picture's size, of which the masks are the thresholds; none if a mask was given.
-        inversions: how the picture was encoded, one picture each, as the model saw it; all the same but with
-            `crop: auto`, where each target has its own window.
-        settings: how the edits were made.
-    """
-
-    images: list[Image.Image]
-    masks: list[Image.Image]
-    maps: list[Tensor]
-    inversions: list[Inversion]
-    settings: DiffEditSettings
+Key = tuple[int, int]  # of a request, and of one of its targets
 
 
 class DiffEdit(Editor[DiffEditSettings]):
@@ -110,248 +124,255 @@ class DiffEdit(Editor[DiffEditSettings]):
 
     Args:
         model: with a `TextConditioner` and as many input channels as its autoencoder's latents have.
-        settings: used where a call of the whole does not say otherwise.
+        settings, show_progress, changes: see `Editor`; a preset of `configs/diffedit`.
     """
 
-    def __init__(self, model: LatentDiffusion, settings: DiffEditSettings):
+    kind = DiffEditSettings
+
+    @staticmethod
+    def check(model: LatentDiffusion) -> None:
         check_text_model(model, "DiffEdit")
-        super().__init__(model, settings)
-        self.denoise = Denoiser(model.unet, model.schedule, model.prediction)
 
     def __call__(
         self,
-        image: Image.Image,
+        image: Picture | Sequence[Picture],
         target: str | Sequence[str],
         source: str = "",
         *,
         negative: str = "",
-        mask: Image.Image | Tensor | None = None,
+        mask: Picture | Sequence[Picture] | None = None,
         callback: Progress | None = None,
         **changes: object,
-    ) -> DiffEditResult:
-        """Edit a picture after one or several prompts.
+    ) -> DiffEditResult | list[DiffEditResult]:
+        """Edit a picture after one or several prompts, or each picture of a list.
 
         Args:
-            image, target, source, mask: see `Request`.
-            negative: what the edit is guided away from, in the place of the empty prompt.
+            image, target, source, mask: see `DiffEditRequest`. With a list of pictures, masks are a list too, or one
+                for all; every picture is edited after every prompt.
+            negative: what the edit is guided away from, instead of the empty prompt.
             changes: fields of `DiffEditSettings`, e.g. `encode_ratio=0.6`.
 
         Raises:
             UserError: an empty target, an empty or ill-fitting mask, or a wrong setting.
             EmptyMask: nothing is found to edit, for one of the targets; then none is edited.
         """
-        request = Request(image, [target] if isinstance(target, str) else list(target), source, mask)
-        (result,) = self.edit_all([request], negative=negative, callback=callback, **changes)
-        if isinstance(result, EmptyMask):
+
+        def alone(image: Picture, mask: Picture | None) -> DiffEditResult:
+            return self(image, target, source, negative=negative, mask=mask, callback=callback, **changes)
+
+        if (results := for_each(alone, image, mask)) is not None:
+            return results
+        settings = self.changed(changes)
+        targets = [target] if isinstance(target, str) else list(target)
+        request = DiffEditRequest(image, targets, source, mask)
+        total = settings.evaluations(mask=mask is None)
+        with self.progress_bar(total, "evaluation", callback) as bar:
+            step = callback or (lambda stage, n: bar.update(n))
+            (result,) = self.edit_all([request], negative=negative, callback=step, **vars(settings))
+        if isinstance(result, UserError):
             raise result
         return result
 
     @torch.no_grad()
     def edit_all(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[DiffEditRequest],
         *,
         negative: str = "",
         callback: Progress | None = None,
         **changes: object,
-    ) -> list[DiffEditResult | EmptyMask]:
-        """Edit several pictures, each as if it were alone but for rounding; those of one size for the model in a batch.
+    ) -> list[DiffEditResult | UserError]:
+        """Edit several pictures, each as if it were alone except for rounding; those of one size share a batch.
 
         Args:
             negative, changes: see `__call__`.
 
         Returns:
-            For each request its result, or why there is none.
-
-        Raises:
-            UserError: as `__call__`; then nothing is edited.
+            For each request its result, or why there is none: an `EmptyMask` if nothing was found to edit.
         """
-        settings = replace(self.settings, **changes)
-        for request in requests:
-            if not request.targets or not all(prompt.strip() for prompt in request.targets):
-                raise UserError("target prompt: is empty, expected what the picture is to show")
-        places = self._find(requests, settings, callback)
-        regions: dict[Key, compose.Region] = {
-            (n, k): self.region(requests[n].image, hole, settings)
+        settings = self.changed(changes)
+        prepared = [attempt(self._prepare, request, settings) for request in requests]
+        places = self._find(requests, prepared, settings, callback)
+        regions = {
+            (n, k): self.region(prepared[n].image, hole, settings)
             for n, place in enumerate(places)
             if isinstance(place, Place)
             for k, hole in enumerate(place.holes)
         }
-        edits = self._edit(requests, regions, negative, settings, callback)
-        results = []
-        for n, place in enumerate(places):
-            if isinstance(place, Place):
-                images, inversions = map(list, zip(*(edits[n, k] for k in range(len(place.holes))), strict=True))
-                masks, own = [mask_picture(hole) for hole in place.holes], self._own(requests[n], settings)
-                place = DiffEditResult(images, masks, place.maps, inversions, own)
-            results.append(place)
+        edits = self._edit_regions(requests, regions, negative, settings, callback)
+        results: list[DiffEditResult | UserError] = []
+        for n, (request, place) in enumerate(zip(requests, places, strict=True)):
+            if isinstance(place, UserError):
+                results.append(place)
+                continue
+            pairs = [edits[n, k] for k in range(len(place.holes))]
+            results.append(
+                DiffEditResult(
+                    images=[image for image, _ in pairs],
+                    settings=self._own(request, settings),
+                    masks=[mask_picture(hole) for hole in place.holes],
+                    maps=place.maps,
+                    inversions=[inversion for _, inversion in pairs],
+                )
+            )
         return results
 
+    def _prepare(self, request: DiffEditRequest, settings: DiffEditSettings) -> PreparedPicture:
+        if not request.targets or not all(prompt.strip() for prompt in request.targets):
+            raise UserError("target prompt: is empty, expected what the picture is to show")
+        image = as_image(request.image)
+        scene, mask = to_tensor(image), None
+        if request.mask is not None:
+            mask = fit_mask(request.mask, image.size, settings.mask_rule, resize=False)
+        view = compose.fitted(scene, self.model.image_size) if settings.crop == "auto" else compose.whole(scene)
+        return PreparedPicture(image, scene, view, mask)
+
     def _find(
-        self, requests: Sequence[Request], settings: DiffEditSettings, callback: Progress | None
-    ) -> list[Place | EmptyMask]:
-        """Where each picture is to be edited: as its mask says, or where the model sees a difference."""
-        places, views, windows, model = {}, {}, {}, self.model
-        for n, request in enumerate(requests):
-            if request.mask is None:
-                scene = to_tensor(request.image)
-                views[n] = compose.fitted(scene, model.image_size) if settings.crop == "auto" else compose.whole(scene)
-                windows[n] = views[n].to_model(scene, model.multiple)
+        self,
+        requests: Sequence[DiffEditRequest],
+        prepared: Sequence[PreparedPicture | UserError],
+        settings: DiffEditSettings,
+        callback: Progress | None,
+    ) -> list[Place | UserError]:
+        """Return where each picture is to be edited: as its mask says, or where the model sees a difference."""
+        places: dict[int, Place | UserError] = {}
+        windows, multiple = {}, self.model.multiple
+        for n, (request, one) in enumerate(zip(requests, prepared, strict=True)):
+            if isinstance(one, UserError):
+                places[n] = one
+            elif one.mask is not None:
+                places[n] = Place([], [one.mask] * len(request.targets))
             else:
-                hole = fit_mask(request.mask, request.image.size, settings.mask_rule, resize=False)
-                places[n] = Place([], [hole] * len(request.targets))
-        # one target for each picture, or several for a single one
-        for group in compose.grouped(views, lambda n: (windows[n].shape, len(requests[n].targets) > 1 and (n,))):
+                windows[n] = one.view.to_model(one.scene, multiple)
+
+        def batch(n: int) -> tuple[torch.Size, int | None]:
+            """One target for each picture of a batch, or several for a single picture."""
+            return windows[n].shape, n if len(requests[n].targets) > 1 else None
+
+        for group in compose.grouped(windows, batch):
             some = [requests[n] for n in group]
             found = self.infer_mask(
                 torch.cat([windows[n] for n in group]),
                 [request.source for request in some],
                 [prompt for request in some for prompt in request.targets],
-                n=settings.n_maps,
-                strength=settings.strength,
-                threshold=settings.threshold,
-                clamp=settings.clamp,
-                seed=[self._own(request, settings).seed for request in some],
-                inside=torch.cat([views[n].inside(model.multiple) for n in group]),
+                seeds=[self._own(request, settings).seed for request in some],
+                inside=torch.cat([prepared[n].view.inside(multiple) for n in group]),
                 callback=callback,
+                **vars(settings),
             )
             maps = F.interpolate(found.map, found.mask.shape[-2:], mode="nearest")
             counts = [len(request.targets) for request in some]
             for n, *both in zip(group, maps.split(counts), found.mask.split(counts), strict=True):
-                places[n] = _place(requests[n], *map(views[n].mask_from_model, both))
+                places[n] = _place(requests[n], *map(prepared[n].view.mask_from_model, both))
         return [places[n] for n in range(len(requests))]
 
-    def _edit(
+    def _edit_regions(
         self,
-        requests: Sequence[Request],
+        requests: Sequence[DiffEditRequest],
         regions: Mapping[Key, compose.Region],
         negative: str,
         settings: DiffEditSettings,
         callback: Progress | None,
     ) -> dict[Key, tuple[Image.Image, Inversion]]:
-        """Each region edited after its target, and how it was encoded; what targets see alike is encoded once."""
+        """Edit each region after its target, and say how it was encoded; what targets see alike is encoded once."""
         edits = {}
         for keys in compose.grouped(regions, lambda key: regions[key].window.shape):
             windows = {(key[0], regions[key].view): regions[key].window for key in keys}
-            inversion = self.invert(
-                torch.cat(list(windows.values())),
-                ratio=settings.encode_ratio,
-                steps=settings.steps,
-                refine=settings.refine,
-                callback=callback,
-            )
+            inversion = self.invert(torch.cat(list(windows.values())), callback=callback, **vars(settings))
             rows = [list(windows).index((key[0], regions[key].view)) for key in keys]
-            z = self.edit(
-                inversion.rows(rows),
-                torch.cat([self.to_cells(regions[key].hole) for key in keys]),
-                [requests[n].targets[k] for n, k in keys],
-                negative,
-                guidance_scale=settings.guidance_scale,
-                callback=callback,
-            )
+            cells = torch.cat([self.to_cells(regions[key].hole) for key in keys])
+            targets = [requests[n].targets[k] for n, k in keys]
+            z = self.edit(inversion.rows(rows), cells, targets, negative, callback=callback, **vars(settings))
             single = [inversion.rows([row]) for row in range(len(windows))]
             for key, row, output in zip(keys, rows, self.decode(z).split(1), strict=True):
-                edits[key] = (*regions[key].lay_in(output, settings), single[row])
+                (picture,) = regions[key].composite(output, settings)
+                edits[key] = picture, single[row]
         return edits
 
-    @staticmethod
-    def _own(request: Request, settings: DiffEditSettings) -> DiffEditSettings:
-        return settings if request.seed is None else replace(settings, seed=request.seed)
+    def _own(self, request: DiffEditRequest, settings: DiffEditSettings) -> DiffEditSettings:
+        return settings if request.seed is None else Preset.of(settings).changed(seed=request.seed).settings()
+
+    def _contexts(self, prompts: Sequence[str] | Tensor) -> Tensor:
+        return prompts if isinstance(prompts, Tensor) else self.model.conditioner(list(prompts))
+
+    @property
+    def _denoise(self) -> Denoiser:
+        return Denoiser(self.model.unet, self.model.schedule, self.model.prediction)
+
+    # the three steps alone
 
     @torch.no_grad()
     def infer_mask(
         self,
         image: Tensor,
-        source: Sequence[str],
-        target: Sequence[str],
+        source: Sequence[str] | Tensor,
+        target: Sequence[str] | Tensor,
         *,
-        n: int = 10,
-        strength: float = 0.5,
-        threshold: float = 0.5,
-        clamp: float = 3.0,
-        seed: int | Sequence[int] = 0,
+        seeds: Sequence[int] | None = None,
         inside: Tensor | None = None,
         callback: Progress | None = None,
+        **changes: object,
     ) -> InferredMask:
-        """Step 1: where the noise that the model sees in the pictures differs between two prompts.
+        """Step 1: find where the noise that the model sees in the pictures differs between two prompts.
 
         Map j is made with noise of its own, a function of (seed, j): pictures of one seed meet the same ones.
 
         Args:
             image: (B, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
-            source: B prompts, "" for none.
-            target: B prompts, or any number for B = 1.
-            n: noises over which the map is averaged.
-            strength: noise level, as a share of the schedule's timesteps, in (0, 1].
-            threshold, clamp: see `scale_map`; what is above the threshold is in the mask.
-            seed: of the noises, or one for each picture.
+            source: B prompts, "" for none, or their contexts (B, L, C).
+            target: B prompts or contexts, or any number for B = 1.
+            seeds: one for each picture; by default the settings' for all.
             inside: (B or 1, 1, H, W), 1 where the map counts, if not everywhere: padding would shift its mean.
+            changes: fields of `DiffEditSettings`.
         """
-        seeds = [seed] if isinstance(seed, int) else seed
-        for each in seeds:
-            MaskInference(n, strength, threshold, clamp, each)  # refuses what is out of range
-        model = self.model
-        # read together: in bfloat16 the context of a prompt depends on the number of prompts beside it
-        contexts = model.conditioner([*source, *target])
-        return infer_mask(
-            self.denoise,
-            self.encode(image),
-            contexts[: len(source)],
-            contexts[len(source) :],
-            model.schedule,
-            model.downsampling,
-            n=n,
-            strength=strength,
-            threshold=threshold,
-            clamp=clamp,
-            seeds=seeds,
-            inside=None if inside is None else self.to_cells(inside),
-            callback=callback and (lambda evaluations: callback("mask", evaluations)),
-        )
+        settings = self.changed(changes)
+        if isinstance(source, Tensor) or isinstance(target, Tensor):
+            reference, query = self._contexts(source), self._contexts(target)
+        else:  # read together: in bfloat16 the context of a prompt depends on the number of prompts beside it
+            reference, query = self._contexts([*source, *target]).split([len(source), len(target)])
+        inside = None if inside is None else self.to_cells(inside)
+        count = callback and (lambda evaluations: callback("mask", evaluations))
+        z = self.encode(image)
+        found = infer_map(self._denoise, z, reference, query, settings, seeds=seeds, inside=inside, callback=count)
+        return InferredMask.above(settings.threshold, found, self.model.downsampling)
 
     @torch.no_grad()
     def invert(
         self,
         image: Tensor,
-        condition: Sequence[str] | None = None,
+        condition: Sequence[str] | Tensor | None = None,
         *,
-        ratio: float = 0.8,
-        steps: int = 50,
-        refine: int = 0,
         callback: Progress | None = None,
+        **changes: object,
     ) -> Inversion:
         """Step 2: encode pictures by DDIM inversion, unguided, and keep every latent on the way.
 
         Args:
             image: (B, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
-            condition: B prompts; by default the empty one.
-            ratio: the share of the grid of `steps` timesteps that is climbed, in (0, 1].
-            refine: see `ddim_invert`.
+            condition: B prompts or their contexts (B, L, C); by default the empty prompt.
+            changes: fields of `DiffEditSettings`: `steps`, `encode_ratio`, `refine`.
         """
-        Encoding(steps, ratio, refine)  # refuses what is out of range
-        z, conditioner = self.encode(image), self.model.conditioner
-        context = conditioner.unconditional(len(z)) if condition is None else conditioner(condition)
-        timesteps = sampling_timesteps(steps, self.model.schedule.num_timesteps)[-encoded_steps(ratio, steps) :]
-        latents = ddim_invert(
-            classifier_free_guidance(self.denoise, context, None, scale=1),
-            z,
-            self.model.schedule,
-            timesteps,
-            refine=refine,
-            callback=callback and (lambda *_: callback("invert", 1 + refine)),
+        settings = self.changed(changes)
+        z, schedule, refine = self.encode(image), self.model.schedule, settings.refine
+        context = self.model.conditioner.unconditional(len(z)) if condition is None else self._contexts(condition)
+        visited = encoded_steps(settings.encode_ratio, settings.steps)
+        timesteps = sampling_timesteps(settings.steps, schedule.num_timesteps)[-visited:]
+        count = callback and (lambda *_: callback("invert", 1 + refine))
+        denoise = classifier_free_guidance(self._denoise, context, None, scale=1)
+        return Inversion(
+            ddim_invert(denoise, z, schedule, timesteps, refine=refine, callback=count), timesteps, context
         )
-        return Inversion(latents, timesteps, context)
 
     @torch.no_grad()
     def edit(
         self,
         inversion: Inversion,
         mask: Tensor,
-        target: Sequence[str],
+        target: Sequence[str] | Tensor,
         negative: str = "",
         *,
-        guidance_scale: float = 7.5,
         callback: Progress | None = None,
+        **changes: object,
     ) -> Tensor:
         """Step 3: decode from the inversion's last latent under the target; outside the mask stays what was recorded.
 
@@ -361,46 +382,36 @@ class DiffEdit(Editor[DiffEditSettings]):
         Args:
             inversion: of B pictures, or of one for any number of targets.
             mask: (B, 1, h, w), 1 = edit, at the latents' size.
-            target: B prompts.
+            target: B prompts or their contexts (B, L, C).
             negative: see `__call__`.
+            changes: fields of `DiffEditSettings`: `guidance_scale`.
 
         Returns:
             latents (B, c, h, w).
         """
-        conditioner, n = self.model.conditioner, len(target)
-        inside = mask.to(self.like.device) > 0
-        denoise = classifier_free_guidance(
-            self.denoise,
-            cond=conditioner(target),
-            uncond=conditioner([negative]).expand(n, -1, -1),
-            scale=guidance_scale,
-        )
-        evaluations = 1 if guidance_scale == 1 else 2
+        cond, scale = self._contexts(target), self.changed(changes).guidance_scale
+        n, inside = len(cond), mask.to(self.like.device) > 0
+        uncond = self._contexts([negative]).expand(n, -1, -1)
         top = inversion.latents[int(inversion.timesteps[0])]
         return ddim(
-            denoise,
+            classifier_free_guidance(self._denoise, cond, uncond, scale),
             top.expand(n, *top.shape[1:]),
             self.model.schedule,
             inversion.timesteps,
             hook=lambda x, t: torch.where(inside, x, inversion.latents[t]),
-            callback=callback and (lambda *_: callback("edit", evaluations)),
+            callback=callback and (lambda *_: callback("edit", 1 if scale == 1 else 2)),
         )
 
     @torch.no_grad()
     def reconstruct(self, inversion: Inversion, callback: Progress | None = None) -> Tensor:
-        """The latents (B, c, h, w) that come back when an inversion is undone without a mask or another condition."""
+        """Return the latents (B, c, h, w) that come back when an inversion is undone, everywhere and unedited."""
         top = inversion.latents[int(inversion.timesteps[0])]
-        denoise = classifier_free_guidance(self.denoise, inversion.context, None, scale=1)
-        return ddim(
-            denoise,
-            top,
-            self.model.schedule,
-            inversion.timesteps,
-            callback=callback and (lambda *_: callback("round trip", 1)),
-        )
+        denoise = classifier_free_guidance(self._denoise, inversion.context, None, scale=1)
+        count = callback and (lambda *_: callback("round trip", 1))
+        return ddim(denoise, top, self.model.schedule, inversion.timesteps, callback=count)
 
 
-def _place(request: Request, maps: Tensor, holes: Tensor) -> Place | EmptyMask:
+def _place(request: DiffEditRequest, maps: Tensor, holes: Tensor) -> Place | EmptyMask:
     for prompt, hole in zip(request.targets, holes, strict=True):
         if not hole.any():
             words = f"nothing of the picture differs between {request.source!r} and {prompt!r}"

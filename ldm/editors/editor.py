@@ -1,73 +1,172 @@
-"""What all editors have in common: a model, the settings of their calls, and the way back to pictures."""
+"""What all editors have in common: a model, the settings of their calls, batches of requests, and results."""
 
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm.auto import tqdm
 
+from ldm.checkpoints.open import Precision, load
 from ldm.diffusion.schedule import sampling_timesteps
 from ldm.editors import compose
-from ldm.editors.settings import Compositing, Sampling, Settings
 from ldm.models.clip_text import TextConditioner
 from ldm.models.diffusion import DiffusionModel
 from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.presets import Compositing, Preset, Sampling, Settings
 from ldm.samplers import SAMPLERS
 from ldm.samplers.common import Callback, Denoise
+from ldm.utils.device import choose_device
 from ldm.utils.errors import UserError
-from ldm.utils.image import to_tensor
+from ldm.utils.image import as_list, to_tensor
+from ldm.utils.png import next_number, save_png
 from ldm.utils.random import NoiseSource
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GAP = 4  # pixels between pictures shown side by side
 
 S = TypeVar("S", bound=Settings)
 
 
-class Editor(Generic[S]):
-    """
-    Args:
-        model: on any device and in any precision.
-        settings: used where a call does not say otherwise.
+@dataclass(frozen=True)
+class Result(Generic[S]):
+    """Pictures, and how they were made.
+
+    Attributes:
+        images: the pictures.
+        settings: all settings of the call.
     """
 
-    def __init__(self, model: DiffusionModel, settings: S):
-        self.model = model
-        self.settings = settings
+    images: list[Image.Image]
+    settings: S
+
+    def save(self, folder: str | Path, name: str = "edit") -> list[Path]:
+        """Write the pictures as `folder/<name>_0.png` and on, numbered on from what is there; return their paths.
+
+        Each has the settings in its metadata.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        folder = Path(folder)
+        first = next_number(folder, f"{name}_")
+        paths = [folder / f"{name}_{first + i}.png" for i in range(len(self.images))]
+        for path, picture in zip(paths, self.images, strict=True):
+            save_png(picture, path, asdict(self.settings))
+        return paths
+
+    def _repr_png_(self) -> bytes:
+        """The pictures side by side, as a notebook shows them."""
+        width = sum(image.width + GAP for image in self.images) - GAP
+        sheet = Image.new("RGB", (width, max(image.height for image in self.images)), "white")
+        left = 0
+        for image in self.images:
+            sheet.paste(image, (left, 0))
+            left += image.width + GAP
+        return sheet._repr_png_()
+
+
+class Prepared(Protocol):
+    """A request that an editor has prepared: its region, and whatever else sampling it takes."""
+
+    region: compose.Region
+
+
+P = TypeVar("P", bound=Prepared)
+T = TypeVar("T")
+
+
+class Editor(Generic[S]):
+    """A model with settings, which hold where a call does not say otherwise.
+
+    Args:
+        model: on any device and in any precision.
+        settings: a preset's name in `configs/`, a YAML file of your own, or settings that have all been chosen.
+        show_progress: show a progress bar where a call brings no callback of its own.
+        changes: of those settings, by name. A setting means the same here and in a call.
+
+    Raises:
+        UserError: the model is of another kind, or a setting is unknown or wrong.
+    """
+
+    kind: ClassVar[type[Settings]]
+    """The settings' class."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        settings: S | str | Path = "default",
+        *,
+        show_progress: bool = True,
+        **changes: object,
+    ):
+        self.check(model)
+        self.model, self.show_progress = model, show_progress
+        preset = Preset.of(settings) if isinstance(settings, Settings) else Preset.read(self.kind, settings)
+        self.preset = preset.changed(**changes)
+        self.settings: S = self.preset.settings()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        config: "str | Path | DictConfig",
+        file: str | Path | Sequence[str | Path] | None = None,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+        **options: Any,
+    ) -> Self:
+        """Return the editor of a model from files.
+
+        Args:
+            config, file, device, precision: see `ldm.load`.
+            options: further arguments of the constructor.
+        """
+        return cls(load(config, file, device, precision, check=cls.check), **options)
+
+    @staticmethod
+    def check(model: nn.Module) -> None:
+        """Refuse a model that this editor cannot use.
+
+        Raises:
+            UserError: it is of another kind.
+        """
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Self:
+        """Move the model to a device, and to another precision if one is given; return the editor."""
+        self.model.to(choose_device(device) if isinstance(device, str) else device, dtype)
+        return self
+
+    def changed(self, changes: Mapping[str, object]) -> S:
+        """Return the settings of a call that changes some."""
+        return self.preset.changed(**changes).settings()
 
     @property
     def like(self) -> Tensor:
         """A tensor on the model's device, in its precision."""
         return next(self.model.parameters())
 
+    def progress_bar(self, total: int, unit: str, callback: Callable | None) -> tqdm:
+        """Return a progress bar, hidden where a call has a callback of its own or nobody looks."""
+        shown = self.show_progress and callback is None
+        return tqdm(total=total, unit=unit, disable=None if shown and "ipykernel" not in sys.modules else not shown)
+
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """Pictures -> latents (B, c, h, w) float32, by the mode of the posterior: nothing about them is random."""
         return self.model.encode(image.to(self.like.device), None).float()
 
-    def region(self, image: Image.Image, mask: Tensor, settings: Compositing) -> compose.Region:
-        """What of a picture an edit inside a mask (1, 1, H, W) works on, as the settings say."""
-        image, multiple = compose.keep_alpha(image), self.model.multiple
-        view = compose.choose_view(mask, settings, self.model.image_size)
-        window = view.to_model(view.cut(to_tensor(image)), multiple)
-        return compose.Region(image, mask, view, window, view.mask_to_model(view.cut(mask), multiple))
-
-    def lay_in_all(
-        self,
-        regions: Sequence[compose.Region],
-        settings: Compositing,
-        sample: Callable[[Tensor, Tensor, list[int]], Tensor],
-    ) -> list[Image.Image]:
-        """One finished picture of each region; those whose windows are of one size are sampled in one batch.
-
-        Args:
-            sample: (windows (B, 3, h, w), holes (B, 1, h, w), their places among the regions) -> latents.
-        """
-        pictures = [region.image for region in regions]
-        for rows in compose.grouped(range(len(regions)), lambda row: regions[row].window.shape):
-            windows, holes = (torch.cat([getattr(regions[row], name) for row in rows]) for name in ("window", "hole"))
-            outputs = self.decode(sample(windows, holes, rows)).split(1)
-            for row, output in zip(rows, outputs, strict=True):
-                (pictures[row],) = regions[row].lay_in(output, settings)
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents -> pictures (B, 3, H, W) float32 on the CPU, about [-1, 1]."""
+        pictures = self.model.decode(z.to(self.like)).float().cpu()
+        check_finite(pictures)  # would be written as arbitrary colours
         return pictures
 
     def to_cells(self, mask: Tensor) -> Tensor:
@@ -77,19 +176,65 @@ class Editor(Generic[S]):
     def run_sampler(
         self, denoise: Denoise, x: Tensor, settings: Sampling, noise: NoiseSource, callback: Callback | None = None
     ) -> Tensor:
-        """Pure noise x (B, ...) to a sample, on the default grid; sampler, steps and eta are read from the settings."""
+        """Take pure noise x (B, ...) to a sample, on the default grid, by the settings' sampler, steps and eta."""
         schedule = self.model.schedule
         timesteps = sampling_timesteps(settings.steps, schedule.num_timesteps)
         eta = {"eta": settings.eta} if settings.sampler == "ddim" else {}
         sampler, start = SAMPLERS[settings.sampler], x.to(self.like.device)
         return sampler(denoise, start, schedule, timesteps, noise=noise.randn, callback=callback, **eta)
 
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Latents -> pictures (B, 3, H, W) float32 on the CPU, about [-1, 1]."""
-        pictures = self.model.decode(z.to(self.like)).float().cpu()
-        check_finite(pictures)  # would be written as arbitrary colours
+    def region(self, image: Image.Image, mask: Tensor, settings: Compositing) -> compose.Region:
+        """Return what an edit inside a mask (1, 1, H, W) works on of a picture, as the settings say."""
+        image, multiple = compose.keep_alpha(image), self.model.multiple
+        view = compose.choose_view(mask, settings, self.model.image_size)
+        window = view.to_model(view.cut(to_tensor(image)), multiple)
+        return compose.Region(image, mask, view, window, view.mask_to_model(view.cut(mask), multiple))
+
+    def edit_regions(
+        self,
+        prepared: Sequence[P | UserError],
+        settings: Compositing,
+        sample: Callable[[Tensor, Tensor, list[P]], Tensor],
+    ) -> list[Image.Image | UserError]:
+        """Return a finished picture for each request that could be prepared, and its error for each other.
+
+        Those whose windows are of one size are sampled in one batch.
+
+        Args:
+            sample: (windows (B, 3, h, w), holes (B, 1, h, w), their requests) -> latents.
+        """
+        pictures: list[Image.Image | UserError] = [
+            one if isinstance(one, UserError) else one.region.image for one in prepared
+        ]
+        ready = [row for row, one in enumerate(prepared) if not isinstance(one, UserError)]
+        for rows in compose.grouped(ready, lambda row: prepared[row].region.window.shape):
+            batch = [prepared[row] for row in rows]
+            windows, holes = (torch.cat([getattr(one.region, name) for one in batch]) for name in ("window", "hole"))
+            outputs = self.decode(sample(windows, holes, batch)).split(1)
+            for row, one, output in zip(rows, batch, outputs, strict=True):
+                (pictures[row],) = one.region.composite(output, settings)
         return pictures
+
+
+def for_each(edit: Callable[..., T], image: object, *others: object) -> list[T] | None:
+    """Call `edit` for each picture of a list or batch, with its share of the others; None if it is a single one.
+
+    Args:
+        others: each a list as long as the pictures', or one value for all of them.
+
+    Raises:
+        UserError: a list is of another length.
+    """
+    images = as_list(image)
+    if images is None:
+        return None
+    columns = []
+    for other in others:
+        column = as_list(other)
+        if column is not None and len(column) != len(images):
+            raise UserError(f"{len(column)} values for {len(images)} pictures, expected as many, or one for all")
+        columns.append([other] * len(images) if column is None else column)
+    return [edit(*row) for row in zip(images, *columns, strict=True)]
 
 
 def check_finite(output: Tensor) -> None:
@@ -123,7 +268,7 @@ def check_exemplar_model(model: LatentDiffusion, purpose: str) -> None:
         raise UserError(f"{purpose}: {type(model.conditioner).__name__} takes no pictures")
 
 
-def check_untold_model(model: LatentDiffusion, purpose: str) -> None:
+def check_unconditional_model(model: LatentDiffusion, purpose: str) -> None:
     """
     Raises:
         UserError: the model, which has no conditioner, does not work without one. It may know classes.

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.process import q_sample
 from ldm.diffusion.schedule import Schedule
 from ldm.editors.editor import check_finite
+from ldm.presets import MaskInference
 from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource, key_seed
 
@@ -31,6 +33,12 @@ class InferredMask:
     latent: Tensor
     mask: Tensor
 
+    @classmethod
+    def above(cls, threshold: float, map: Tensor, cell: int) -> "InferredMask":
+        """Return the mask of what is above the threshold in a map; `cell` is the side of a latent's cell in pixels."""
+        latent = (map > threshold).float()
+        return cls(map, latent, F.interpolate(latent, scale_factor=cell, mode="nearest"))
+
 
 class EmptyMask(UserError):
     """No place was found where reference and query differ.
@@ -46,44 +54,37 @@ class EmptyMask(UserError):
         self.maps = maps
 
 
-def infer_mask(
-    denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
+def infer_map(
+    denoise: Denoiser,
     z: Tensor,
     reference: Tensor,
     query: Tensor,
-    schedule: Schedule,
-    cell: int,
+    inference: MaskInference,
     *,
-    n: int,
-    strength: float,
-    threshold: float,
-    clamp: float,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | None = None,
     inside: Tensor | None = None,
     callback: Callable[[int], None] | None = None,
-) -> InferredMask:
-    """The whole of the step. Map j is made with noise of its own, a function of (seed, j): pictures of one seed meet
-    the same ones.
+) -> Tensor:
+    """Return the map of differences, (B, 1, h, w) in [0, 1] on the CPU.
+
+    Map j is made with noise of its own, a function of (seed, j): pictures of one seed meet the same ones.
 
     Args:
         denoise, z, reference, query: see `difference_map`.
-        cell: side of a latent's cell in pixels.
-        n: noises over which the map is averaged.
-        strength: noise level, as a share of the schedule's timesteps, in (0, 1].
-        threshold: what is above it is in the mask.
-        seeds: of the noises, one for each picture or for all.
-        clamp, inside: see `scale_map`.
-        callback: told how many more evaluations of the network are done for each query.
+        seeds: of the noises, one for each picture or for all; by default the inference's.
+        inside: see `scale_map`.
+        callback: called with the number of evaluations of the network just done for each query.
     """
-    drawn = [NoiseSource(key_seed(seed, "map", j) for j in range(n)).randn(*z.shape[1:]) for seed in seeds]
+    schedule, seeds = denoise.schedule, [inference.seed] if seeds is None else seeds
+    drawn = [
+        NoiseSource(key_seed(seed, "map", j) for j in range(inference.n_maps)).randn(*z.shape[1:]) for seed in seeds
+    ]
     noises = torch.stack(drawn, dim=1).to(z)
-    t = max(round(strength * schedule.num_timesteps) - 1, 0)
-    told = callback and (lambda maps: callback(2 * maps))
-    difference = difference_map(denoise, z, reference, query, t, schedule, noises, told)
+    t = max(round(inference.strength * schedule.num_timesteps) - 1, 0)
+    count = callback and (lambda maps: callback(2 * maps))
+    difference = difference_map(denoise, z, reference, query, t, schedule, noises, count)
     check_finite(difference)  # would be taken for no difference
-    scaled = scale_map(difference, clamp, inside).cpu()
-    latent = (scaled > threshold).float()
-    return InferredMask(scaled, latent, F.interpolate(latent, scale_factor=cell, mode="nearest"))
+    return scale_map(difference, inference.clamp, inside).cpu()
 
 
 @torch.no_grad()
@@ -106,7 +107,7 @@ def difference_map(
         query: (Q, L, C) contexts of what they are to show.
         t: the timestep to which z is noised.
         noises: (n, B or 1, c, h, w), one for each map, of each picture or of all.
-        callback: told how many maps have been added.
+        callback: called with the number of maps just added.
     """
     maps_at_once = max(1, CELLS // ((len(z) + len(query)) * z.shape[-2:].numel()))
     alpha_cumprod, total = schedule.alphas_cumprod[t].item(), 0

@@ -1,16 +1,16 @@
 """Pictures from noise, by a model of pictures: unconditional, or of a class (Dhariwal and Nichol, 2105.05233)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ldm.diffusion.schedule import strided_timesteps
-from ldm.editors.denoisers import check_class, check_classifier, told_class
-from ldm.editors.editor import Editor
-from ldm.editors.settings import PixelSampling
+from ldm.editors.denoisers import check_class, check_classifier, class_denoiser
+from ldm.editors.editor import Editor, Result
 from ldm.models.pixel_diffusion import PixelDiffusion
+from ldm.presets import PixelSampling
 from ldm.samplers import SAMPLERS
 from ldm.samplers.common import Callback
 from ldm.utils.errors import UserError
@@ -19,17 +19,16 @@ from ldm.utils.random import NoiseSource
 
 
 @dataclass(frozen=True)
-class SamplesResult:
-    """
+class SamplesResult(Result[PixelSampling]):
+    """Pictures and what they were made from.
+
     Attributes:
         images: RGB, of the size the model was trained at.
-        seeds: picture k alone is made again by `seed=seeds[k], n_samples=1`.
         settings: how they were made.
+        seeds: picture k alone is made again by `seed=seeds[k], n_samples=1`.
     """
 
-    images: list[Image.Image]
     seeds: list[int]
-    settings: PixelSampling
 
 
 class PixelSampler(Editor[PixelSampling]):
@@ -37,7 +36,7 @@ class PixelSampler(Editor[PixelSampling]):
 
     Args:
         model: a `PixelDiffusion`.
-        settings: used where a call does not say otherwise.
+        settings, changes: see `Editor`; a preset of `configs/sample`.
         classifier: `(x (B, 3, H, W) noisy, t (B,)) -> (B, num_classes)`, an attribute that it must have; if it is to
             guide.
 
@@ -45,12 +44,23 @@ class PixelSampler(Editor[PixelSampling]):
         UserError: the model is none of pictures, or the classifier does not say its `num_classes`.
     """
 
-    def __init__(self, model: PixelDiffusion, settings: PixelSampling, classifier: nn.Module | None = None):
+    kind = PixelSampling
+
+    def __init__(
+        self,
+        model: PixelDiffusion,
+        settings: PixelSampling | str | Path = "default",
+        classifier: nn.Module | None = None,
+        **changes: object,
+    ):
+        check_classifier(classifier)
+        super().__init__(model, settings, **changes)
+        self.classifier = classifier
+
+    @staticmethod
+    def check(model: PixelDiffusion) -> None:
         if not isinstance(model, PixelDiffusion):
             raise UserError(f"sampling: {type(model).__name__} is no model of pictures (ldm txt2img has prompts)")
-        check_classifier(classifier)
-        super().__init__(model, settings)
-        self.classifier = classifier
 
     @torch.no_grad()
     def __call__(
@@ -66,10 +76,12 @@ class PixelSampler(Editor[PixelSampling]):
         Raises:
             UserError: a wrong setting, or a class that the model needs or cannot use.
         """
-        settings = replace(self.settings, **changes)
+        settings = self.changed(changes)
         seeds = [settings.seed + k for k in range(settings.n_samples)]
-        pictures = self.decode(self.sample(class_id, NoiseSource(seeds), settings, callback))
-        return SamplesResult([to_pil(picture, settings.rounding) for picture in pictures], seeds, settings)
+        with self.progress_bar(settings.steps, "step", callback) as bar:
+            step = callback or (lambda *_: bar.update())
+            pictures = self.decode(self.sample(class_id, NoiseSource(seeds), settings, step))
+        return SamplesResult([to_pil(picture, settings.rounding) for picture in pictures], settings, seeds)
 
     @torch.no_grad()
     def sample(
@@ -80,7 +92,7 @@ class PixelSampler(Editor[PixelSampling]):
         model, schedule, ancestral = self.model, self.model.schedule, settings.sampler == "ddpm"
         x = noise.randn(*model.latent_shape(model.image_size, model.image_size))
         scale = settings.classifier_scale
-        denoise, gradient = told_class(model, [class_id] * len(x), self.classifier, scale, ancestral)
+        denoise, gradient = class_denoiser(model, [class_id] * len(x), self.classifier, scale, ancestral)
         options = {"variance": model.variance, "gradient": gradient} if ancestral else {}
         if settings.sampler == "ddim":
             options = {"eta": settings.eta, "clean": True}

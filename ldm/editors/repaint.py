@@ -4,7 +4,10 @@ In pictures, with a model of pictures; or in latents, with any latent model: unc
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -12,53 +15,90 @@ from torch import Tensor, nn
 
 from ldm.diffusion.schedule import strided_timesteps
 from ldm.editors.compose import Region
-from ldm.editors.denoisers import check_class, check_classifier, told_class, told_exemplar, told_prompts
-from ldm.editors.editor import Editor, check_exemplar_model, check_text_model, check_untold_model
-from ldm.editors.exemplar import exemplar_pixels, fit_exemplar
-from ldm.editors.settings import Compositing, RePaintSettings
+from ldm.editors.denoisers import check_class, check_classifier, class_denoiser, exemplar_denoiser, prompt_denoiser
+from ldm.editors.editor import (
+    Editor,
+    Result,
+    check_exemplar_model,
+    check_text_model,
+    check_unconditional_model,
+    for_each,
+)
+from ldm.editors.exemplars import mix_exemplars
 from ldm.models.clip_text import TextConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.pixel_diffusion import PixelDiffusion
+from ldm.presets import Compositing, RePaintSettings
 from ldm.samplers.common import Callback, Denoise
 from ldm.samplers.repaint import repaint
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, attempt
+from ldm.utils.image import Picture, as_image
 from ldm.utils.mask import fit_mask, mask_picture
 from ldm.utils.random import NoiseSource
 
 
 @dataclass(frozen=True)
-class RePaintResult:
+class RePaintRequest:
+    """A picture, and what is to fill its hole.
+
+    Attributes:
+        image: of any size.
+        mask: what to fill: a picture (white = repaint, see `ldm.utils.mask`) or (1, 1, H, W) of zeros and ones.
+        class_id: for a class-conditional model, or the classifier; there is no default.
+        prompt, negative: for a text-to-image model; without a prompt it is used unconditionally.
+        exemplar: for an exemplar model, what to paint, of any size.
+        seed: of the sample; by default as the settings say.
+    """
+
+    image: Picture
+    mask: Picture
+    class_id: int | None = None
+    prompt: str | None = None
+    negative: str = ""
+    exemplar: Picture | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class RePaintResult(Result[RePaintSettings]):
     """Filled pictures and what they were made from.
 
     Attributes:
         images: one per sample, of the picture's size; RGBA with its own alpha if it had one.
+        settings: how they were made.
         seeds: sample k alone is made again by `seed=seeds[k], n_samples=1`.
         mask: the hole, mode L at the picture's size, 255 = repainted.
         masked: the picture with its hole blanked.
-        settings: how they were made.
     """
 
-    images: list[Image.Image]
     seeds: list[int]
     mask: Image.Image
     masked: Image.Image
-    settings: RePaintSettings
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is told to a model about a picture.
+class Condition:
+    """What a hole is to be filled with, as far as a model can be told.
 
-    Args:
+    Attributes:
         class_id: of a class-conditional model or of the classifier's classes.
         prompt, negative: of a text-to-image model; the empty prompt is its unconditional model.
-        pixels: (1, 3, S, S) of an exemplar model, see `exemplar_pixels`.
+        context: (1, L, C), of an exemplar.
     """
 
     class_id: int | None = None
     prompt: str = ""
     negative: str = ""
-    pixels: Tensor | None = None
+    context: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PreparedFill:
+    """A request as the model sees it."""
+
+    region: Region
+    condition: Condition
+    seed: int
 
 
 class RePaint(Editor[RePaintSettings]):
@@ -67,7 +107,7 @@ class RePaint(Editor[RePaintSettings]):
     Args:
         model: a `PixelDiffusion`, or a `LatentDiffusion`: without conditioner (it may know classes), of prompts, or of
             exemplars (with 9 input channels), where resampling harmonises what is painted with its surroundings.
-        settings: used where a call does not say otherwise.
+        settings, changes: see `Editor`; a preset of `configs/repaint`.
         classifier: `(x (B, 3, H, W) noisy, t (B,)) -> (B, num_classes)`, an attribute that it must have; guides a
             `PixelDiffusion` (2105.05233).
 
@@ -76,40 +116,46 @@ class RePaint(Editor[RePaintSettings]):
             `num_classes` or cannot guide it.
     """
 
+    kind = RePaintSettings
+
     def __init__(
-        self, model: PixelDiffusion | LatentDiffusion, settings: RePaintSettings, classifier: nn.Module | None = None
+        self,
+        model: PixelDiffusion | LatentDiffusion,
+        settings: RePaintSettings | str | Path = "default",
+        classifier: nn.Module | None = None,
+        **changes: object,
     ):
-        if not isinstance(model, PixelDiffusion | LatentDiffusion):
-            raise UserError(f"RePaint: {type(model).__name__} is no diffusion model")
+        super().__init__(model, settings, **changes)
         if classifier is not None and not isinstance(model, PixelDiffusion):
             raise UserError(f"a classifier guides models of pictures, not {type(model).__name__}")
         check_classifier(classifier)
-        super().__init__(model, settings)
         self.classifier = classifier
+
+    @staticmethod
+    def check(model: PixelDiffusion | LatentDiffusion) -> None:
         if isinstance(model, LatentDiffusion):
             check_latent_model(model, "RePaint")
+        elif not isinstance(model, PixelDiffusion):
+            raise UserError(f"RePaint: {type(model).__name__} is no diffusion model")
 
     @torch.no_grad()
     def __call__(
         self,
-        image: Image.Image,
-        mask: Image.Image | Tensor,
+        image: Picture | Sequence[Picture],
+        mask: Picture | Sequence[Picture],
         *,
+        callback: Callback | None = None,
         class_id: int | None = None,
         prompt: str | None = None,
         negative: str = "",
-        exemplar: Image.Image | None = None,
-        callback: Callback | None = None,
+        exemplar: Picture | None = None,
         **changes: object,
-    ) -> RePaintResult:
-        """Fill the hole of one picture.
+    ) -> RePaintResult | list[RePaintResult]:
+        """Fill the hole of one picture, or of each of a list.
 
         Args:
-            image: of any size.
-            mask: what to fill: a picture (white = repaint, see `ldm.utils.mask`) or (1, 1, H, W) of zeros and ones.
-            class_id: for a class-conditional model, or the classifier; there is no default.
-            prompt, negative: for a text-to-image model; without a prompt it is used unconditionally.
-            exemplar: for an exemplar model, what to paint, of any size.
+            image, mask, class_id, prompt, negative, exemplar: see `RePaintRequest`. With a list of pictures the masks
+                are a list too, or one for all.
             callback: `(i, t, x, x0)` after each call of the network; x0 is the clean sample predicted so far.
             changes: fields of `RePaintSettings`, e.g. `seed=3`.
 
@@ -117,39 +163,57 @@ class RePaint(Editor[RePaintSettings]):
             UserError: an ill-fitting mask, one that leaves nothing known or nothing to fill, a wrong setting, or
                 something the model needs or cannot use.
         """
-        settings = replace(self.settings, **changes)
-        region = self.region(image, fit_mask(mask, image.size, settings.mask_rule), settings)
-        wish = self.wish(class_id, prompt, negative, exemplar)
+        wanted = {"class_id": class_id, "prompt": prompt, "negative": negative, "exemplar": exemplar}
+        if (results := for_each(partial(self, callback=callback, **wanted, **changes), image, mask)) is not None:
+            return results
+        settings = self.changed(changes)
+        prepared = self._prepare(RePaintRequest(image, mask, **wanted), settings)
         seeds = [settings.seed + k for k in range(settings.n_samples)]
-        z = self.sample(region.window, region.hole, [wish], NoiseSource(seeds), settings, callback)
-        return RePaintResult(
-            images=region.lay_in(self.decode(z), settings),
-            seeds=seeds,
-            mask=mask_picture(region.mask),
-            masked=region.masked,
-            settings=settings,
-        )
+        region, noise = prepared.region, NoiseSource(seeds)
+        with self.progress_bar(settings.calls(), "call", callback) as bar:
+            step = callback or (lambda *_: bar.update())
+            z = self.sample(region.window, region.hole, [prepared.condition], noise, settings, step)
+        return self._result(prepared, region.composite(self.decode(z), settings), seeds, settings)
 
-    def fill_all(
-        self, regions: Sequence[Region], wishes: Sequence[Wish], seeds: Sequence[int], settings: RePaintSettings
-    ) -> list[Image.Image]:
+    @torch.no_grad()
+    def edit_all(self, requests: Sequence[RePaintRequest], **changes: object) -> list[RePaintResult | UserError]:
         """Fill the holes of several pictures, a sample of each; those whose windows are of one size in one batch.
 
+        Request k alone is filled so by a call with its seed, except for rounding.
+
         Args:
-            regions: of this editor, by the same settings.
-            wishes: one for each.
-            seeds: one for each: region k alone is filled so by `seed=seeds[k], n_samples=1`, but for rounding.
-            settings: how; the seed and n_samples are not read.
+            changes: fields of `RePaintSettings`; `n_samples` is not read.
+
+        Returns:
+            For each request its result, or why there is none.
         """
+        settings = self.changed({**changes, "n_samples": 1})
+        prepared = [attempt(self._prepare, request, settings) for request in requests]
 
-        def sample(windows: Tensor, holes: Tensor, rows: list[int]) -> Tensor:
-            noise = NoiseSource(seeds[row] for row in rows)
-            return self.sample(windows, holes, [wishes[row] for row in rows], noise, settings)
+        def sample(windows: Tensor, holes: Tensor, batch: list[PreparedFill]) -> Tensor:
+            conditions, noise = [one.condition for one in batch], NoiseSource(one.seed for one in batch)
+            return self.sample(windows, holes, conditions, noise, settings)
 
-        return self.lay_in_all(regions, settings, sample)
+        pictures = self.edit_regions(prepared, settings, sample)
+        return [
+            picture if isinstance(picture, UserError) else self._result(one, [picture], [one.seed], settings)
+            for one, picture in zip(prepared, pictures, strict=True)
+        ]
+
+    def _prepare(self, request: RePaintRequest, settings: RePaintSettings) -> PreparedFill:
+        image = as_image(request.image)
+        region = self.region(image, fit_mask(request.mask, image.size, settings.mask_rule), settings)
+        condition = self.condition(request.class_id, request.prompt, request.negative, request.exemplar)
+        return PreparedFill(region, condition, settings.seed if request.seed is None else request.seed)
+
+    @staticmethod
+    def _result(
+        prepared: PreparedFill, images: list[Image.Image], seeds: list[int], settings: RePaintSettings
+    ) -> RePaintResult:
+        return RePaintResult(images, settings, seeds, mask_picture(prepared.region.mask), prepared.region.masked)
 
     def region(self, image: Image.Image, mask: Tensor, settings: Compositing) -> Region:
-        """As of every editor.
+        """Return what an edit works on, as for every editor.
 
         Raises:
             UserError: nothing of the picture is known, see `sample`.
@@ -160,26 +224,37 @@ class RePaint(Editor[RePaintSettings]):
         self._known_cells(region.hole, settings)
         return region
 
-    def wish(
+    def condition(
         self,
         class_id: int | None = None,
         prompt: str | None = None,
         negative: str = "",
-        exemplar: Image.Image | None = None,
-    ) -> Wish:
-        """
+        exemplar: Picture | None = None,
+    ) -> Condition:
+        """Return what the model is to fill a hole with; see `RePaintRequest`.
+
         Raises:
             UserError: the model needs something else, or cannot use something.
+        """
+        self.check_condition(class_id, prompt, negative, exemplar)
+        context = None
+        if exemplar is not None:
+            _, context = mix_exemplars(self.model.conditioner, exemplar, None, "stretch")
+        return Condition(class_id, prompt or "", negative, context)
+
+    def check_condition(
+        self, class_id: int | None = None, prompt: str | None = None, negative: str = "", exemplar: Any = None
+    ) -> None:
+        """Refuse what the model cannot use or misses; its weights are not needed for that.
+
+        Raises:
+            UserError: see above.
         """
         check_class(self.model, class_id, self.classifier)
         if not self.takes_prompts and (prompt is not None or negative):
             raise UserError("prompt: this model takes none")
         if self.takes_exemplars != (exemplar is not None):
             raise UserError(f"exemplar: this model {'needs one' if self.takes_exemplars else 'takes none'}")
-        pixels = None
-        if exemplar is not None:
-            pixels = exemplar_pixels(fit_exemplar(exemplar, self.model.conditioner.image_size, "stretch"))
-        return Wish(class_id, prompt or "", negative, pixels)
 
     @property
     def takes_prompts(self) -> bool:
@@ -194,20 +269,20 @@ class RePaint(Editor[RePaintSettings]):
         self,
         image: Tensor,
         mask: Tensor,
-        wishes: Sequence[Wish],
+        conditions: Sequence[Condition],
         noise: NoiseSource,
         settings: RePaintSettings,
         callback: Callback | None = None,
     ) -> Tensor:
-        """What fills the holes: pictures or latents (B, c, h, w) float32, that which is known of them exact.
+        """Fill the holes: pictures or latents (B, c, h, w) float32, exact where they are known.
 
         Args:
             image: (B or 1, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
             mask: (B or 1, 1, H, W), 1 = repaint.
-            wishes: B, or one for all.
+            conditions: B, or one for all.
             noise: draws B rows: the start, for an exemplar model the posterior of the masked picture's latent, and
                 what the steps add.
-            settings: how; what concerns compositing and the seed is not read, but for what an error says.
+            settings: how; compositing and the seed are not read (errors name the crop).
 
         Raises:
             UserError: of a picture nothing is known: no pixel, or in latents no cell that is known wholly. A crop of
@@ -217,7 +292,7 @@ class RePaint(Editor[RePaintSettings]):
         model, schedule, device = self.model, self.model.schedule, self.like.device
         cells = self._known_cells(mask, settings).to(device)
         x = noise.randn(*model.latent_shape(*image.shape[-2:]))
-        denoise, gradient = self.denoiser(image, mask, wishes, noise, x.shape, settings)
+        denoise, gradient = self.denoiser(image, mask, conditions, noise, x.shape, settings)
         return repaint(
             denoise,
             x.to(device),
@@ -235,7 +310,11 @@ class RePaint(Editor[RePaintSettings]):
         )
 
     def _known_cells(self, mask: Tensor, settings: Compositing) -> Tensor:
-        """What `to_cells` makes of a mask; raises what `sample` says."""
+        """Return the latent cells of a mask, (B, 1, h, w).
+
+        Raises:
+            UserError: see `sample`.
+        """
         cells, side = self.to_cells(mask), self.model.downsampling
         if bool(cells.flatten(1).all(1).any()):
             if side > 1:
@@ -248,31 +327,32 @@ class RePaint(Editor[RePaintSettings]):
         self,
         image: Tensor,
         mask: Tensor,
-        wishes: Sequence[Wish],
+        conditions: Sequence[Condition],
         noise: NoiseSource,
         shape: Sequence[int],
         settings: RePaintSettings,
     ) -> tuple[Denoise, Denoise | None]:
-        """`denoise` and `gradient` as `repaint` wants them."""
+        """Return `denoise` and `gradient` as `repaint` takes them."""
         model, batch, scale = self.model, shape[0], settings.guidance_scale
         if self.takes_exemplars:
-            context = model.conditioner(torch.cat([wish.pixels for wish in wishes]).to(self.like))
-            return told_exemplar(model, image, mask, context, noise.randn(*shape[1:]), scale), None
-        wishes = [*wishes] * (batch // len(wishes))
+            context = torch.cat([condition.context for condition in conditions])
+            return exemplar_denoiser(model, image, mask, context, noise.randn(*shape[1:]), scale), None
+        conditions = [*conditions] * (batch // len(conditions))
         if self.takes_prompts:
-            prompts, negatives = [wish.prompt for wish in wishes], [wish.negative for wish in wishes]
-            return told_prompts(model, prompts, negatives, scale), None
-        classes, ancestral = [wish.class_id for wish in wishes], settings.sampler == "ddpm"
-        return told_class(model, classes, self.classifier, settings.classifier_scale, ancestral)
+            prompts = [condition.prompt for condition in conditions]
+            return prompt_denoiser(model, prompts, [condition.negative for condition in conditions], scale), None
+        classes, ancestral = [condition.class_id for condition in conditions], settings.sampler == "ddpm"
+        return class_denoiser(model, classes, self.classifier, settings.classifier_scale, ancestral)
 
 
 def check_latent_model(model: LatentDiffusion, purpose: str) -> None:
-    """
+    """Refuse a latent model that follows neither a prompt nor an exemplar, and is not unconditional either.
+
     Raises:
-        UserError: the model is none that can be told a prompt, a picture, or nothing.
+        UserError: it is such a model.
     """
     if model.conditioner is None:
-        check_untold_model(model, purpose)
+        check_unconditional_model(model, purpose)
     elif hasattr(model.conditioner, "image_size"):
         check_exemplar_model(model, purpose)
     else:

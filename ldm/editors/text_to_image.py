@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ldm.editors.denoisers import told_prompts
-from ldm.editors.editor import Editor, check_text_model
-from ldm.editors.settings import Sampling
+from ldm.editors.denoisers import prompt_denoiser
+from ldm.editors.editor import Editor, Result, check_text_model
 from ldm.models.latent_diffusion import LatentDiffusion
+from ldm.presets import Sampling
 from ldm.samplers.common import Callback
 from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil
@@ -21,21 +20,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TextToImageResult:
+class TextToImageResult(Result[Sampling]):
     """Pictures and what each was made from: all samples of the first prompt, then all of the second.
 
     Attributes:
         images: RGB, all of one size.
+        settings: how they were made.
         prompts, seeds: one for each picture; it alone is made again by `prompts[i], seed=seeds[i], n_samples=1`.
         negative: the prompt that they were guided away from.
-        settings: how they were made.
     """
 
-    images: list[Image.Image]
     prompts: list[str]
     seeds: list[int]
     negative: str
-    settings: Sampling
 
 
 class TextToImage(Editor[Sampling]):
@@ -43,15 +40,14 @@ class TextToImage(Editor[Sampling]):
 
     Args:
         model: with a `TextConditioner` and as many input channels as its autoencoder's latents have.
-        settings: used where a call does not say otherwise.
-
-    Raises:
-        UserError: it is another kind of model.
+        settings, changes: see `Editor`; a preset of `configs/txt2img`.
     """
 
-    def __init__(self, model: LatentDiffusion, settings: Sampling):
+    kind = Sampling
+
+    @staticmethod
+    def check(model: LatentDiffusion) -> None:
         check_text_model(model, "text to image")
-        super().__init__(model, settings)
 
     @torch.no_grad()
     def __call__(
@@ -82,7 +78,7 @@ class TextToImage(Editor[Sampling]):
         Raises:
             UserError: no prompt, a prompt that the tokenizer refuses, a wrong size or setting.
         """
-        settings, model = replace(self.settings, **changes), self.model
+        settings, model = self.changed(changes), self.model
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             raise UserError("prompts: there is none, expected one or more")
@@ -99,11 +95,13 @@ class TextToImage(Editor[Sampling]):
         start = None if start_seeds is None else NoiseSource([*start_seeds] * len(prompts))
         each = [prompt for prompt in prompts for _ in range(settings.n_samples)]
         size = tuple(-(-side // model.multiple) * model.multiple for side in (height, width))
-        z = self.sample(each, negative, size, NoiseSource(seeds), settings, callback, start)
+        with self.progress_bar(settings.steps, "step", callback) as bar:
+            step = callback or (lambda *_: bar.update())
+            z = self.sample(each, negative, size, NoiseSource(seeds), settings, step, start)
         top, left = (size[0] - height) // 2, (size[1] - width) // 2
         pictures = self.decode(z)[..., top : top + height, left : left + width]
         images = [to_pil(picture, settings.rounding) for picture in pictures]
-        return TextToImageResult(images, each, seeds, negative, settings)
+        return TextToImageResult(images, settings, each, seeds, negative)
 
     @torch.no_grad()
     def sample(
@@ -128,5 +126,5 @@ class TextToImage(Editor[Sampling]):
         x = noise.randn(*shape)
         if start is not None:
             x = start.randn(*shape)
-        denoise = told_prompts(model, prompts, [negative] * len(prompts), settings.guidance_scale)
+        denoise = prompt_denoiser(model, prompts, [negative] * len(prompts), settings.guidance_scale)
         return self.run_sampler(denoise, x, settings, noise, callback)

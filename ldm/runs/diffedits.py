@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ldm.editors.diffedit import DiffEdit, DiffEditResult, Inversion, Progress
 from ldm.evaluation.metrics import psnr
-from ldm.runs.outputs import labelled_row, next_number, save_png
+from ldm.runs.outputs import labelled_row
 from ldm.utils.overlay import heat_map, overlay
+from ldm.utils.png import next_number, save_png
 
 FOLDERS = ("results", "source", "map", "overlay", "grid")
 LABEL = 40  # characters of a prompt above its picture

@@ -9,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.editors.exemplar import EditResult
-from ldm.runs.outputs import labelled_row, save_png
+from ldm.runs.outputs import labelled_row
 from ldm.utils.overlay import heat_map
+from ldm.utils.png import save_png
 
 
 def save_edit(

@@ -1,124 +1,133 @@
-"""Jobs of a list (`ldm.runs.jobs`) as batches of the editors.
+"""Jobs of a list (`ldm.runs.jobs`) as requests to the editors."""
 
-Each function returns what `ldm.runs.work.work_through` wants: one that opens a job, and one that makes pictures of a
-batch of jobs opened. A UserError from the first, or in the place of a picture, is of that job alone.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from PIL import Image
-from torch import Tensor
 
-from ldm.editors.compose import Region
-from ldm.editors.diffedit import DiffEdit, DiffEditResult, Request
-from ldm.editors.exemplar import ExemplarEditor
+from ldm.editors.diffedit import DiffEdit, DiffEditRequest
+from ldm.editors.editor import Result
+from ldm.editors.exemplar import ExemplarEditor, ExemplarRequest
 from ldm.editors.mask_inference import EmptyMask
-from ldm.editors.repaint import RePaint, Wish
+from ldm.editors.repaint import RePaint, RePaintRequest
 from ldm.runs.jobs import Job
-from ldm.runs.outputs import save_png
 from ldm.utils.errors import UserError
 from ldm.utils.holes import hole_mask
 from ldm.utils.image import open_image
 from ldm.utils.mask import open_mask
 from ldm.utils.overlay import heat_map
+from ldm.utils.png import save_png
 
-T = TypeVar("T")
-Made = Sequence[Image.Image | UserError]
-OpenAndMake = tuple[Callable[[Job], T], Callable[[Sequence[T]], Made]]
+R = TypeVar("R")
 
 
-def exemplar_work(editor: ExemplarEditor, *, invert: bool = False) -> OpenAndMake[tuple[Region, Tensor, int]]:
-    """To edit the pictures of jobs by example, by the editor's settings; a job has a mask and one exemplar or more.
+class JobEditor(Protocol[R]):
+    """Makes the pictures of jobs."""
 
-    Args:
+    def open(self, job: Job) -> R:
+        """Read a job's files.
+
+        Raises:
+            UserError: something is wrong with this job.
+        """
+
+    def make(self, jobs: Sequence[Job], requests: Sequence[R]) -> Sequence[Image.Image | UserError]:
+        """Make the pictures of jobs that were opened; a UserError in place of one says why there is none."""
+
+
+@dataclass(frozen=True)
+class ExemplarJobs:
+    """Edits the pictures of jobs by example; a job has a mask and one exemplar or more.
+
+    Attributes:
         invert: black = repaint in the masks.
     """
-    settings = editor.settings
 
-    def open_job(job: Job) -> tuple[Region, Tensor, int]:
+    editor: ExemplarEditor
+    invert: bool = False
+
+    def open(self, job: Job) -> ExemplarRequest:
         image = open_image(job.image)
         if job.mask is None:
             raise UserError("no mask")
-        mask = open_mask(job.mask, image.size, invert, settings.mask_rule)
-        exemplars = [open_image(file) for file in job.exemplars]
-        _, context = editor.condition(exemplars, job.weights, settings.exemplar_fit)
-        return editor.region(image, mask, settings), context, settings.seed if job.seed is None else job.seed
+        mask = open_mask(job.mask, image.size, self.invert, self.editor.settings.mask_rule)
+        return ExemplarRequest(image, mask, [open_image(file) for file in job.exemplars], job.weights, job.seed)
 
-    def make(batch: Sequence[tuple[Region, Tensor, int]]) -> Made:
-        return editor.edit_all(*zip(*batch, strict=True), settings)
-
-    return open_job, make
+    def make(self, jobs: Sequence[Job], requests: Sequence[ExemplarRequest]) -> list[Image.Image | UserError]:
+        return [picture_of(result) for result in self.editor.edit_all(requests)]
 
 
-def repaint_work(
-    editor: RePaint,
-    *,
-    negative: str = "",
-    mask_type: str | None = None,
-    mask_seed: int | None = None,
-    invert: bool = False,
-) -> OpenAndMake[tuple[Region, Wish, int]]:
-    """To fill the holes of jobs by the editor's settings; a job may have a class_id, a prompt or an exemplar.
+@dataclass(frozen=True)
+class RePaintJobs:
+    """Fills the holes of jobs; a job may have a class_id, a prompt or an exemplar.
 
-    Args:
+    Attributes:
         negative: see `RePaint`.
         mask_type: a kind of `ldm.utils.holes` for jobs that have no mask.
         mask_seed: of these, by default each job's own seed.
         invert: black = repaint in the masks that jobs have.
     """
-    settings = editor.settings
 
-    def open_job(job: Job) -> tuple[Region, Wish, int]:
-        image, seed = open_image(job.image), settings.seed if job.seed is None else job.seed
+    editor: RePaint
+    negative: str = ""
+    mask_type: str | None = None
+    mask_seed: int | None = None
+    invert: bool = False
+
+    def open(self, job: Job) -> RePaintRequest:
+        settings, image = self.editor.settings, open_image(job.image)
+        seed = settings.seed if job.seed is None else job.seed
         if job.mask is not None:
-            mask = open_mask(job.mask, image.size, invert, settings.mask_rule, resize=False)
-        elif mask_type is not None:
-            mask = hole_mask(mask_type, image.size, seed if mask_seed is None else mask_seed)
+            mask = open_mask(job.mask, image.size, self.invert, settings.mask_rule, resize=False)
+        elif self.mask_type is not None:
+            mask = hole_mask(self.mask_type, image.size, seed if self.mask_seed is None else self.mask_seed)
         else:
             raise UserError("no mask")
         if len(job.exemplars) > 1:
             raise UserError(f"exemplar: there are {len(job.exemplars)}, RePaint takes one")
         exemplar = open_image(job.exemplars[0]) if job.exemplars else None
-        wish = editor.wish(job.class_id, job.prompt, negative, exemplar)
-        return editor.region(image, mask, settings), wish, seed
+        return RePaintRequest(image, mask, job.class_id, job.prompt, self.negative, exemplar, seed)
 
-    def make(batch: Sequence[tuple[Region, Wish, int]]) -> Made:
-        return editor.fill_all(*zip(*batch, strict=True), settings)
-
-    return open_job, make
+    def make(self, jobs: Sequence[Job], requests: Sequence[RePaintRequest]) -> list[Image.Image | UserError]:
+        return [picture_of(result) for result in self.editor.edit_all(requests)]
 
 
-def diffedit_work(
-    editor: DiffEdit, folder: Path, *, negative: str = "", invert: bool = False
-) -> OpenAndMake[tuple[str, Request]]:
-    """To edit the pictures of jobs after their prompts; a job may have a source_prompt and a mask.
+@dataclass(frozen=True)
+class DiffEditJobs:
+    """Edits the pictures of jobs after their prompts; a job may have a source_prompt and a mask.
 
-    Args:
+    Attributes:
         folder: gets the maps of jobs in which nothing was found to edit, `map/<name>.png`.
         negative: see `DiffEdit`.
         invert: black = edit in the masks that jobs have.
     """
-    settings, tokenizer = editor.settings, editor.model.conditioner.encoder.tokenizer
 
-    def open_job(job: Job) -> tuple[str, Request]:
+    editor: DiffEdit
+    folder: Path
+    negative: str = ""
+    invert: bool = False
+
+    def open(self, job: Job) -> DiffEditRequest:
         image, prompt, source = open_image(job.image), job.prompt or "", job.source_prompt or ""
         if not prompt.strip():
             raise UserError("prompt: is empty, expected what the picture is to show")
-        tokenizer([prompt, source])  # refuses what it cannot read
-        mask = job.mask and open_mask(job.mask, image.size, invert, settings.mask_rule, resize=False)
-        return job.name, Request(image, [prompt], source, mask, job.seed)
+        self.editor.model.conditioner.encoder.tokenizer([prompt, source])  # refuses what it cannot read
+        rule, mask = self.editor.settings.mask_rule, None
+        if job.mask is not None:
+            mask = open_mask(job.mask, image.size, self.invert, rule, resize=False)
+        return DiffEditRequest(image, [prompt], source, mask, job.seed)
 
-    def make(batch: Sequence[tuple[str, Request]]) -> Made:
-        results = editor.edit_all([request for _, request in batch], negative=negative)
-        return [picture(*opened, result) for opened, result in zip(batch, results, strict=True)]
+    def make(self, jobs: Sequence[Job], requests: Sequence[DiffEditRequest]) -> list[Image.Image | UserError]:
+        results = self.editor.edit_all(requests, negative=self.negative)
+        for job, request, result in zip(jobs, requests, results, strict=True):
+            if isinstance(result, EmptyMask):
+                record = {"prompt": request.targets[0], "source_prompt": request.source}
+                save_png(heat_map(result.maps[0]), self.folder / "map" / f"{job.name}.png", record)
+        return [picture_of(result) for result in results]
 
-    def picture(name: str, request: Request, result: DiffEditResult | EmptyMask) -> Image.Image | UserError:
-        if isinstance(result, DiffEditResult):
-            return result.images[0]
-        told = {"prompt": request.targets[0], "source_prompt": request.source}
-        save_png(heat_map(result.maps[0]), folder / "map" / f"{name}.png", told)
-        return result
 
-    return open_job, make
+def picture_of(result: Result | UserError) -> Image.Image | UserError:
+    """Return the picture of a job's result, or why there is none."""
+    return result if isinstance(result, UserError) else result.images[0]

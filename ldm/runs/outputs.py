@@ -1,8 +1,6 @@
-"""Pictures to files: whole or not at all, with the settings that made them inside."""
+"""What the commands that make pictures share: folders that can be written to, records of a run, rows of pictures."""
 
-import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +8,10 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from ldm import __version__
 from ldm.utils.errors import UserError
-from ldm.utils.files import replacing
 
-SETTINGS_KEY = "ldm"  # of the PNG text chunk
 MARGIN = 8
 MIN_HEIGHT = 192  # of a row of pictures
 MAX_ENLARGED = 2048  # pixels of width
@@ -41,50 +36,6 @@ def run_record(given: Mapping[str, Any], keys: Iterable[str], precision: str, de
     """What pictures say about the run that made them: of the flags given those named, and what was chosen for it."""
     told = {key: given[key] for key in keys if key in given}
     return {"version": __version__, **told, "precision": precision, "device": str(device)}
-
-
-def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
-    """Write a PNG, whole or not at all, making its folder; `settings` go inside as JSON (see `read_settings`).
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    path = Path(path)
-    info = PngInfo()
-    if settings is not None:
-        info.add_text(SETTINGS_KEY, json.dumps(settings, default=os.fspath))  # paths as text
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    with replacing(path) as partial:
-        image.save(partial, format="PNG", pnginfo=info)
-
-
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings inside a PNG that `save_png` wrote.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        with Image.open(path) as image:
-            text = getattr(image, "text", {}).get(SETTINGS_KEY)
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{path}: cannot be read as an image ({error})") from error
-    try:
-        settings = json.loads(text)
-    except (TypeError, ValueError, RecursionError):  # no text, or another one
-        settings = None
-    if not isinstance(settings, dict):
-        raise UserError(f"{path}: holds no settings of an edit")
-    return settings
-
-
-def next_number(folder: Path, prefix: str) -> int:
-    """One more than the highest N of the files `<prefix>N.png` in a folder, which need not exist; 0 where none is."""
-    names = (re.fullmatch(rf"{re.escape(prefix)}(\d+)\.png", path.name) for path in folder.glob("*.png"))
-    return max((int(name[1]) for name in names if name), default=-1) + 1
 
 
 def labelled_row(cells: Sequence[tuple[str, Image.Image]], height: int | None = None) -> Image.Image:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ldm.editors import compose
 from ldm.editors.repaint import RePaint, RePaintResult
-from ldm.runs.outputs import labelled_row, save_png
+from ldm.runs.outputs import labelled_row
 from ldm.utils.animation import save_gif
 from ldm.utils.contact_sheet import fit_cell
+from ldm.utils.png import save_png
 
 FRAMES = 40
 SIDE = 256  # pixels of an animated picture
@@ -125,7 +126,7 @@ def save_films(
         frames = [result.masked]
         for x0 in film.kept:
             edited = view.from_model(editor.decode(x0[row : row + 1]))
-            frames += compose.lay_in(edited, image, mask, view, result.settings)
+            frames += compose.composite_into(edited, image, mask, view, result.settings)
         paths.append(folder / "process" / f"{name}_{seed}.gif")
         paths[-1].parent.mkdir(parents=True, exist_ok=True)
         save_gif([fit_cell(frame, SIDE) for frame in [*frames, picture]], paths[-1])

@@ -9,9 +9,9 @@ from PIL import Image
 
 from ldm.editors.pixel_sampling import SamplesResult
 from ldm.editors.text_to_image import TextToImageResult
-from ldm.runs.outputs import next_number, save_png
 from ldm.utils.errors import UserError
 from ldm.utils.files import read_text
+from ldm.utils.png import next_number, save_png
 
 GAP = 2  # pixels between the pictures of a grid
 

@@ -4,26 +4,24 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
 from ldm import __version__
 from ldm.editors.editor import Editor
+from ldm.runs.job_edits import JobEditor
 from ldm.runs.jobs import Job
 from ldm.runs.kept_results import fingerprint
-from ldm.runs.outputs import check_writable, read_settings, save_png
-from ldm.utils.errors import UserError, tell_failed
+from ldm.runs.outputs import check_writable
+from ldm.utils.errors import UserError, attempt, tell_failed
 from ldm.utils.files import read_json, remove_left, write_json
+from ldm.utils.png import read_settings, save_png
 from ldm.utils.processes import Share, gather, wait_for_all
-
-A, B, T = TypeVar("A"), TypeVar("B"), TypeVar("T")
-Open = Callable[[Job], T]
-Make = Callable[[list[T]], Sequence[Image.Image | UserError]]
 
 MADE, THERE = "made", "there"
 WHOLE = Share()
@@ -45,7 +43,7 @@ class Outcome:
 
 
 def editor_about(editor: Editor, precision: str) -> dict[str, Any]:
-    """What the results of an editor depend on, for `work_through`: of its model all but the name, hashed where long."""
+    """What the results of an editor depend on, for `run_jobs`: of its model all but the name, hashed where long."""
     model = editor.model
     return {
         "version": __version__,
@@ -59,12 +57,11 @@ def editor_about(editor: Editor, precision: str) -> dict[str, Any]:
     }
 
 
-def work_through(
+def run_jobs(
     jobs: Sequence[Job],
     folder: str | Path,
     about: Mapping[str, Any],
-    open_job: Open[T],
-    make: Make[T],
+    maker: JobEditor,
     *,
     batch: int,
     share: Share = WHOLE,
@@ -81,9 +78,8 @@ def work_through(
     Args:
         about: what all pictures depend on beside their jobs, for JSON. With the size of the batches it is kept in
             `folder/run.json`.
-        open_job: reads a job's files.
-        make: the pictures of jobs that were opened; a UserError in the place of one says why there is none.
-        batch: so many jobs are made at once; fewer at the list's end, and where some could not be opened.
+        maker: opens jobs and makes their pictures.
+        batch: how many jobs are made at once; fewer at the list's end, and where some could not be opened.
 
     Returns:
         the same in every process, after the last has done its share.
@@ -102,7 +98,7 @@ def work_through(
     with tqdm(total=sum(map(len, mine)), desc="pictures", unit="picture", disable=hidden) as bar:
         for places in mine:
             batch_of = [jobs[place] for place in places]
-            for place, job, what in zip(places, batch_of, _work(batch_of, results, open_job, make), strict=True):
+            for place, job, what in zip(places, batch_of, _make_missing(batch_of, results, maker), strict=True):
                 if isinstance(what, UserError):
                     failed[place] = f"{job.place or job.name}: {what}"
                     bar.set_postfix(failed=len(failed))
@@ -120,22 +116,22 @@ def work_list(
     wrong: Sequence[str],
     folder: str | Path,
     about: Mapping[str, Any],
-    steps: tuple[Open[T], Make[T]],
+    maker: JobEditor,
     *,
     batch: int,
     share: Share = WHOLE,
 ) -> None:
-    """All of a list, for a script: `work_through`, and what has become of it, said once for all processes.
+    """All of a list, for a script: `run_jobs`, and what has become of it, said once for all processes.
 
     Args:
         wrong: lines of the list that are no jobs, see `ldm.runs.jobs.read_jobs`.
-        steps: `open_job` and `make`.
+        maker: opens jobs and makes their pictures.
 
     Raises:
-        UserError: see `work_through`.
+        UserError: see `run_jobs`.
         SomeFailed: lines are wrong, or jobs have failed.
     """
-    outcome = work_through(jobs, folder, about, *steps, batch=batch, share=share)
+    outcome = run_jobs(jobs, folder, about, maker, batch=batch, share=share)
     if share.rank:
         return
     failed = [*wrong, *outcome.failed]
@@ -195,15 +191,15 @@ class Results:
         return self.folder / f"{job.name}.png"
 
 
-def _work(jobs: Sequence[Job], results: Results, open_job: Open[T], make: Make[T]) -> Iterator[str | UserError]:
-    """What becomes of each job of a batch: MADE, THERE, or why it failed."""
-    missing = [_attempt(results.missing, job) for job in jobs]
+def _make_missing(jobs: Sequence[Job], results: Results, maker: JobEditor) -> Iterator[str | UserError]:
+    """Yield what becomes of each job of a batch: MADE, THERE, or why it failed."""
+    missing = [attempt(results.missing, job) for job in jobs]
     if not any(isinstance(digest, str) for digest in missing):
         yield from (error or THERE for error in missing)
         return
-    opened = [_attempt(open_job, job) for job in jobs]
-    readable = [one for one in opened if not isinstance(one, UserError)]
-    pictures = _attempt(make, readable) if readable else []
+    opened = [attempt(maker.open, job) for job in jobs]
+    readable = [k for k, one in enumerate(opened) if not isinstance(one, UserError)]
+    pictures = attempt(maker.make, [jobs[k] for k in readable], [opened[k] for k in readable]) if readable else []
     pictures = iter([pictures] * len(readable) if isinstance(pictures, UserError) else pictures)
     for job, digest, one in zip(jobs, missing, opened, strict=True):
         picture = one if isinstance(one, UserError) else next(pictures)
@@ -214,13 +210,6 @@ def _work(jobs: Sequence[Job], results: Results, open_job: Open[T], make: Make[T
         else:
             results.keep(job, digest, picture)
             yield MADE
-
-
-def _attempt(function: Callable[[A], B], argument: A) -> B | UserError:
-    try:
-        return function(argument)
-    except UserError as error:
-        return error
 
 
 def _differences(held: Any, wanted: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -1,6 +1,7 @@
 """RePaint (Lugmayr et al., 2201.09865): a model of whole pictures fills a hole by jumping back and forth in time."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
@@ -22,66 +23,74 @@ LONGEST = 1_000_000
 """Steps of a walk, up and down; the paper's has 4570."""
 
 
-def jump_schedule(
-    t_T: int,
-    jump_length: int,
-    jump_n_sample: int,
-    *,
-    n_sample: int = 1,
-    jump2_length: int = 1,
-    jump2_n_sample: int = 1,
-    jump3_length: int = 1,
-    jump3_n_sample: int = 1,
-    start_resampling: int | None = None,
-) -> list[int]:
-    """The times of a walk from t_T - 1 down to -1, clean data, with jumps back up; neighbours differ by 1.
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """How RePaint goes back and forth in time.
 
-    At times 0, jump_length, 2 jump_length, ... (below t_T - jump_length) the walk goes jump_length up again, until it
+    At times 0, jump_length, 2 jump_length, ... (below steps - jump_length) the walk goes jump_length up again, until it
     has come by jump_n_sample times (algorithm 1, where the length is 1, and section 4.2). That is the whole schedule of
-    the paper; the rest is of its code:
+    the paper; the rest is of its code.
 
-    Args:
-        n_sample: every single step is taken so many times.
+    Attributes:
+        jump_length: steps that a jump goes back up.
+        jump_n_sample: how often each part of the way down is walked, 1 for no jumps.
+        n_sample: how often each single step is taken.
         jump2_length, jump2_n_sample, jump3_length, jump3_n_sample: shorter jumps within; a longer jump restores the
             shorter ones, wherever they are.
         start_resampling: no jumps from above this time; None: everywhere.
+    """
+
+    jump_length: int
+    jump_n_sample: int
+    n_sample: int = 1
+    jump2_length: int = 1
+    jump2_n_sample: int = 1
+    jump3_length: int = 1
+    jump3_n_sample: int = 1
+    start_resampling: int | None = None
+
+
+def jump_schedule(steps: int, walk: Walk) -> list[int]:
+    """Return the times of a walk from steps - 1 down to -1, clean data, with jumps back up; neighbours differ by 1.
 
     Raises:
         UserError: a count is not positive, a jump as long as the schedule, or the walk longer than `LONGEST`.
     """
-    jumps = [(jump_length, jump_n_sample), (jump2_length, jump2_n_sample), (jump3_length, jump3_n_sample)]
-    for name, value in [("steps", t_T), ("n_sample", n_sample)]:
+    jumps = (
+        (walk.jump_length, walk.jump_n_sample),
+        (walk.jump2_length, walk.jump2_n_sample),
+        (walk.jump3_length, walk.jump3_n_sample),
+    )
+    start = steps if walk.start_resampling is None else walk.start_resampling
+    for name, value in [("steps", steps), ("n_sample", walk.n_sample), ("start_resampling", start)]:
         _check_positive(name, value)
     for prefix, (length, count) in zip(("jump", "jump2", "jump3"), jumps, strict=True):
         _check_positive(f"{prefix}_length", length)
         _check_positive(f"{prefix}_n_sample", count)
-        if count > 1 and length >= t_T:
-            raise UserError(f"{prefix}_length {length}: expected less than the {t_T} steps of the schedule")
-    if start_resampling is None:
-        start_resampling = t_T
-    _check_positive("start_resampling", start_resampling)
-    return list(_walk(t_T, n_sample, tuple(jumps), start_resampling))
+        if count > 1 and length >= steps:
+            raise UserError(f"{prefix}_length {length}: expected less than the {steps} steps of the schedule")
+    return list(_times(steps, walk.n_sample, jumps, start))
 
 
 @lru_cache(maxsize=4)  # settings are asked for their walk again and again
-def _walk(t_T: int, n_sample: int, jumps: tuple[tuple[int, int], ...], start_resampling: int) -> tuple[int, ...]:
-    """What `jump_schedule` says, of values that it has checked."""
+def _times(steps: int, n_sample: int, jumps: tuple[tuple[int, int], ...], start_resampling: int) -> tuple[int, ...]:
+    """The times of `jump_schedule`, from values that it has checked."""
     taken: list[dict[int, int]] = [{}, {}, {}]  # of each kind of jump, how many at a time
-    t, times = t_T, []
+    t, times = steps, []
     while t > 0:
         t -= 1
         times.append(t)
-        again = t + 1 < t_T - 1 and t <= start_resampling
+        again = t + 1 < steps - 1 and t <= start_resampling
         if len(times) + 2 * (n_sample - 1) * again > LONGEST:
             raise UserError(
-                f"the walk of {t_T} steps takes more than {LONGEST:,} with all its jumps: "
+                f"the walk of {steps} steps takes more than {LONGEST:,} with all its jumps: "
                 "expected smaller n_sample, jump_n_sample, jump2_n_sample, jump3_n_sample"
             )
         if again:
             times += [t + 1, t] * (n_sample - 1)
         for k in (2, 1, 0):
             length, count = jumps[k]
-            there = t % length == 0 and t < t_T - length and t <= start_resampling - length
+            there = t % length == 0 and t < steps - length and t <= start_resampling - length
             if there and taken[k].get(t, 0) < count - 1:
                 taken[k][t] = taken[k].get(t, 0) + 1
                 taken[k + 1 :] = [{} for _ in taken[k + 1 :]]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.editors.mask_inference import InferredMask
-from ldm.editors.settings import MaskInference
 from ldm.evaluation.metrics import mean, pooled_psnr, psnr
+from ldm.presets import MaskInference
 from ldm.studies.caption_edits import mask_figures
 from ldm.studies.exemplar_edits import contexts, edit_and_judge
 from ldm.studies.judging import Figures, judged_table

@@ -43,17 +43,8 @@ class Example:
 
 def infer_masks(editor: DiffEdit, batch: Mapping[str, Any], source: str) -> InferredMask:
     """The editor's masks for a batch, by its settings; `source` is one of SOURCES."""
-    settings = editor.settings
-    return editor.infer_mask(
-        batch["image"],
-        batch["source"] if source == "caption" else [""] * len(batch["source"]),
-        batch["target"],
-        n=settings.n_maps,
-        strength=settings.strength,
-        threshold=settings.threshold,
-        clamp=settings.clamp,
-        seed=settings.seed,
-    )
+    sources = batch["source"] if source == "caption" else [""] * len(batch["source"])
+    return editor.infer_mask(batch["image"], sources, batch["target"])
 
 
 def mask_figures(found: InferredMask, mask: Tensor) -> Figures:
@@ -101,8 +92,8 @@ def edit_and_judge(
     }
     used, empty = masks[source], figures[f"{source}/no mask"]
 
-    inversion = editor.invert(scenes, ratio=settings.encode_ratio, steps=settings.steps, refine=settings.refine)
-    z = editor.edit(inversion, used.latent, batch["target"], guidance_scale=settings.guidance_scale)
+    inversion = editor.invert(scenes)
+    z = editor.edit(inversion, used.latent, batch["target"])
     edited, kept, back = (
         editor.decode(latents).clamp(-1, 1) for latents in (z, inversion.latents[0], editor.reconstruct(inversion))
     )

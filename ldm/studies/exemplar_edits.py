@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm.editors.exemplar import ExemplarEditor, exemplar_pixels, fit_exemplar
-from ldm.editors.settings import Compositing
+from ldm.editors.exemplar import ExemplarEditor
+from ldm.editors.exemplars import encode_exemplars
 from ldm.evaluation.metrics import psnr
+from ldm.presets import Compositing
 from ldm.studies.judging import Figures, finish, judged, round_trip
 from ldm.toyworld.judge import Judge
 from ldm.utils.image import to_tensor
@@ -70,7 +71,5 @@ def references(editor: ExemplarEditor, judge: Judge, batch: Mapping[str, Any]) -
 
 
 def contexts(editor: ExemplarEditor, exemplars: Sequence[Image.Image]) -> Tensor:
-    """What the network is told of each exemplar, (B, L, C), fitted as the editor's settings say."""
-    fit, size = editor.settings.exemplar_fit, editor.model.conditioner.image_size
-    squares = [fit_exemplar(exemplar, size, fit) for exemplar in exemplars]
-    return editor.contexts(torch.cat([exemplar_pixels(square, fit == "original") for square in squares]))
+    """Return the context of each exemplar, (B, L, C), fitted as the editor's settings say."""
+    return encode_exemplars(editor.model.conditioner, exemplars, editor.settings.exemplar_fit)[1]

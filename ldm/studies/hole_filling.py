@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.editors.repaint import RePaint
-from ldm.editors.settings import RePaintSettings
 from ldm.evaluation.metrics import mean, psnr, ssim
+from ldm.presets import RePaintSettings
 from ldm.studies.judging import Figures, finish
 from ldm.utils.extras import require
 from ldm.utils.image import to_pil, to_tensor
@@ -45,7 +45,7 @@ def fill(
         scene is as it was, byte for byte.
     """
     scenes, masks = batch["image"], batch["mask"]
-    filled = editor.decode(editor.sample(scenes, masks, [editor.wish()], NoiseSource(seeds), settings, callback))
+    filled = editor.decode(editor.sample(scenes, masks, [editor.condition()], NoiseSource(seeds), settings, callback))
     before = torch.cat([to_tensor(to_pil(picture)) for picture in filled])
     exact = torch.where(masks > 0, scenes, before).eq(scenes).flatten(1).all(1)
     return finish(filled, scenes, masks, settings)[0], exact

@@ -9,9 +9,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ldm.editors.compose import distance, lay_in, whole
+from ldm.editors.compose import composite_into, distance, whole
 from ldm.editors.editor import Editor
-from ldm.editors.settings import Compositing
+from ldm.presets import Compositing
 from ldm.toyworld.judge import Judge
 from ldm.utils.image import to_pil
 
@@ -26,7 +26,7 @@ def finish(edited: Tensor, scenes: Tensor, masks: Tensor, settings: Compositing)
     """
     pictures, exact = [], []
     for edit, scene, mask in zip(edited.split(1), map(to_pil, scenes), masks.split(1), strict=True):
-        (picture,) = lay_in(edit, scene, mask, whole(mask), settings)
+        (picture,) = composite_into(edit, scene, mask, whole(mask), settings)
         kept = (distance(mask, settings.feather) > settings.feather)[0, 0].numpy()
         pictures.append(picture)
         exact.append(np.array_equal(np.asarray(picture)[kept], np.asarray(scene)[kept]))

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ldm.editors.repaint import RePaint
-from ldm.editors.settings import RePaintSettings
+from ldm.presets import RePaintSettings
 from ldm.runs.kept_results import KeptResults
 from ldm.studies.hole_filling import (
     DISTANCE,

@@ -14,9 +14,9 @@ from torch import Tensor
 from ldm.diffusion.process import q_sample
 from ldm.diffusion.schedule import Schedule
 from ldm.editors.diffedit import DiffEdit, Inversion
-from ldm.editors.settings import encoded_steps
 from ldm.evaluation.frechet import fit, frechet
 from ldm.evaluation.metrics import mean, pooled_psnr, psnr
+from ldm.presets import encoded_steps
 from ldm.studies.caption_edits import infer_masks
 from ldm.studies.judging import Figures, round_trip
 from ldm.toyworld.judge import Judge
@@ -81,8 +81,7 @@ def edit_all_ways(
 
 def encode_both_ways(editor: DiffEdit, pictures: Tensor, ratio: float, seeds: Sequence[int]) -> dict[bool, Inversion]:
     """Pictures (B, 3, H, W) taken towards noise, by inversion (True) and by adding noise of the seeds (False)."""
-    settings = editor.settings
-    inversion = editor.invert(pictures, ratio=ratio, steps=settings.steps, refine=settings.refine)
+    inversion = editor.invert(pictures, encode_ratio=ratio)
     z = inversion.latents[0]
     noise = NoiseSource(seeds).randn(*z.shape[1:]).to(z)
     return {True: inversion, False: noised(inversion, editor.model.schedule, noise)}
@@ -100,7 +99,7 @@ def edit_by(
     by_inversion, masked = METHODS[method]
     inversion = encoded[by_inversion]
     where = mask if masked else torch.ones_like(inversion.latents[0][:, :1])
-    return editor.decode(editor.edit(inversion, where, targets, guidance_scale=editor.settings.guidance_scale))
+    return editor.decode(editor.edit(inversion, where, targets))
 
 
 @torch.no_grad()

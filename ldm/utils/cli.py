@@ -81,7 +81,7 @@ def box(text: str) -> tuple[int, int, int, int]:
 
 
 def add_model_flags(parser: Parser, config: str, aliases: Iterable[str] = ()) -> None:
-    """--config, --ckpt (absent if not given), --precision as `ldm.checkpoints.open.open_model` knows it, --device."""
+    """--config, --ckpt (absent if not given), --precision as `ldm.load` knows it, --device."""
     group = parser.add_argument_group("model")
     add = group.add_argument
     add("--config", *aliases, default=config, help="a config file, or a name in configs/")
@@ -113,7 +113,7 @@ def with_example(args: argparse.Namespace, **example: object) -> argparse.Namesp
 
 
 def add_precision_flag(group: argparse._ActionsContainer) -> None:
-    """--precision as `ldm.checkpoints.open.open_model` knows it."""
+    """--precision as `ldm.load` knows it."""
     group.add_argument("--precision", choices=("auto", "full", "bf16"), default="auto",
         type=lambda name: "bf16" if name == "autocast" else name,
         help="full is fp32; auto is bf16 for a large model on hardware that computes it, else full; "
@@ -130,7 +130,7 @@ def add_classifier_flags(parser: Parser) -> None:
 
 
 def add_sampling_flags(group: argparse._ArgumentGroup) -> None:
-    """The fields of `ldm.editors.settings.Sampling` by the original scripts' names, and by better ones."""
+    """The fields of `ldm.presets.Sampling` by the original scripts' names, and by better ones."""
     add_sampler_flags(group)
     group.add_argument("--n_samples", type=int, help="samples in a batch; the first has the seed")
 
@@ -154,7 +154,7 @@ def add_step_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_compositing_flags(group: argparse._ArgumentGroup) -> None:
-    """Fields of `ldm.editors.settings.Compositing`."""
+    """Fields of `ldm.presets.Compositing`."""
     add = group.add_argument
     add("--crop", help="none, or auto: edit a square around the mask at the model's size (small masks, large scenes)")
     add("--composite", help="feather, paste or none: how the background is kept")
@@ -162,7 +162,7 @@ def add_compositing_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_mask_inference_flags(group: argparse._ArgumentGroup) -> None:
-    """Fields of `ldm.editors.settings.MaskInference`, but the seed."""
+    """Fields of `ldm.presets.MaskInference`, but the seed."""
     add = group.add_argument
     add("--n_maps", type=int, help="noises over which the map of differences is averaged")
     add("--strength", type=float, help="noise level of the map, in (0, 1]")

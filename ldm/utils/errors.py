@@ -1,7 +1,10 @@
 """The one exception that means "the input is wrong", not "the code is wrong"; and what to do where much is right."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class UserError(ValueError):
@@ -25,6 +28,14 @@ class SomeFailed(UserError):
     """Some parts of a work have failed; the others are done."""
 
     exit_code = 4
+
+
+def attempt(function: Callable[..., T], *arguments: Any) -> T | UserError:
+    """Return what a function returns, or the UserError that it raises."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        return error
 
 
 def tell_failed(lines: Sequence[str], what: str) -> None:

@@ -16,7 +16,49 @@ from ldm.utils.errors import UserError
 # Only decoders of plain raster files: Pillow also knows formats that start other programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
+Picture = Image.Image | np.ndarray | Tensor | str | Path
+"""A picture as people have it: a PIL image, (H, W, 3) uint8, (3, H, W) in [0, 1], or the path of a file."""
+
 log = logging.getLogger(__name__)
+
+
+def as_image(picture: Picture, name: str = "image") -> Image.Image:
+    """Return a picture as a PIL image, whatever it was given as; see `Picture`.
+
+    Arrays may also be (H, W) or have an alpha channel, tensors may be (1, 3, H, W).
+
+    Raises:
+        UserError: it is something else, or its file cannot be read; `name` is what the message calls it.
+    """
+    if isinstance(picture, Image.Image):
+        return picture
+    if isinstance(picture, str | Path):
+        return open_image(picture)
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim in (2, 3):
+        if picture.ndim == 2 or picture.shape[2] in (3, 4):
+            return Image.fromarray(np.ascontiguousarray(picture))
+    if isinstance(picture, Tensor) and picture.is_floating_point() and picture.shape[-3:-2] == (3,):
+        if picture.ndim == 3 or picture.shape[:-3] == (1,):
+            return to_pil(2 * picture.reshape(picture.shape[-3:]) - 1)
+    raise UserError(
+        f"{name}: {_kind_of(picture)}, expected a path, a PIL image, an array (H, W, 3) of uint8 or a tensor "
+        "(3, H, W) in [0, 1]"
+    )
+
+
+def as_list(pictures: object) -> list | None:
+    """Return the pictures of a list or of a batch, (B, 3, H, W) or (B, H, W, 3); None if it is a single picture."""
+    if isinstance(pictures, list | tuple):
+        return list(pictures)
+    if isinstance(pictures, np.ndarray | Tensor) and pictures.ndim == 4 and len(pictures) != 1:
+        return list(pictures)
+    return None
+
+
+def _kind_of(value: object) -> str:
+    if isinstance(value, np.ndarray | Tensor):
+        return f"{type(value).__name__} {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    return "None" if value is None else type(value).__name__
 
 
 def open_image(path: str | Path) -> Image.Image:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.utils.errors import UserError
-from ldm.utils.image import decode
+from ldm.utils.image import Picture, as_image, decode
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 exclusive."""
@@ -61,22 +61,27 @@ def parse_mask(
     return torch.from_numpy(selected)[None, None].float()
 
 
-def fit_mask(mask: Image.Image | Tensor, size: tuple[int, int], rule: str = "any", resize: bool = True) -> Tensor:
-    """A mask for an image of `size` (width, height) as (1, 1, H, W) float32 of zeros and ones.
+def fit_mask(mask: Picture, size: tuple[int, int], rule: str = "any", resize: bool = True) -> Tensor:
+    """Return a mask for an image of `size` (width, height) as (1, 1, H, W) float32 of zeros and ones.
 
     Args:
-        mask: a picture (see `parse_mask`), or a tensor (1, 1, H, W), which is repainted where it is 0.5 or more.
+        mask: a picture or the path of one (see `parse_mask`); an array (H, W) of uint8 or bool; or a tensor ((1,) (1,)
+            H, W), which is repainted where it is 0.5 or more.
 
     Raises:
-        UserError: as `parse_mask`; the tensor is of another shape, or below 0.5 everywhere.
+        UserError: as `parse_mask`; the tensor is of another shape, or below 0.5 everywhere; or it is no mask at all.
     """
-    if isinstance(mask, Image.Image):
-        return parse_mask(mask, size, rule=rule, resize=resize)
-    if mask.shape != (expected := (1, 1, *size[::-1])):
-        raise UserError(f"mask: {tuple(mask.shape)}, expected {expected}")
-    if not (selected := mask >= 0.5).any():
-        raise UserError("mask: nothing is selected, it is below 0.5 everywhere (1 = repaint)")
-    return selected.float()
+    if isinstance(mask, str | Path):
+        return open_mask(mask, size, rule=rule, resize=resize)
+    if isinstance(mask, np.ndarray) and mask.dtype == bool:
+        mask = mask.astype(np.uint8) * 255
+    if isinstance(mask, Tensor) and mask.shape[-3:-2] != (3,):
+        if mask.shape != (*(1,) * (mask.ndim - 2), *size[::-1]):
+            raise UserError(f"mask: {tuple(mask.shape)}, expected {(1, 1, *size[::-1])}")
+        if not (selected := mask >= 0.5).any():
+            raise UserError("mask: nothing is selected, it is below 0.5 everywhere (1 = repaint)")
+        return selected.float().reshape(1, 1, *size[::-1])
+    return parse_mask(as_image(mask, "mask"), size, rule=rule, resize=resize)
 
 
 def box_mask(box: Box, size: tuple[int, int]) -> Tensor:

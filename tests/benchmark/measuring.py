@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ldm.benchmark.run import Work, run_benchmark
+from ldm.benchmark.run import RunContext, run_benchmark
 from ldm.config import build
 from ldm.utils.processes import Share
 
@@ -14,7 +14,7 @@ from ldm.utils.processes import Share
 def measure(config: DictConfig, folder: Path, limit: int | None = None, **changes) -> tuple[list[str], dict]:
     """The problems and the report of a config with other parameters."""
     config = OmegaConf.merge(config, {"params": {"resamples": 20, **changes}})
-    work = Work(folder, limit, 2, torch.device("cpu"), Share())
+    work = RunContext(folder, limit, 2, torch.device("cpu"), Share())
     problems = run_benchmark(build(config), work, {})
     return problems, json.loads((folder / "report.json").read_text(encoding="utf-8"))
 

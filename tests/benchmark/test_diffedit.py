@@ -13,11 +13,11 @@ from ldm.checkpoints.io import save_tensors
 from ldm.config import load_config
 from ldm.editors.diffedit import DiffEdit
 from ldm.evaluation.metrics import psnr
-from ldm.presets import diffedit_settings
+from ldm.presets import DiffEditSettings
 from ldm.runs.jobs import Job
-from ldm.utils.errors import UserError
 from ldm.utils.image import to_tensor
 from tests.benchmark.measuring import measure, ours, papers
+from tests.refusals import assert_line, assert_mentions, refused
 from tests.tiny import TEXT_CONFIG, tiny_text_model
 from tests.utils.pictures import photo
 
@@ -85,7 +85,7 @@ def test_csfid_by_hand(config, folder, tmp_path):
 
 def test_a_masked_edit_without_a_mask_is_the_autoencoders_picture(folder):
     """The same prompt twice: nothing differs, and nothing is edited."""
-    editor = DiffEdit(tiny_text_model(), diffedit_settings(steps=4, n_maps=2))
+    editor = DiffEdit(tiny_text_model(), DiffEditSettings.read(steps=4, n_maps=2))
     job = Job("0", folder / "0.png", prompt="a red ball", source_prompt="a red ball")
     opened = squared(job, 64)
     (picture,) = edit(editor, "DiffEdit", [opened])
@@ -108,24 +108,21 @@ def test_a_model_that_is_not_there(config, tmp_path):
 
 def test_partial_and_wrong_input(config, folder, tmp_path):
     problems, report = measure(config, tmp_path / "few", limit=2, methods=["SDEdit"], ratios=[0.5])
-    assert problems == [
-        "CSFID: without 2 of 2 prompts; the first, 'a blue ball', has 1 edits and 3 real pictures, expected 2 or more "
-        "of each"
-    ]
-    assert report["partial"] == "2 of 4 edits"
+    (problem,) = problems
+    assert_line(problem, "CSFID", 2, "a blue ball", 1, 3)
+    assert_mentions(report["partial"], 2, 4)
     assert ours(report)["SDEdit, 0.5"]["lpips"]["n"] == 2
 
     problems, _ = measure(config, tmp_path / "real", methods=["SDEdit"], real=str(tmp_path / "no"))
-    assert len(problems) == 1 and "no such folder" in problems[0]
+    (problem,) = problems
+    assert_line(problem, tmp_path / "no")
     shutil.copytree(folder / "real" / PROMPTS[1], tmp_path / "half" / PROMPTS[1])
     problems, report = measure(config, tmp_path / "real", methods=["SDEdit"], real=str(tmp_path / "half"))
-    assert problems == [
-        "CSFID: without 1 of 2 prompts; the first, 'a blue ball', has 2 edits and 0 real pictures, expected 2 or more "
-        "of each"
-    ]
+    (problem,) = problems
+    assert_line(problem, "CSFID", 1, 2, "a blue ball", 0)
     assert report["partial"] and ours(report)["SDEdit, 0.5"]["csfid"]["n"] == 1
 
-    with pytest.raises(UserError, match="method 'sdedit': expected one of DiffEdit, "):
+    with refused("sdedit", "DiffEdit"):
         measure(config, tmp_path / "wrong", methods=["sdedit"])
-    with pytest.raises(UserError, match="none.jsonl"):
+    with refused(folder / "none.jsonl"):
         measure(config, tmp_path / "none", edits=str(folder / "none.jsonl"))

@@ -4,7 +4,7 @@ import pytest
 
 from ldm.benchmark.directions import Direction, check_directions, decide, judge_direction, sentence
 from ldm.evaluation.bootstrap import Estimate
-from ldm.utils.errors import UserError
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize(
@@ -36,17 +36,17 @@ def test_a_direction_is_as_its_weakest_metric(second, expected):
 
 
 def test_a_claim_of_another_kind_is_refused():
-    with pytest.raises(UserError, match="direction x: fid 'sinks', expected one of rises, falls"):
+    with refused("x", "fid", "sinks", "rises", "falls"):
         Direction("x", "a", "b", {"fid": "sinks"})
 
 
 @pytest.mark.parametrize(
-    "direction, told",
+    "direction, wanted",
     [
-        (Direction("x", "prior", "baselin", {"fid": "falls"}), "no 'baselin'; did you mean baseline\\?"),
-        (Direction("x", "prior", "baseline", {"fld": "falls"}), "no 'fld'; did you mean fid\\?"),
+        (Direction("x", "prior", "baselin", {"fid": "falls"}), ("baselin", "baseline")),
+        (Direction("x", "prior", "baseline", {"fld": "falls"}), ("fld", "fid")),
     ],
 )
-def test_a_direction_of_what_is_not_there_is_refused(direction, told):
-    with pytest.raises(UserError, match=f"^direction x: {told}$"):
+def test_a_direction_of_what_is_not_there_is_refused(direction, wanted):
+    with refused("x", wanted):
         check_directions([direction], ["baseline", "prior"], ["fid", "clip"])

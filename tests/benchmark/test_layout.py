@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from ldm.benchmark.layout import item_file, read_ids, read_test_bench, result_files
-from ldm.utils.errors import UserError
+from tests.refusals import assert_line, refused
 from tests.utils.pictures import mask
 
 IDS = [460, 724, 139]
@@ -49,18 +49,17 @@ def test_ids_that_lack_something_are_told_and_the_others_read(bench):
     Image.new("L", (16, 16)).save(other)
     items, wrong = read_test_bench(bench)
     assert [(item.id, item.number) for item in items] == [("000000000139", 2)]
-    assert wrong == [
-        f"id 000000000460: {missing}: no such file or directory",
-        f"id 000000000724: mask {other}: is 16x16 and the image 8x8, expected the same size",
-    ]
+    first, second = wrong
+    assert_line(first, "000000000460", missing)
+    assert_line(second, "000000000724", other, "16x16", "8x8")
     last = item_file(bench, "mask", "000000000139")
     mask(8, 8, box=(2, 3, 3, 8)).save(last)
-    with pytest.raises(UserError, match="all of its 3 ids"):
+    with refused(bench, 3):
         read_test_bench(bench)
     mask(8, 8, box=(2, 3, 4, 8)).save(last)
     assert read_test_bench(bench)[0][0].box == (2, 3, 4, 8)
     item_file(bench, "image", "000000000139").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"wrong with all of its 3 ids; id 000000000460: .*_ref\.png"):
+    with refused(bench, 3, "000000000460", "_ref.png"):
         read_test_bench(bench)
 
 
@@ -69,38 +68,37 @@ def test_a_missing_folder(bench, folder):
     for file in (bench / "Mask_bbox_3500").iterdir():
         file.unlink()
     (bench / "Mask_bbox_3500").rmdir()
-    with pytest.raises(UserError, match=folder):
+    with refused(bench, folder):
         read_test_bench(bench if folder != "nowhere" else bench / "nowhere")
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, wanted",
     [
-        (np.array([], int), "holds no ids"),
-        (np.array([1, 2, 1]), "1 ids are in it twice"),
-        (np.array(["a"]), "holds '00000000000a', expected ids, whole numbers"),
-        (np.array([1.0, np.inf]), "holds '0000000001.0', expected ids, whole numbers"),
-        (np.array([-1]), "expected ids, whole numbers"),
-        (np.array([10**15]), "holds '1000000000000000', expected ids, whole numbers of twelve digits or less"),
-        (np.array([{}], object), "no list of ids"),
-        (b"not numpy", "no list of ids"),
+        (np.array([], int), ()),
+        (np.array([1, 2, 1]), (1,)),
+        (np.array(["a"]), "00000000000a"),
+        (np.array([1.0, np.inf]), "0000000001.0"),
+        (np.array([-1]), "0000000000-1"),
+        (np.array([10**15]), (1000000000000000,)),
+        (np.array([{}], object), ()),
+        (b"not numpy", ()),
         (
             b"\x93NUMPY\x01\x00v\x00"
             + b"{'descr': '<i8', 'fortran_order': False, 'shape': (10**15,), }".ljust(117)
             + b"\n",
-            "no list",
+            (),
         ),
     ],
 )
-def test_wrong_ids(tmp_path, content, told):
+def test_wrong_ids(tmp_path, content, wanted):
     file = tmp_path / "id_list.npy"
     if isinstance(content, bytes):
         file.write_bytes(content)
     else:
         np.save(file, content, allow_pickle=True)
-    with pytest.raises(UserError, match=told) as caught:
+    with refused(file, wanted):
         read_ids(file)
-    assert str(file) in str(caught.value)
 
 
 def test_results_in_the_order_of_the_ids(results):
@@ -108,15 +106,15 @@ def test_results_in_the_order_of_the_ids(results):
 
 
 def test_strangers_missing_results_and_other_sizes(results):
-    with pytest.raises(UserError, match=r"1 of 4 are missing, the first 000000000001\.png"):
+    with refused(1, 4, "000000000001.png"):
         result_files(results, [*ids(), "000000000001"])
-    with pytest.raises(UserError, match=r"1 files are no results of these ids, the first 000000000139\.png"):
+    with refused(1, "000000000139.png"):
         result_files(results, ids()[:2])
     Image.new("RGB", (8, 9)).save(results / "000000000139.png")
-    with pytest.raises(UserError, match=r"000000000139\.png: is 8x9, expected 8x8"):
+    with refused("000000000139.png", "8x9", "8x8"):
         result_files(results, ids())
-    with pytest.raises(UserError, match=r"000000000460\.png: is 8x8, expected 8x9"):
+    with refused("000000000460.png", "8x8", "8x9"):
         result_files(results, ids(), (8, 9))
     (results / "000000000139.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"000000000139\.png: cannot be read"):
+    with refused("000000000139.png"):
         result_files(results, ids())

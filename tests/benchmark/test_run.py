@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from ldm.benchmark.report import Column, Report, Row
-from ldm.benchmark.run import THIS_RUN, Attempts, Benchmark, Made, Measured, Work, commit, run_benchmark
+from ldm.benchmark.run import (
+    THIS_RUN,
+    Benchmark,
+    Generated,
+    Measured,
+    RunContext,
+    collect_errors,
+    commit,
+    run_benchmark,
+)
 from ldm.utils.errors import UserError
 from ldm.utils.processes import Share
 
@@ -17,7 +26,7 @@ class Fake(Benchmark):
         self.made, self.measured = list(made), list(measured)
 
     def generate(self, work):
-        return Made({"row": work.folder / "row"}, 3, self.made)
+        return Generated({"row": work.folder / "row"}, 3, self.made)
 
     def measure(self, work, folders):
         assert folders == {"row": work.folder / "row"}
@@ -26,7 +35,7 @@ class Fake(Benchmark):
 
 @pytest.fixture
 def work(tmp_path):
-    return Work(tmp_path / "out", 2, 4, torch.device("cpu"), Share())
+    return RunContext(tmp_path / "out", 2, 4, torch.device("cpu"), Share())
 
 
 def report(work) -> dict:
@@ -52,14 +61,14 @@ def test_what_failed_stands_in_the_report_and_makes_it_partial(work):
 
 
 def test_only_the_first_process_measures(work):
-    other = Work(work.folder, None, 4, work.device, Share(1, 2, 1))
+    other = RunContext(work.folder, None, 4, work.device, Share(1, 2, 1))
     assert run_benchmark(Fake(["one"], ["three"]), other, {}) == ["one"]
     assert not work.folder.exists()
 
 
 def test_attempts_keep_errors_of_the_user_and_no_others():
     problems = []
-    attempt = Attempts(problems)
+    attempt = collect_errors(problems)
 
     def wrong():
         raise UserError("weights.pt: no such file")
@@ -73,7 +82,7 @@ def test_attempts_keep_errors_of_the_user_and_no_others():
 
 def test_the_limit(work):
     assert work.some(range(5)) == [0, 1]
-    assert Work(work.folder, None, 1, work.device, work.share).some(range(5)) == [0, 1, 2, 3, 4]
+    assert RunContext(work.folder, None, 1, work.device, work.share).some(range(5)) == [0, 1, 2, 3, 4]
 
 
 def test_the_commit(monkeypatch):

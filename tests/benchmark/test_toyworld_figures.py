@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.checkpoints.io import save_tensors
-from ldm.runs.outputs import read_settings
+from ldm.utils.png import read_settings
+from tests.refusals import assert_refused
 from tests.tiny import CONFIG, tiny_model
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "studies"
@@ -97,20 +98,18 @@ def test_a_study_makes_its_files_and_goes_on(call, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "script, flags, message",
+    "script, flags, wanted",
     [
-        ("measure_toyworld.py", ["--count", 0], "--count: expected 1 or more, got 0"),
-        ("measure_toyworld.py", ["--sampler", "euler"], "sampler 'euler': expected one of ddim, "),
-        ("measure_toyworld.py", ["--out", __file__], "cannot be written to"),
-        ("measure_toyworld.py", ["--judge", "toyworld_jugde"], "toyworld_jugde: no such file"),
-        ("sampler_study.py", ["--repeats", 1], "--repeats 1: expected"),
-        ("sampler_study.py", ["--steps", 0], "steps 0: expected"),
-        ("sampler_study.py", ["--out", __file__ + "/study"], "cannot be written to"),
+        ("measure_toyworld.py", ["--count", 0], ("--count", 0)),
+        ("measure_toyworld.py", ["--sampler", "euler"], ("sampler", "euler", "ddim")),
+        ("measure_toyworld.py", ["--out", __file__], (__file__,)),
+        ("measure_toyworld.py", ["--judge", "toyworld_jugde"], "toyworld_jugde"),
+        ("sampler_study.py", ["--repeats", 1], ("--repeats", 1)),
+        ("sampler_study.py", ["--steps", 0], ("steps", 0)),
+        ("sampler_study.py", ["--out", __file__ + "/study"], (__file__,)),
     ],
 )
-def test_bad_input_is_one_line(call, tmp_path, script, flags, message):
+def test_bad_input_is_one_line(call, tmp_path, script, flags, wanted):
     out = [] if "--out" in flags else ["--out", tmp_path / "out" / "study"]
-    code, _, err = call(script, "--count", 1, *out, *flags)
-    assert code == 2
-    assert err.count("\n") == 1 and message in err
+    assert_refused(call(script, "--count", 1, *out, *flags), wanted, stdout=True)
     assert not (tmp_path / "out").exists()

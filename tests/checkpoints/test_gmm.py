@@ -13,7 +13,7 @@ from sklearn.tree import DecisionTreeClassifier
 from ldm.checkpoints.gmm import NAMES, read_gmm, write_gmm
 from ldm.checkpoints.io import save_tensors
 from ldm.evaluation.quality_score import Gmm
-from ldm.utils.errors import UserError
+from tests.refusals import assert_mentions, refusal_of, refused
 
 PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 
@@ -34,10 +34,8 @@ def refusal(tmp_path):
 
     def refusal(content: bytes) -> str:
         (tmp_path / "gmm.pkl").write_bytes(content)
-        with pytest.raises(UserError) as caught:
-            read_gmm(tmp_path / "gmm.pkl")
-        message = str(caught.value)
-        assert str(tmp_path / "gmm.pkl") in message and "\n" not in message
+        message = refusal_of(read_gmm, tmp_path / "gmm.pkl")
+        assert_mentions(message, tmp_path / "gmm.pkl")
         return message
 
     return refusal
@@ -100,7 +98,7 @@ def test_a_hostile_pickle_is_refused_by_name_and_runs_nothing(tmp_path, mixture,
         name = {os.mkdir: f"{os.name}.mkdir", builtins.eval: "__builtin__.eval" if protocol == 2 else "builtins.eval"}[
             function
         ]
-        assert f"refused, it asks for {name}, " in refusal(content)
+        assert_mentions(refusal(content), name)
         assert not victim.exists()
         pickle.loads(content)  # the trap is a real one
         assert victim.exists()
@@ -109,12 +107,12 @@ def test_a_hostile_pickle_is_refused_by_name_and_runs_nothing(tmp_path, mixture,
 
 def test_other_objects_are_refused_by_name(samples, refusal):
     tree = DecisionTreeClassifier().fit(samples, samples[:, 0] > 0)
-    assert "sklearn.tree._classes.DecisionTreeClassifier, which no mixture needs" in refusal(pickle.dumps(tree))
+    assert_mentions(refusal(pickle.dumps(tree)), "sklearn.tree._classes.DecisionTreeClassifier")
 
 
 def test_a_file_of_joblib_is_refused_by_name(refusal):
     content = b"\x80\x04cjoblib.numpy_pickle\nNumpyArrayWrapper\n)\x81."
-    assert "it asks for joblib.numpy_pickle.NumpyArrayWrapper" in refusal(content)
+    assert_mentions(refusal(content), "joblib.numpy_pickle.NumpyArrayWrapper")
 
 
 def test_a_pickle_cannot_change_what_it_can_reach(tmp_path, mixture, refusal):
@@ -132,43 +130,43 @@ def test_a_pickle_cannot_change_what_it_can_reach(tmp_path, mixture, refusal):
 def test_a_file_that_is_cut_short(mixture, refusal):
     content = pickle.dumps(mixture)
     for size in range(1, len(content) - 1, 97):
-        assert "unreadable" in refusal(content[:size])
+        refusal(content[:size])
 
 
 @pytest.mark.parametrize("memo", [b"r\xff\xff\xff\x3f", b"p1000000000\n"])
 def test_a_file_that_would_fill_the_memory(refusal, memo):
     """Python's unpickler makes room for a memo of 2^30 entries, 8 GB."""
-    assert "unreadable" in refusal(b"\x80\x04]" + memo + b".")
+    refusal(b"\x80\x04]" + memo + b".")
 
 
 def test_names_that_are_no_names(refusal):
     error = refusal(b"\x80\x04\x8c\x04\x1b[1m\x8c\x05x\ny\nz\x93.")
-    assert "it asks for \\x1b[1m.x\\ny\\nz, which" in error and error.isprintable()
+    assert "\\x1b[1m.x\\ny\\nz" in error and error.isprintable()
 
 
 def test_what_is_no_mixture_with_full_covariances(tmp_path, samples, mixture, refusal):
     dumps = pickle.dumps
     for kind in ("diag", "tied", "spherical"):
         other = GaussianMixture(2, covariance_type=kind).fit(samples)
-        assert f"covariance_type {kind!r}, expected" in refusal(dumps(other))
-    assert "holds dict, expected a fitted GaussianMixture" in refusal(dumps({"weights_": 1}))
-    assert "holds no weights, means, precisions_cholesky" in refusal(dumps(GaussianMixture(2)))
+        assert_mentions(refusal(dumps(other)), "covariance_type", kind)
+    assert_mentions(refusal(dumps({"weights_": 1})), "dict", "GaussianMixture")
+    assert_mentions(refusal(dumps(GaussianMixture(2))), "weights", "means", "precisions_cholesky")
     mixture.means_ = np.array([[object()] * 3] * 4)
-    assert "an array of 'O8', expected one of numbers" in refusal(dumps(mixture))
+    assert_mentions(refusal(dumps(mixture)), "O8")
     mixture.means_ = np.array([["a"] * 3] * 4)
-    assert "an array of 'U1', expected one of numbers" in refusal(dumps(mixture))
+    assert_mentions(refusal(dumps(mixture)), "U1")
     mixture.means_ = np.zeros((4, 2))
-    assert "shapes [(4,), (4, 2), (4, 3, 3)]" in refusal(dumps(mixture))
+    assert_mentions(refusal(dumps(mixture)), "(4,)", "(4, 2)", "(4, 3, 3)")
     mixture.means_ = np.full((4, 3), np.nan)
-    assert "expected finite numbers" in refusal(dumps(mixture))
+    refusal(dumps(mixture))
     mixture.means_, mixture.precisions_cholesky_ = np.zeros((4, 3)), -mixture.precisions_cholesky_
-    assert "upper triangles with a positive diagonal" in refusal(dumps(mixture))
+    refusal(dumps(mixture))
 
 
 def test_what_is_no_gmm_file(tmp_path, refusal):
-    assert "a web page" in refusal(b"<!DOCTYPE html><title>Google Drive - Virus scan warning")
-    with pytest.raises(UserError, match="GMM .*none: No such file"):
+    assert_mentions(refusal(b"<!DOCTYPE html><title>Google Drive - Virus scan warning"), "web page")
+    with refused(tmp_path / "none"):
         read_gmm(tmp_path / "none")
     save_tensors(tmp_path / "other.safetensors", {"weights": torch.ones(2)})
-    with pytest.raises(UserError, match="holds no means, precisions_cholesky"):
+    with refused("other.safetensors", "means", "precisions_cholesky"):
         read_gmm(tmp_path / "other.safetensors")

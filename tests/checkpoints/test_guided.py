@@ -13,9 +13,9 @@ from ldm.checkpoints.load import build_empty, take
 from ldm.checkpoints.manifest import read_manifest
 from ldm.config import load_config
 from ldm.models.unet import UNet
-from ldm.utils.errors import UserError
 from tests.checkpoints.guided import TINY, bare, classifier, config
 from tests.golden_weights import fill, load_golden
+from tests.refusals import assert_mentions, refusal_of
 
 
 def write(path, tensors):
@@ -24,10 +24,9 @@ def write(path, tensors):
 
 
 def refusal(config, path) -> str:
-    with pytest.raises(UserError) as caught:
-        ldm.load(config, path)
-    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
-    return str(caught.value)
+    message = refusal_of(ldm.load, config, path)
+    assert_mentions(message, path)
+    return message
 
 
 @pytest.mark.parametrize(
@@ -132,34 +131,34 @@ def test_whatever_a_file_holds_is_no_crash():
 @pytest.mark.parametrize(
     "file, wanted, said",
     [
-        ({"out_channels": 3}, {}, "out_channels 3 (the config: 6)"),
-        ({"num_classes": 5}, {}, "num_classes 5 (the config: none)"),
-        ({}, {"num_classes": 5}, "num_classes none (the config: 5)"),
-        ({"num_classes": 4}, {"num_classes": 5}, "num_classes 4 (the config: 5)"),
-        ({"in_channels": 1, "out_channels": 2}, {}, "in_channels 1 (the config: 3), out_channels 2 (the config: 6)"),
-        ({"resblock_updown": False}, {}, "resblock_updown false (the config: true)"),
-        ({"use_scale_shift_norm": False}, {}, "use_scale_shift_norm false (the config: true)"),
-        ({"model_channels": 64}, {}, "model_channels 64 (the config: 32)"),
-        ({"channel_mult": [1, 1, 2]}, {}, "channel_mult [1, 1, 2] (the config: [1, 2])"),
-        ({"num_res_blocks": 2}, {}, "num_res_blocks 2 (the config: 1)"),
-        ({"attention_resolutions": [1, 2]}, {}, "attention_resolutions [1, 2] (the config: [2])"),
+        ({"out_channels": 3}, {}, ("out_channels", 3, 6)),
+        ({"num_classes": 5}, {}, ("num_classes", 5, "none")),
+        ({}, {"num_classes": 5}, ("num_classes", "none", 5)),
+        ({"num_classes": 4}, {"num_classes": 5}, ("num_classes", 4, 5)),
+        ({"in_channels": 1, "out_channels": 2}, {}, ("in_channels", 1, 3, "out_channels", 2, 6)),
+        ({"resblock_updown": False}, {}, ("resblock_updown", "false", "true")),
+        ({"use_scale_shift_norm": False}, {}, ("use_scale_shift_norm", "false", "true")),
+        ({"model_channels": 64}, {}, ("model_channels", 64, 32)),
+        ({"channel_mult": [1, 1, 2]}, {}, ("channel_mult", "[1, 1, 2]", "[1, 2]")),
+        ({"num_res_blocks": 2}, {}, ("num_res_blocks", 2, 1)),
+        ({"attention_resolutions": [1, 2]}, {}, ("attention_resolutions", "[1, 2]", "[2]")),
     ],
 )
 def test_a_misfit_names_the_options_that_differ(tmp_path, file, wanted, said):
     path = write(tmp_path / "model.pt", bare(config(**file)))
-    assert refusal(config(**wanted), path).endswith(f"; the file has {said}")
+    assert_mentions(refusal(config(**wanted), path), said)
 
 
 def test_a_classifier_that_does_not_fit(tmp_path):
     path = write(tmp_path / "classifier.pt", bare(classifier(num_classes=4)))
-    assert refusal(classifier(), path).endswith("; the file has num_classes 4 (the config: 5)")
-    assert refusal(config(), path).endswith("; the file holds a classifier, the config is of a U-Net")
+    assert_mentions(refusal(classifier(), path), "num_classes", 4, 5)
+    assert_mentions(refusal(config(), path), "classifier", "U-Net")
     path = write(tmp_path / "model.pt", bare(config()))
-    assert refusal(classifier(), path).endswith("; the file holds a U-Net, the config is of a classifier")
+    assert_mentions(refusal(classifier(), path), "classifier", "U-Net")
 
 
 def test_one_tensor_too_many_or_too_few(tmp_path):
     tensors = bare(config())
-    assert "1 unexpected: extra" in refusal(config(), write(tmp_path / "a.pt", {**tensors, "extra": torch.ones(1)}))
+    assert_mentions(refusal(config(), write(tmp_path / "a.pt", {**tensors, "extra": torch.ones(1)})), 1, "extra")
     del tensors["middle_block.1.qkv.bias"]
-    assert refusal(config(), write(tmp_path / "b.pt", tensors)).endswith("model: 1 missing: middle_block.1.qkv.bias")
+    assert_mentions(refusal(config(), write(tmp_path / "b.pt", tensors)), 1, "middle_block.1.qkv.bias")

@@ -18,6 +18,7 @@ from ldm.checkpoints.safe_pickle import Inert, SafeUnpickler
 from ldm.utils.errors import UserError
 from tests.checkpoints.files import TENSORS, refusal, rewrite_pickle, same
 from tests.checkpoints.official import write
+from tests.refusals import assert_line, assert_mentions
 
 
 class Detonator:
@@ -38,7 +39,7 @@ def test_hostile_pickle_is_refused_and_runs_nothing(tmp_path, monkeypatch, funct
     if function in (builtins.eval, builtins.exec):
         argument = "__import__('os').rmdir('victim')"
     torch.save({**beside, "x": Detonator(function, argument)}, tmp_path / "a.ckpt")
-    assert "refused" in refusal(tmp_path / "a.ckpt")
+    assert_mentions(refusal(tmp_path / "a.ckpt"), function.__name__)
     assert victim.exists()
     torch.load(tmp_path / "a.ckpt", weights_only=False)  # the trap is a real one
     assert not victim.exists()
@@ -113,14 +114,14 @@ def test_objects_that_contain_themselves(tmp_path):
     same(read_tensors(tmp_path / "a.ckpt"), {"weight": TENSORS["a.weight"], "child.bias": TENSORS["a.bias"]})
 
 
-@pytest.mark.parametrize("depth, reason", [(100, "holds no state dict"), (5000, "unreadable")])
-def test_objects_in_one_another(tmp_path, depth, reason):
+@pytest.mark.parametrize("depth", [100, 5000])
+def test_objects_in_one_another(tmp_path, depth):
     """Each object is both attributes of the next, so that 2 to the `depth` ways lead through."""
     thing = b"cM\nM\n)\x81"
     wrap = b"q\x00" + thing + b"}(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00ub"
     torch.save(TENSORS, tmp_path / "a.ckpt")
     rewrite_pickle(tmp_path / "a.ckpt", lambda data: b"\x80\x02" + thing + wrap * depth + b".")
-    assert reason in refusal(tmp_path / "a.ckpt")
+    refusal(tmp_path / "a.ckpt")
 
 
 def bomb(path, compression=zipfile.ZIP_DEFLATED, **entries):
@@ -137,15 +138,17 @@ def test_small_files_do_not_unpack_to_large_ones(tmp_path, monkeypatch):
     bomb(tmp_path / "allowed.ckpt", data_pkl=b"N.", zeros=bytes(299_000), byteorder=b"little")
     bomb(tmp_path / "noise.ckpt", data_pkl=b"N.", noise=os.urandom(400_000))
     bomb(tmp_path / "lzma.ckpt", zipfile.ZIP_LZMA, data_pkl=b"N.")
-    assert "would unpack" in refusal(tmp_path / "pickle.ckpt") and "would unpack" in refusal(tmp_path / "weights.ckpt")
-    assert "no state dict" in refusal(tmp_path / "allowed.ckpt") and "no state dict" in refusal(tmp_path / "noise.ckpt")
-    assert "stored or deflated" in refusal(tmp_path / "lzma.ckpt")
+    assert_mentions(refusal(tmp_path / "pickle.ckpt"), "100.0 kB")
+    assert_mentions(refusal(tmp_path / "weights.ckpt"), "300.0 kB")
+    for name in ("allowed.ckpt", "noise.ckpt"):
+        assert "kB" not in refusal(tmp_path / name)  # not for its size
+    assert_mentions(refusal(tmp_path / "lzma.ckpt"), zipfile.ZIP_LZMA)
 
 
 def test_a_memo_beyond_the_pickle(tmp_path):
     """Python's unpickler makes room for all 2^30 entries up to it, 8 GB."""
     bomb(tmp_path / "memo.ckpt", data_pkl=b"\x80\x02]r\xff\xff\xff\x3f.")
-    assert "unreadable" in refusal(tmp_path / "memo.ckpt")
+    refusal(tmp_path / "memo.ckpt")
 
 
 def test_an_entry_with_more_in_it_than_the_table_says(tmp_path):
@@ -181,5 +184,5 @@ def test_a_damaged_pickle_is_refused_or_harmless(tmp_path):
             read_tensors(path)
         except UserError as error:
             refused += 1
-            assert "\n" not in str(error)
+            assert_line(str(error), path)
     assert refused > 20

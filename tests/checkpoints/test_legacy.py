@@ -1,3 +1,4 @@
+import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -9,20 +10,13 @@ from torch import nn
 
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.legacy import MAGIC
-from ldm.utils.errors import UserError
-from tests.checkpoints.files import TENSORS, every_kind, same
+from tests.checkpoints.files import TENSORS, every_kind, refusal, same
+from tests.refusals import assert_mentions
 
 
 def save_legacy(path, content):
     torch.save(content, path, _use_new_zipfile_serialization=False)
     return path
-
-
-def refusal(path):
-    with pytest.raises(UserError) as caught:
-        read_tensors(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_every_kind_of_tensor(tmp_path):
@@ -94,11 +88,11 @@ def test_cut_short(tmp_path, keep):
     path = save_legacy(tmp_path / "a.pth", TENSORS | {"c": torch.ones(100)})
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data))])
-    assert "unreadable" in refusal(path)
+    refusal(path)
 
 
 def test_no_state_dict(tmp_path):
-    assert "holds no state dict" in refusal(save_legacy(tmp_path / "a.pth", {"epoch": 3}))
+    refusal(save_legacy(tmp_path / "a.pth", {"epoch": 3}))
 
 
 class Attack:
@@ -110,12 +104,12 @@ class Attack:
 
 def test_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "refused, it asks for" in refusal(save_legacy(tmp_path / "a.pth", {**TENSORS, "x": Attack()}))
+    assert_mentions(refusal(save_legacy(tmp_path / "a.pth", {**TENSORS, "x": Attack()})), f"{os.name}.system")
     for part in (1, 2):  # nor in the pickles before the content; the first one is what such a file is known by
         pickles = [MAGIC, pickle.dumps(1001, 2), pickle.dumps({"little_endian": True}, 2)]
         pickles[part] = pickle.dumps(Attack(), 2)
         (tmp_path / "b.pth").write_bytes(b"".join(pickles))
-        assert "refused, it asks for" in refusal(tmp_path / "b.pth")
+        assert_mentions(refusal(tmp_path / "b.pth"), f"{os.name}.system")
     assert not (tmp_path / "fired").exists()
     pickle.loads(pickle.dumps(Attack(), 2))
     assert (tmp_path / "fired").exists()
@@ -126,6 +120,6 @@ def test_other_platforms_and_kinds_are_refused(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"))
     assert path.read_bytes() != data
-    assert "big-endian" in refusal(path)
+    assert_mentions(refusal(path), "big-endian")
     path.write_bytes(data.replace(b"storage", b"storagf"))
-    assert "unknown storage" in refusal(path)
+    assert_mentions(refusal(path), "storagf")

@@ -8,10 +8,11 @@ from torch import nn
 
 import ldm
 from ldm.checkpoints.io import save_tensors
-from ldm.checkpoints.load import fill, fill_roots, load
+from ldm.checkpoints.load import fill, fill_roots
+from ldm.checkpoints.open import load
 from ldm.config import build
-from ldm.utils.errors import UserError
 from tests.checkpoints import official
+from tests.refusals import assert_line, assert_mentions, refusal_of, refused
 
 VISION = "cond_stage_model.transformer.vision_model."
 BLOCK = VISION + "encoder.layers.1.self_attn."
@@ -49,10 +50,7 @@ def check_exemplar(conditioner):
 
 
 def refusal(*arguments, **options):
-    with pytest.raises(UserError) as caught:
-        load(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(load, *arguments, **options)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
@@ -101,7 +99,7 @@ def test_the_image_tower_computes_what_transformers_computes(tmp_path):
 
 def test_precision_is_cast_while_reading(tmp_path):
     path = official.write(tmp_path / "model.ckpt", official.paint_by_example())
-    model = load(official.model_config(), path, dtype=torch.bfloat16)
+    model = load(official.model_config(), path, precision="bf16")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     name = "input_blocks.0.0.weight"
     expected = value("model.diffusion_model." + name, (32, 9, 3, 3)).bfloat16()
@@ -127,7 +125,7 @@ def test_the_file_may_change_after_loading(tmp_path):
 def test_moving_averages_are_preferred(tmp_path, capsys):
     path = official.write(tmp_path / "full.ckpt", official.averages(official.stable_diffusion()))
     check_networks(load(official.text_config(), path), in_channels=4, sign=-1)
-    assert "moving averages" in capsys.readouterr().err
+    assert_line(capsys.readouterr().err.removesuffix("\n"), path, "model_ema")
 
 
 def test_missing_surplus_and_misshapen_tensors_are_counted_and_named(tmp_path):
@@ -139,10 +137,8 @@ def test_missing_surplus_and_misshapen_tensors_are_counted_and_named(tmp_path):
     tensors |= {"extra.b": torch.ones(1), "extra.a": torch.ones(1)}
     tensors["proj_out.weight"] = torch.ones(3, 3)
     message = refusal(official.model_config(), official.write(tmp_path / "model.ckpt", tensors))
-    assert str(tmp_path / "model.ckpt") in message
-    assert f"5 missing: {gone[0]}, {gone[1]}, learnable_vector, ...;" in message
-    assert "2 unexpected: extra.a, extra.b;" in message
-    assert f"1 of another shape: proj_out.weight (3, 3), expected ({official.CONTEXT}, {official.WIDTH})" in message
+    assert_mentions(message, tmp_path / "model.ckpt", 5, gone[0], gone[1], "learnable_vector", 2, "extra.a", "extra.b")
+    assert_mentions(message, 1, "proj_out.weight", "(3, 3)", f"({official.CONTEXT}, {official.WIDTH})")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +154,7 @@ def test_whole_numbers_are_no_weights(tmp_path, part):
     tensors = official.paint_by_example()
     tensors[part] = torch.ones_like(tensors[part], dtype=torch.int32)
     message = refusal(official.model_config(), official.write(tmp_path / "model.ckpt", tensors))
-    assert message.endswith(f"does not fit the model: 1 of whole numbers: {part} int32")
+    assert_mentions(message, 1, part, "int32")
 
 
 def test_q_k_v_of_unlike_sizes(tmp_path):
@@ -166,29 +162,30 @@ def test_q_k_v_of_unlike_sizes(tmp_path):
     for part, size in ("q", 16), ("k", 32), ("v", 40):
         tensors[BLOCK + f"{part}_proj.weight"] = torch.ones(size, 30 + size)
     message = refusal(official.model_config(), official.write(tmp_path / "model.ckpt", tensors))
-    assert f"1 of another shape: {BLOCK}q_proj.weight" in message
+    assert_mentions(message, 1, f"{BLOCK}q_proj.weight")
 
 
 def test_too_few_input_channels_say_what_to_do(tmp_path):
     tensors = official.paint_by_example() | {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(32, 4, 3, 3)}
     message = refusal(official.model_config(), official.write(tmp_path / "model.ckpt", tensors))
-    assert "(32, 4, 3, 3), expected (32, 9, 3, 3)" in message and "modify-checkpoints" in message
+    assert_mentions(message, "(32, 4, 3, 3)", "(32, 9, 3, 3)", "modify-checkpoints")
     message = refusal(official.model_config(in_channels=3), tmp_path / "model.ckpt")
-    assert "(32, 4, 3, 3), expected (32, 3, 3, 3)" in message and "modify-checkpoints" not in message
+    assert_mentions(message, "(32, 4, 3, 3)", "(32, 3, 3, 3)")
+    assert "modify-checkpoints" not in message
 
 
 def test_an_exemplar_checkpoint_for_a_text_model_is_called_so(tmp_path):
     path = official.write(tmp_path / "model.ckpt", official.paint_by_example())
     message = refusal(official.text_config(), path)
-    assert "(32, 9, 3, 3), expected (32, 4, 3, 3)" in message
-    assert message.endswith("it is a 9-channel checkpoint, which edits by example or inpaints: 4 channels are needed")
+    assert_mentions(message, "(32, 9, 3, 3)", "(32, 4, 3, 3)", "9-channel", 4)
 
 
 def test_a_file_of_something_else(tmp_path):
     message = refusal(
         official.model_config(), official.write(tmp_path / "vgg.ckpt", {"features.0.weight": torch.ones(1)})
     )
-    assert "features.0.weight" in message and "missing" not in message
+    assert_mentions(message, "features.0.weight")
+    assert "autoencoder" not in message and "model." not in message
 
 
 @pytest.fixture
@@ -217,8 +214,8 @@ def test_own_files_named_in_the_config(tmp_path, own_files):
 def test_own_files_are_strict_together(own_files):
     config, _ = own_files
     first, second = config.checkpoint
-    assert "missing" in refusal(config, first)
-    assert "earlier file" in refusal(config, [first, second, first])
+    assert_mentions(refusal(config, first), first)
+    assert_mentions(refusal(config, [first, second, first]), first)
 
 
 def test_a_part_alone(tmp_path, own_files):
@@ -257,9 +254,9 @@ def test_the_tower_in_use_is_strict(clip_apart):
     files, clip, _ = clip_apart
     block = "image_encoder.visual.transformer.resblocks."
     save_tensors(files[1], {**clip, block + "9.ln_1.bias": torch.ones(32)})
-    assert f"1 unexpected: {block}9.ln_1.bias" in refusal(official.model_config(), files)
+    assert_mentions(refusal(official.model_config(), files), 1, f"{block}9.ln_1.bias")
     save_tensors(files[1], {name: tensor for name, tensor in clip.items() if name != block + "1.ln_1.bias"})
-    assert f"1 missing: {block}1.ln_1.bias" in refusal(official.model_config(), files)
+    assert_mentions(refusal(official.model_config(), files), 1, f"{block}1.ln_1.bias")
 
 
 def test_frozen_networks_alone(clip_apart):
@@ -273,14 +270,14 @@ def test_frozen_networks_alone(clip_apart):
     fill_roots(model, roots, files)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name].float() if name.startswith(roots) else before[name]), name
-    with pytest.raises(UserError, match="missing: autoencoder"):
+    with refused(files[1], "autoencoder"):
         fill_roots(model, roots, files[1:])
 
 
 def test_configs_without_a_model_or_weights(tmp_path):
-    assert "comes with no weights" in refusal(official.model_config())
-    assert "no `model`" in refusal(OmegaConf.create({"data": {}}), tmp_path / "x.ckpt")
-    assert "nowhere" in refusal("nowhere")
+    refusal(official.model_config())
+    assert_mentions(refusal(OmegaConf.create({"data": {}}), tmp_path / "x.ckpt"), "model")
+    assert_mentions(refusal("nowhere"), "nowhere")
 
 
 def test_a_buffer_that_no_file_can_hold_is_a_bug():

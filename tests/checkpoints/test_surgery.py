@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from ldm.checkpoints.io import read_tensors
-from ldm.checkpoints.load import build_empty, load
+from ldm.checkpoints.load import build_empty
+from ldm.checkpoints.open import load
 from ldm.checkpoints.surgery import expand_in_channels, prefer_ema
-from ldm.utils.errors import UserError
 from tests.checkpoints import official
 from tests.golden_weights import fill
+from tests.refusals import assert_refused, refused
 
 FIRST_CONV = "model.diffusion_model.input_blocks.0.0.weight"
 
@@ -51,14 +52,14 @@ def test_the_wider_network_computes_what_the_narrow_one_does(dtype, tolerance):
 
 @pytest.mark.parametrize("in_channels", [1, 8, 9])
 def test_an_extended_file_is_refused(in_channels):
-    with pytest.raises(UserError, match=r"pbe.ckpt: .*already has 9 input channels"):
+    with refused("pbe.ckpt", 9):
         expand_in_channels(official.paint_by_example(), in_channels, "pbe.ckpt")
 
 
 def test_a_file_without_such_a_unet_is_refused():
-    with pytest.raises(UserError, match="no UNet"):
+    with refused("vgg.ckpt"):
         expand_in_channels({"weight": torch.ones(1)}, 9, "vgg.ckpt")
-    with pytest.raises(UserError, match="2-D convolution"):
+    with refused("odd.ckpt"):
         expand_in_channels({FIRST_CONV: torch.ones(2, 3)}, 9, "odd.ckpt")
 
 
@@ -81,9 +82,9 @@ def test_without_averages_nothing_happens():
 def test_incomplete_averages_are_refused():
     full = official.averages(official.stable_diffusion())
     missing = "model_ema.diffusion_modelout2bias"
-    with pytest.raises(UserError, match=f"1 missing: {missing}"):
+    with refused("sd.ckpt", 1, missing):
         prefer_ema({name: tensor for name, tensor in full.items() if name != missing}, "sd.ckpt")
-    with pytest.raises(UserError, match="1 unexpected: model_ema.other"):
+    with refused("sd.ckpt", 1, "model_ema.other"):
         prefer_ema({**full, "model_ema.other": torch.ones(1)}, "sd.ckpt")
 
 
@@ -95,7 +96,7 @@ def test_the_script(tmp_path, run_script, suffix, with_averages):
     target = tmp_path / f"sd9{suffix}"
     done = run_script("modify_checkpoints.py", "--in_path", source, "--out_path", target)
     assert done.returncode == 0, done.stderr
-    assert ("moving averages" in done.stdout) == with_averages
+    assert ("averages" in done.stdout) == with_averages
 
     found = read_tensors(target)
     text = {name: tensor for name, tensor in tensors.items() if name.startswith("cond_stage_model.")}
@@ -107,7 +108,7 @@ def test_the_script(tmp_path, run_script, suffix, with_averages):
     assert load(config, target).unet.input_blocks[0][0].weight.shape[1] == 9
 
     again = run_script("modify_checkpoints.py", "--in_path", target, "--out_path", tmp_path / "more.ckpt")
-    assert again.returncode == 2 and again.stderr.count("\n") == 1 and "already has 9 input channels" in again.stderr
+    assert_refused(again, target, 9)
     assert not (tmp_path / "more.ckpt").exists()
 
 
@@ -134,5 +135,5 @@ def test_the_script_answers_bad_input_in_one_line(tmp_path, run_script, argument
     official.write(tmp_path / "sd.ckpt", official.stable_diffusion())
     (tmp_path / "text.ckpt").write_text("hello")
     done = run_script("modify_checkpoints.py", *arguments)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and named in done.stderr
+    assert_refused(done, named)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sd.ckpt", "text.ckpt"]

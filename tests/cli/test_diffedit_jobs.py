@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.runs.outputs import read_settings
+from ldm.utils.png import read_settings
 from tests.cli.outputs import pixels, written
+from tests.refusals import assert_mentions, assert_refused, mentions
 from tests.utils.pictures import mask, photo
 
 SIZES = [(24, 16), (32, 16), (24, 16)]
@@ -72,13 +73,14 @@ def test_what_is_wrong_is_told_with_its_line_and_the_others_are_made(edit, tmp_p
     code, out, err = edit(LINES[0], *wrong, LINES[1])
     assert code == 4
     assert written(tmp_path / "out") == {"run.json", "results/0.png", "results/second.png", "map/same.png"}
-    for line, message in [
-        (3, "none.png: no such file"),
-        (4, "prompt 'a tree': unknown word 'tree'"),
-        (5, "black.png: nothing is selected"),
-        (6, "the inferred mask is empty: nothing of the picture differs between 'a mug' and 'a mug'"),
+    for line, wanted in [
+        (3, "none.png"),
+        (4, ("a tree", "tree")),
+        (5, "black.png"),
+        (6, "a mug"),
     ]:
-        assert sum(f"jobs.csv line {line}: " in told and message in told for told in err.splitlines()) == 1, err
+        (told,) = [told for told in err.splitlines() if mentions(told, f"jobs.csv line {line}")]
+        assert_mentions(told, wanted)
     assert err.splitlines()[-1].startswith("error: ") and "Traceback" not in err
 
 
@@ -92,31 +94,29 @@ def test_a_folder_of_another_run_is_refused(edit, tmp_path):
     assert edit(*LINES)[0] == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     for flags, key in (({"scale": 2.0}, "guidance_scale"), ({"negative_prompt": "a mug"}, "negative")):
-        code, _, err = edit(*LINES, **flags)
-        assert code == 2 and key in err and err.count("\n") == 1
+        assert_refused(edit(*LINES, **flags), key, stdout=True)
     code, _, err = edit("0.png,,a red ball,a red ball,,5", *LINES[1:])  # the job of this name is another
     assert code == 4 and "jobs.csv line 2" in err
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "flags, wanted",
     [
-        ({"image": "0.png"}, "argument --image: not allowed with argument --jobs"),
-        ({"mask_path": "mask.png"}, "argument --mask_path: not allowed with argument --jobs"),
-        ({"batch": 0}, "argument --batch: expected 1 or more, got 0"),
-        ({"steps": 0, "ddim_steps": None}, "steps 0: expected 1 or more"),
+        ({"image": "0.png"}, ("--image", "--jobs")),
+        ({"mask_path": "mask.png"}, ("--mask_path", "--jobs")),
+        ({"batch": 0}, ("--batch", 0)),
+        ({"steps": 0, "ddim_steps": None}, ("steps", 0)),
         ({"jobs": "none.csv"}, "none.csv"),
-        ({"prompt": "a tree"}, "prompt 'a tree': unknown word 'tree'"),
+        ({"prompt": "a tree"}, ("a tree", "tree")),
     ],
 )
-def test_wrong_flags(edit, tmp_path, flags, message):
-    code, _, err = edit(*LINES, **flags)
-    assert code == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1
+def test_wrong_flags(edit, tmp_path, flags, wanted):
+    assert_refused(edit(*LINES, **flags), wanted)
     assert not (tmp_path / "out").exists()
 
 
 def test_one_prompt_alone_is_for_all(diffedit, files):
     (files / "jobs.csv").write_text("image\nscene.png\n")
-    code, _, err = diffedit("--prompt", "a mug", "a ball", jobs=files / "jobs.csv", image=None, prompt=None)
-    assert (code, err) == (2, "error: --prompt: there are 2, expected one for all jobs that have none\n")
+    done = diffedit("--prompt", "a mug", "a ball", jobs=files / "jobs.csv", image=None, prompt=None)
+    assert_refused(done, "--prompt", 2)

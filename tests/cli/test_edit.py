@@ -1,4 +1,3 @@
-import re
 import subprocess
 import sys
 
@@ -8,10 +7,11 @@ from PIL import Image
 
 from ldm.checkpoints.io import save_tensors
 from ldm.editors.compose import distance
-from ldm.runs.outputs import read_settings
 from ldm.utils.mask import parse_mask
+from ldm.utils.png import read_settings
 from tests.cli.conftest import INFERENCE
 from tests.cli.outputs import pixels, written
+from tests.refusals import assert_line, assert_refused
 from tests.tiny import tiny_model
 from tests.utils.pictures import mask, photo
 
@@ -37,7 +37,7 @@ def test_every_flag_of_the_original_is_taken(inference, tmp_path):
     flags = ["--fixed_code", "--skip_save", "--n_imgs", 100, "--C", 4, "--f", 8, "--n_rows", 0]
     code, _, err = inference(*flags, ddim_eta=0.0, n_samples=1, n_iter=1, H=32, W=48, precision="autocast")
     assert code == 0
-    assert err.splitlines() == ["note: --n_imgs, --n_rows, --C, --f: accepted for the original's sake, without effect"]
+    assert_line(err.removesuffix("\n"), "note", "--n_imgs", "--n_rows", "--C", "--f")
     assert written(tmp_path / "out") == {"grid/grid-scene_3.png"}
 
 
@@ -139,43 +139,42 @@ def test_alpha_of_the_scene_reaches_the_result(inference, tmp_path, files):
 # bad input
 
 BAD = {
-    "scene missing": ({"image_path": "IN/none.png"}, "none.png: no such file"),
-    "scene no picture": ({"image_path": "IN/text.png"}, "text.png: not an image"),
-    "exemplar a folder": ({"reference_path": "IN"}, "is a folder"),
-    "mask empty": ({"mask_path": "IN/black.png"}, "black.png: nothing is selected"),
-    "mask transposed": ({"mask_path": "IN/tall.png"}, "tall.png: transposed"),
-    "output folder a file": ({"outdir": "IN/text.png"}, "output folder .*text.png: cannot be written"),
-    "output folder in a file": ({"outdir": "IN/text.png/new"}, "output folder .*cannot be written"),
+    "scene missing": ({"image_path": "IN/none.png"}, "none.png"),
+    "scene no picture": ({"image_path": "IN/text.png"}, "text.png"),
+    "exemplar a folder": ({"reference_path": "IN"}, ()),
+    "mask empty": ({"mask_path": "IN/black.png"}, "black.png"),
+    "mask transposed": ({"mask_path": "IN/tall.png"}, "tall.png"),
+    "output folder a file": ({"outdir": "IN/text.png"}, "text.png"),
+    "output folder in a file": ({"outdir": "IN/text.png/new"}, "text.png"),
     "weights missing": ({"ckpt": "IN/none.ckpt"}, "none.ckpt"),
     "weights empty": ({"ckpt": "IN/empty.ckpt"}, "empty.ckpt"),
     "weights torn": ({"ckpt": "IN/torn.safetensors"}, "torn.safetensors"),
     "config missing": ({"config": "IN/none.yaml"}, "none.yaml"),
     "config no config": ({"config": "IN/text.png"}, "text.png"),
-    "device": ({"device": "cuda:99"}, "device 'cuda:99'"),
-    "sampler": ({"sampler": "euler"}, "sampler 'euler': expected one of"),
-    "steps": ({"ddim_steps": 0}, "steps 0: expected 1 or more"),
-    "steps no number": ({"ddim_steps": "ten"}, "ddim_steps: invalid int value: 'ten'"),
-    "too many steps": ({"ddim_steps": 1001}, "steps 1001"),
-    "eta": ({"sampler": "plms", "ddim_eta": 0.3}, "eta 0.3: only the sampler ddim"),
-    "precision": ({"precision": "half"}, "--precision: invalid choice: 'half'"),
-    "size": ({"H": 0}, "--H: expected 1 or more"),
-    "composite": ({"composite": "blur"}, "composite 'blur': expected one of"),
-    "edit": ({"edit": "theirs"}, "edit settings theirs: neither"),
-    "unknown flag": ({"colour": 3}, "unrecognized arguments: --colour 3"),
+    "device": ({"device": "cuda:99"}, "cuda:99"),
+    "sampler": ({"sampler": "euler"}, ("sampler", "euler")),
+    "steps": ({"ddim_steps": 0}, ("steps", 0)),
+    "steps no number": ({"ddim_steps": "ten"}, ("ddim_steps", "ten")),
+    "too many steps": ({"ddim_steps": 1001}, ("steps", 1001)),
+    "eta": ({"sampler": "plms", "ddim_eta": 0.3}, ("eta", 0.3, "ddim")),
+    "precision": ({"precision": "half"}, ("--precision", "half")),
+    "size": ({"H": 0}, "--H"),
+    "composite": ({"composite": "blur"}, ("composite", "blur")),
+    "edit": ({"edit": "theirs"}, ("edit", "theirs")),
+    "unknown flag": ({"colour": 3}, "--colour"),
 }
 
 
-@pytest.mark.parametrize("flags, message", BAD.values(), ids=BAD)
-def test_bad_input_is_named_in_one_line_and_leaves_nothing(inference, files, tmp_path, flags, message):
+@pytest.mark.parametrize("flags, wanted", BAD.values(), ids=BAD)
+def test_bad_input_is_named_in_one_line_and_leaves_nothing(inference, files, tmp_path, flags, wanted):
     (files / "text.png").write_text("no picture")
     (files / "empty.ckpt").write_bytes(b"")
     (files / "torn.safetensors").write_bytes(bytes([64, 0, 0, 0, 0, 0, 0, 0]) + b"{")
     Image.new("L", (60, 40)).save(files / "black.png")
     mask(40, 60).save(files / "tall.png")
     before = written(tmp_path)
-    code, out, err = inference(**{name: str(value).replace("IN", str(files)) for name, value in flags.items()})
-    assert code == 2
-    assert re.fullmatch(rf"error: .*{message}.*\n", err)
+    done = inference(**{name: str(value).replace("IN", str(files)) for name, value in flags.items()})
+    assert_refused(done, wanted, stdout=True)
     assert written(tmp_path) == before
     assert not (tmp_path / "out").exists()
 

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from ldm.runs.outputs import read_settings
+from ldm.utils.png import read_settings
 from tests.cli.outputs import pixels, written
+from tests.refusals import assert_refused
 from tests.utils.pictures import mask, photo
 
 
@@ -45,8 +46,7 @@ def test_a_box_is_in_pixels_of_the_scene_before_it_is_resized(in_a_box, tmp_path
 def test_an_empty_mask_is_said_so_and_its_map_is_kept(in_a_box, files, tmp_path):
     photo(60, 40).crop((15, 10, 45, 30)).save(files / "same.png")
     code, out, err = in_a_box(reference_path=files / "same.png")
-    assert code == 3
-    assert err == "error: the inferred mask is empty: nothing in the box 15,10,45,30 differs from the exemplar\n"
+    assert_refused((code, out, err), "15,10,45,30", code=3, stdout=True)
     assert written(tmp_path / "out") == {"source/scene_3_map.png"}
     assert out.splitlines()[-1] == str(tmp_path / "out/source/scene_3_map.png")
 
@@ -56,26 +56,21 @@ def test_settings_of_the_mask_without_a_box_are_noted(inference):
 
 
 @pytest.mark.parametrize(
-    "box, message",
+    "box, wanted",
     [
-        ("30,10,30,30", "box 30,10,30,30: is empty"),
-        ("15,10,61,30", "box 15,10,61,30: reaches beyond the image of 60x40"),
-        ("-1,10,45,30", "box -1,10,45,30: reaches beyond"),
-        ("15,10,45", "argument --box: expected x0,y0,x1,y1, four whole numbers, got 15,10,45"),
-        ("a,b,c,d", "argument --box: expected x0,y0,x1,y1"),
+        ("30,10,30,30", "30,10,30,30"),
+        ("15,10,61,30", ("15,10,61,30", "60x40")),
+        ("-1,10,45,30", ("-1,10,45,30", "60x40")),
+        ("15,10,45", ("--box", "15,10,45")),
+        ("a,b,c,d", ("--box", "a,b,c,d")),
     ],
 )
-def test_a_wrong_box_is_named(in_a_box, tmp_path, box, message):
-    code, _, err = in_a_box(box=box)
-    assert code == 2
-    assert re.fullmatch(f"error: {message}.*\n", err)
+def test_a_wrong_box_is_named(in_a_box, tmp_path, box, wanted):
+    assert_refused(in_a_box(box=box), wanted, stdout=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_box_goes_with_no_mask(inference, in_a_box):
-    code, _, err = inference("--box=1,1,9,9")
-    assert (code, err) == (2, "error: argument --box: not allowed with argument --mask_path\n")
-    code, _, err = in_a_box("--invert_mask")
-    assert (code, err) == (2, "error: --invert_mask: expected --mask_path with it\n")
-    code, _, err = in_a_box(threshold=1.5)
-    assert (code, err) == (2, "error: threshold 1.5: expected more than 0 and less than 1\n")
+    assert_refused(inference("--box=1,1,9,9"), "--box", "--mask_path")
+    assert_refused(in_a_box("--invert_mask"), "--invert_mask", "--mask_path")
+    assert_refused(in_a_box(threshold=1.5), "threshold", 1.5)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ldm.data.box_index import BoxFolder, open_boxes
 from tests.processes import HANGS
+from tests.refusals import assert_mentions, assert_refused
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "read_bbox.py"
 COLUMNS = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf,IsDepiction"
@@ -100,23 +101,22 @@ def test_text_files_as_the_original_wrote_them(root, call):
     picture = root / "images" / "train_0" / "aa.jpg"
     picture.write_bytes(picture.read_bytes()[:20])
     code, out, err = call("--root", root, "--split", "train", "--format", "txt")
-    assert code == 0 and f"  {picture}: cannot be read as an image" in out
+    assert code == 0, err
+    assert_mentions(out, picture)
     assert f"  1 text files in {root / 'bbox'}" in out and not (root / "bbox" / "train_0" / "aa.txt").exists()
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(root, call):
-    for flags, message in (
-        (["--root", root / "no"], f"{root}/no/annotations: expected files *-annotations-bbox.csv, found none"),
-        (["--root", root, "--split", "train", "dev"], "expected one file *dev-annotations-bbox.csv, found none"),
-        (["--root", root, "--classes", "Dgo"], "class 'Dgo' is not in .*; did you mean Dog?"),
-        (["--root", root, "--exclude", "inside"], "argument --exclude: invalid choice: 'inside'"),
+    for flags, wanted in (
+        (["--root", root / "no"], (f"{root}/no/annotations", "*-annotations-bbox.csv")),
+        (["--root", root, "--split", "train", "dev"], "*dev-annotations-bbox.csv"),
+        (["--root", root, "--classes", "Dgo"], ("Dgo", "Dog")),
+        (["--root", root, "--exclude", "inside"], ("--exclude", "inside")),
     ):
-        code, out, err = call(*flags)
-        head, _, tail = message.partition(".*")
-        assert code == 2 and err.count("\n") == 1 and head in err and tail in err
+        assert_refused(call(*flags), wanted)
     (root / "annotations" / "test-annotations-bbox.csv").write_text("ImageID,XMin,XMax,YMin\n")
-    code, out, err = call("--root", root)  # nothing is begun before every split was looked at
-    assert code == 2 and "test-annotations-bbox.csv: no column YMax, LabelName" in err
+    done = call("--root", root)  # nothing is begun before every split was looked at
+    assert_refused(done, "test-annotations-bbox.csv", "YMax", "LabelName")
     assert not (root / "bbox").exists()
 
 

@@ -8,86 +8,87 @@ from PIL import Image
 
 from tests.cli.outputs import written
 from tests.cli.test_repaint import SIZE, models, repaint  # noqa: F401  (fixtures)
+from tests.refusals import assert_refused
 from tests.tiny import TEXT_CONFIG
 from tests.utils.pictures import mask
 
 BAD = {
-    "picture missing": ({"image": "IN/none.png"}, "none.png: no such file"),
-    "picture no picture": ({"image": "IN/text.png"}, "text.png: not an image"),
-    "no hole": ({"mask_path": None}, "one of the arguments --mask_path --mask_type is required"),
-    "two holes": ({"mask_path": "IN/mask.png", "mask_type": "half"}, "not allowed with argument"),
+    "picture missing": ({"image": "IN/none.png"}, "none.png"),
+    "picture no picture": ({"image": "IN/text.png"}, "text.png"),
+    "no hole": ({"mask_path": None}, ("--mask_path", "--mask_type")),
+    "two holes": ({"mask_path": "IN/mask.png", "mask_type": "half"}, ("--mask_path", "--mask_type")),
     "mask of another size": (
         {"mask_path": "IN/small.png"},
-        "small.png: is 10x7 and the image 20x14, expected the same",
+        ("small.png", "10x7", "20x14"),
     ),
-    "mask of another shape": ({"mask_path": "IN/wide.png"}, "wide.png: is 20x7 and the image 20x14"),
-    "all known": ({"mask_path": "IN/black.png"}, "black.png: nothing is selected"),
-    "all unknown": ({"mask_path": "IN/white.png"}, "mask: everything is selected, nothing of the picture is known"),
-    "unknown kind": ({"mask_type": "round"}, "mask type 'round': expected one of wide, narrow"),
-    "kind for a tiny picture": ({"mask_type": "half", "image": "IN/tiny.png"}, "mask type half: size 6x4, expected 8"),
-    "seed of a mask file": ({"mask_seed": 3}, "--mask_seed: expected --mask_type with it"),
+    "mask of another shape": ({"mask_path": "IN/wide.png"}, ("wide.png", "20x7", "20x14")),
+    "all known": ({"mask_path": "IN/black.png"}, "black.png"),
+    "all unknown": ({"mask_path": "IN/white.png"}, "mask"),
+    "unknown kind": ({"mask_type": "round"}, ("round", "wide", "narrow")),
+    "kind for a tiny picture": ({"mask_type": "half", "image": "IN/tiny.png"}, ("half", "6x4", 8)),
+    "seed of a mask file": ({"mask_seed": 3}, ("--mask_seed", "--mask_type")),
     "seed of a mask that is not drawn": (
         {"mask_type": "genhalf", "mask_seed": 3},
-        "--mask_seed: --mask_type genhalf has nothing that is drawn",
+        ("--mask_seed", "--mask_type", "genhalf"),
     ),
-    "seed of an unknown kind": ({"mask_type": "round", "mask_seed": 3}, "mask type 'round': expected one of wide"),
-    "steps": ({"steps": 0}, "steps 0: expected"),
-    "too many steps": ({"steps": 1001}, "steps 1001: expected a whole number from 1 to 1000"),
-    "jump as long as the schedule": ({"jump_length": 4}, "jump_length 4: expected less than the 4 steps"),
-    "jump length 0": ({"jump_length": 0}, "jump_length 0: expected"),
-    "jump count negative": ({"jump_n_sample": -1}, "jump_n_sample -1: expected"),
-    "second jump": ({"jump2_length": 9, "jump2_n_sample": 2}, "jump2_length 9: expected less than the 4 steps"),
-    "third jump": ({"jump3_n_sample": 0}, "jump3_n_sample 0: expected"),
-    "n_sample": ({"n_sample": 0}, "n_sample 0: expected"),
-    "start of resampling": ({"start_resampling": -2}, "start_resampling -2: expected"),
-    "eta without ddim": ({"eta": 0.5}, "eta 0.5: only the sampler ddim takes it"),
-    "eta": ({"eta": 2, "sampler": "ddim"}, "eta 2"),
-    "eta no number": ({"eta": "nan", "sampler": "ddim"}, "eta nan: expected a finite number"),
-    "seeds": ({"seed": 2**63 - 1, "n_samples": 2}, "seed 9223372036854775807: expected 9223372036854775806 or less"),
-    "scale": ({"scale": 3}, "--scale: this model has no condition to guide"),
-    "sampler": ({"sampler": "plms"}, "sampler 'plms': expected one of ddpm, ddim, dpm_solver"),
-    "samples": ({"n_samples": 0}, "n_samples 0: expected 1 or more"),
-    "crop": ({"crop": "square"}, "crop 'square': expected one of none, auto"),
-    "feather": ({"feather": -1}, "feather -1: expected 0 or more"),
-    "settings": ({"edit": "theirs"}, "repaint settings theirs: neither"),
-    "class missing": ({"model": "classes"}, "class_id: this model is class-conditional, expected one of 0 to 4"),
-    "class too high": ({"model": "classes", "class_id": 5}, "class_id 5: expected one of 0 to 4"),
-    "class negative": ({"model": "classes", "class_id": -1}, "class_id -1: expected one of 0 to 4"),
-    "class of none": ({"class_id": 1}, "class_id 1: this model knows no classes"),
-    "class of the classifier missing": ({"classifier_config": "MODEL/classifier.yaml"}, "class_id: "),
+    "seed of an unknown kind": ({"mask_type": "round", "mask_seed": 3}, ("round", "wide")),
+    "steps": ({"steps": 0}, ("steps", 0)),
+    "too many steps": ({"steps": 1001}, ("steps", 1001, 1000)),
+    "jump as long as the schedule": ({"jump_length": 4}, ("jump_length", 4)),
+    "jump length 0": ({"jump_length": 0}, ("jump_length", 0)),
+    "jump count negative": ({"jump_n_sample": -1}, ("jump_n_sample", -1)),
+    "second jump": ({"jump2_length": 9, "jump2_n_sample": 2}, ("jump2_length", 9, 4)),
+    "third jump": ({"jump3_n_sample": 0}, ("jump3_n_sample", 0)),
+    "n_sample": ({"n_sample": 0}, ("n_sample", 0)),
+    "start of resampling": ({"start_resampling": -2}, ("start_resampling", -2)),
+    "eta without ddim": ({"eta": 0.5}, ("eta", 0.5, "ddim")),
+    "eta": ({"eta": 2, "sampler": "ddim"}, ("eta", 2.0)),
+    "eta no number": ({"eta": "nan", "sampler": "ddim"}, ("eta", "nan")),
+    "seeds": ({"seed": 2**63 - 1, "n_samples": 2}, ("seed", 9223372036854775807, 9223372036854775806)),
+    "scale": ({"scale": 3}, "--scale"),
+    "sampler": ({"sampler": "plms"}, ("sampler", "plms", "ddpm", "ddim", "dpm_solver")),
+    "samples": ({"n_samples": 0}, ("n_samples", 0)),
+    "crop": ({"crop": "square"}, ("crop", "square", "none", "auto")),
+    "feather": ({"feather": -1}, ("feather", -1)),
+    "settings": ({"edit": "theirs"}, ("repaint", "theirs")),
+    "class missing": ({"model": "classes"}, ("class_id", 0, 4)),
+    "class too high": ({"model": "classes", "class_id": 5}, ("class_id", 5, 0, 4)),
+    "class negative": ({"model": "classes", "class_id": -1}, ("class_id", -1, 0, 4)),
+    "class of none": ({"class_id": 1}, ("class_id", 1)),
+    "class of the classifier missing": ({"classifier_config": "MODEL/classifier.yaml"}, "class_id"),
     "classifier of other classes": (
         {"model": "classes", "class_id": 1, "classifier_config": "MODEL/other.yaml"},
-        "the model has 5 classes and the classifier 7, expected the same",
+        (5, 7, "classifier"),
     ),
-    "classifier none": ({"classifier_config": "MODEL/classes.yaml", "class_id": 1}, "PixelDiffusion is no classifier"),
-    "scale of no classifier": ({"classifier_scale": 2}, "--classifier_scale: expected --classifier or"),
+    "classifier none": ({"classifier_config": "MODEL/classes.yaml", "class_id": 1}, "PixelDiffusion"),
+    "scale of no classifier": ({"classifier_scale": 2}, ("--classifier_scale", "--classifier")),
     "classifier without weights": (
         {"classifier_config": "MODEL/classifier.yaml", "classifier": None},
         "classifier.yaml",
     ),
     "picture of another size than the classifier's": (
         {"classifier_config": "MODEL/classifier.yaml", "class_id": 1},
-        "14x20|20x14",
+        ("20x14", "16x16"),
     ),
-    "prompt to a model of pictures": ({"prompt": "a ball"}, "prompt: this model takes none"),
-    "exemplar to a model of pictures": ({"reference_path": "IN/mask.png"}, "exemplar: this model takes none"),
-    "exemplar missing": ({"config": "TEXT/nine.yaml"}, "exemplar: this model needs one"),
-    "config of an autoencoder": ({"config": "IN/autoencoder.yaml"}, "RePaint: AutoencoderKL is no diffusion model"),
-    "config without a model": ({"config": "IN/empty.yaml"}, "it has no `model`"),
+    "prompt to a model of pictures": ({"prompt": "a ball"}, "prompt"),
+    "exemplar to a model of pictures": ({"reference_path": "IN/mask.png"}, "exemplar"),
+    "exemplar missing": ({"config": "TEXT/nine.yaml"}, "exemplar"),
+    "config of an autoencoder": ({"config": "IN/autoencoder.yaml"}, ("RePaint", "AutoencoderKL")),
+    "config without a model": ({"config": "IN/empty.yaml"}, ("empty.yaml", "model")),
     "class count of the file": (
         {"ckpt": "MODEL/ten.safetensors", "model": "classes", "class_id": 1},
         "ten.safetensors",
     ),
     "file of classes": ({"ckpt": "MODEL/classes.safetensors"}, "classes.safetensors"),
     "weights missing": ({"ckpt": "IN/none.pt"}, "none.pt"),
-    "output folder a file": ({"outdir": "IN/text.png"}, "output folder .*text.png: cannot be written"),
-    "device": ({"device": "cuda:99"}, "device 'cuda:99'"),
+    "output folder a file": ({"outdir": "IN/text.png"}, "text.png"),
+    "device": ({"device": "cuda:99"}, "cuda:99"),
 }
 
 
-@pytest.mark.parametrize("flags, message", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("flags, wanted", BAD.values(), ids=BAD)
 def test_bad_input_is_named_in_one_line_and_leaves_nothing(
-    repaint, models, text_model_files, tmp_path, flags, message  # noqa: F811
+    repaint, models, text_model_files, tmp_path, flags, wanted  # noqa: F811
 ):  # fmt: skip
     folder = tmp_path / "in"
     (folder / "text.png").write_text("no picture")
@@ -107,16 +108,13 @@ def test_bad_input_is_named_in_one_line_and_leaves_nothing(
     if "classifier_config" in flags and "classifier" not in flags:
         flags["classifier"] = flags["classifier_config"].replace(".yaml", ".safetensors")
     before = written(tmp_path)
-    code, _, err = repaint(**flags)
-    assert code == 2
-    assert re.fullmatch(rf"error: .*({message}).*\n", err)
+    assert_refused(repaint(**flags), wanted, stdout=True)
     assert written(tmp_path) == before
     assert not (tmp_path / "out").exists()
 
 
 def test_a_mask_is_inverted_only_if_it_is_a_file(repaint, tmp_path):  # noqa: F811
-    code, _, err = repaint("--invert_mask", mask_type="half")
-    assert (code, err) == (2, "error: --invert_mask: expected --mask_path with it\n")
+    assert_refused(repaint("--invert_mask", mask_type="half"), "--invert_mask", "--mask_path")
     assert not (tmp_path / "out").exists()
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.runs.outputs import read_settings
 from ldm.utils.holes import hole_mask
+from ldm.utils.png import read_settings
 from tests.cli.outputs import pixels, written
 from tests.cli.test_repaint import models, repaint  # noqa: F401  (fixtures)
+from tests.refusals import assert_mentions, assert_refused, mentions
 from tests.utils.pictures import mask, photo
 
 SIZES = [(20, 14), (16, 16), (20, 14)]
@@ -75,14 +76,15 @@ def test_what_is_wrong_is_told_with_its_line_and_the_others_are_made(fill, tmp_p
     code, out, err = fill(JOBS[0], *wrong, JOBS[1])
     assert code == 4
     assert written(tmp_path / "out") == {"run.json", "results/0.png", "results/second.png"}
-    for line, message in [
-        (2, "no mask"),
-        (3, "mask: everything is selected"),
-        (4, "1_mask.png: "),
-        (5, "class_id 1: this model knows no classes"),
-        (6, "unknown key 'sed'"),
+    for line, wanted in [
+        (2, "mask"),
+        (3, "mask"),
+        (4, "1_mask.png"),
+        (5, ("class_id", 1)),
+        (6, "sed"),
     ]:
-        assert sum(f"jobs.jsonl line {line}: " in told and message in told for told in err.splitlines()) == 1, err
+        (told,) = [told for told in err.splitlines() if mentions(told, f"jobs.jsonl line {line}")]
+        assert_mentions(told, wanted)
     assert err.splitlines()[-1].startswith("error: ") and "Traceback" not in err
 
 
@@ -105,8 +107,7 @@ def test_classes_and_a_classifier(fill, tmp_path, models):  # noqa: F811
     assert fill(*jobs, model="classes", class_id=4, **guide)[0] == 0
     assert [read_settings(tmp_path / f"out/results/{name}.png")["class_id"] for name in ("own", "flag")] == [2, 4]
     assert (pixels(tmp_path / "out/results/own.png") != pixels(tmp_path / "out/results/flag.png")).any()
-    code, _, err = fill(*jobs, model="classes", class_id=4)  # without the classifier
-    assert code == 2 and "classifier" in err and err.count("\n") == 1
+    assert_refused(fill(*jobs, model="classes", class_id=4), "classifier", stdout=True)  # without the classifier
 
 
 def test_inverted_masks(fill, repaint, tmp_path):  # noqa: F811
@@ -117,17 +118,16 @@ def test_inverted_masks(fill, repaint, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "flags, wanted",
     [
-        ({"image": "0.png"}, "argument --image: not allowed with argument --jobs"),
-        ({"n_samples": 2}, "argument --n_samples: not allowed with argument --jobs"),
-        ({"mask_seed": 2}, "--mask_seed: expected --mask_type with it"),
-        ({"mask_type": "round"}, "mask type 'round': expected one of wide"),
-        ({"steps": 0}, "steps 0: expected"),
+        ({"image": "0.png"}, ("--image", "--jobs")),
+        ({"n_samples": 2}, ("--n_samples", "--jobs")),
+        ({"mask_seed": 2}, ("--mask_seed", "--mask_type")),
+        ({"mask_type": "round"}, ("round", "wide")),
+        ({"steps": 0}, ("steps", 0)),
         ({"jobs": "none.jsonl"}, "none.jsonl"),
     ],
 )
-def test_wrong_flags(fill, tmp_path, flags, message):
-    code, _, err = fill(*JOBS, **flags)
-    assert code == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1
+def test_wrong_flags(fill, tmp_path, flags, wanted):
+    assert_refused(fill(*JOBS, **flags), wanted)
     assert not (tmp_path / "out").exists()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from ldm.runs.outputs import read_settings
+from ldm.utils.png import read_settings
 from tests.cli.outputs import pixels, written
 from tests.cli.pixel_models import write_models
+from tests.refusals import assert_refused
 
 
 @pytest.fixture(scope="session")
@@ -95,37 +96,35 @@ def test_classes_and_a_classifier(sample, tmp_path, models):
 
 
 BAD = {
-    "class missing": ({"model": "classes"}, "class_id: this model is class-conditional, expected one of 0 to 4"),
-    "class too high": ({"model": "classes", "class_id": 5}, "class_id 5: expected one of 0 to 4"),
-    "class of none": ({"class_id": 0}, "class_id 0: this model knows no classes"),
-    "samples": ({"n_samples": 0}, "n_samples 0: expected 1 or more"),
-    "batch": ({"batch": 0}, "argument --batch: expected 1 or more"),
-    "steps": ({"steps": 0}, "steps 0: expected 1 or more"),
-    "too many steps": ({"steps": 1001}, "steps 1001: expected a whole number from 1 to 1000"),
-    "seeds": ({"seed": 2**63 - 2}, "seed 9223372036854775806: expected 9223372036854775805 or less, the last of 3"),
-    "eta no number": ({"eta": "nan", "sampler": "ddim"}, "eta nan: expected a finite number"),
-    "scale of no classifier": ({"classifier_scale": 2}, "--classifier_scale: expected --classifier or"),
-    "sampler": ({"sampler": "euler"}, "sampler 'euler': expected one of"),
-    "sampler of latents": ({"sampler": "plms"}, "sampler 'plms': expected one of"),
-    "eta without ddim": ({"eta": 0.5}, "eta 0.5: only the sampler ddim takes it"),
-    "settings": ({"settings": "theirs"}, "sample settings theirs: neither"),
-    "another kind of model": ({"config": "TEXT/text.yaml"}, "LatentDiffusion is no model of pictures"),
-    "classifier": ({"classifier_config": "MODEL/pixel.yaml", "class_id": 1}, "PixelDiffusion is no classifier"),
+    "class missing": ({"model": "classes"}, ("class_id", 0, 4)),
+    "class too high": ({"model": "classes", "class_id": 5}, ("class_id", 5, 0, 4)),
+    "class of none": ({"class_id": 0}, ("class_id", 0)),
+    "samples": ({"n_samples": 0}, ("n_samples", 0)),
+    "batch": ({"batch": 0}, ("--batch", 0)),
+    "steps": ({"steps": 0}, ("steps", 0)),
+    "too many steps": ({"steps": 1001}, ("steps", 1001, 1000)),
+    "seeds": ({"seed": 2**63 - 2}, ("seed", 9223372036854775806, 9223372036854775805)),
+    "eta no number": ({"eta": "nan", "sampler": "ddim"}, ("eta", "nan")),
+    "scale of no classifier": ({"classifier_scale": 2}, ("--classifier_scale", "--classifier")),
+    "sampler": ({"sampler": "euler"}, ("sampler", "euler")),
+    "sampler of latents": ({"sampler": "plms"}, ("sampler", "plms")),
+    "eta without ddim": ({"eta": 0.5}, ("eta", 0.5, "ddim")),
+    "settings": ({"settings": "theirs"}, ("sample", "theirs")),
+    "another kind of model": ({"config": "TEXT/text.yaml"}, "LatentDiffusion"),
+    "classifier": ({"classifier_config": "MODEL/pixel.yaml", "class_id": 1}, "PixelDiffusion"),
     "weights missing": ({"ckpt": "none.pt"}, "none.pt"),
     "weights of classes": ({"ckpt": "MODEL/classes.safetensors"}, "classes.safetensors"),
 }
 
 
-@pytest.mark.parametrize("flags, message", BAD.values(), ids=BAD)
-def test_bad_input_is_named_in_one_line_and_leaves_nothing(sample, models, text_model_files, tmp_path, flags, message):
+@pytest.mark.parametrize("flags, wanted", BAD.values(), ids=BAD)
+def test_bad_input_is_named_in_one_line_and_leaves_nothing(sample, models, text_model_files, tmp_path, flags, wanted):
     places = {"MODEL/": f"{models}/", "TEXT/": f"{text_model_files}/"}
     named = {
         name: re.sub("|".join(places), lambda found: places[found[0]], value) if isinstance(value, str) else value
         for name, value in flags.items()
     }
-    code, _, err = sample(**named)
-    assert code == 2
-    assert re.fullmatch(rf"error: .*{message}.*\n", err)
+    assert_refused(sample(**named), wanted)
     assert not (tmp_path / "out").exists()
 
 

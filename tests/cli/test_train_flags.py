@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ldm.cli.train import parse_args
-from ldm.utils.errors import UserError
 from ldm.utils.project import ROOT
+from tests.refusals import assert_line, assert_refused, refused
 
 
 @pytest.fixture
@@ -40,8 +40,7 @@ def test_the_originals_line(parse, capsys):
         *("seed=3", "trainer.devices=[0, 1]", "trainer.num_nodes=2", "trainer.max_steps=7", "trainer.precision=16"),
         "trainer.accelerator=gpu",
     }
-    note = "note: --train, --no-test, --project, --debug: accepted for the original's sake, without effect\n"
-    assert capsys.readouterr().err == note
+    assert_line(capsys.readouterr().err.removesuffix("\n"), "note", "--train", "--no-test", "--project", "--debug")
 
 
 @pytest.mark.parametrize(
@@ -73,40 +72,39 @@ def test_resume_finds_the_run(parse, tmp_path, inside):
     options = parse(f"--resume {tmp_path / inside}")
     assert (options.logdir, options.resume, options.base) == (tmp_path, True, [str(tmp_path / "config.yaml")])
     assert parse(f"-b other.yaml --resume {tmp_path}").base == ["other.yaml"]
-    with pytest.raises(UserError, match="says the run folder; leave --logdir and --name out"):
+    with refused("--logdir", "--name"):
         parse(f"--resume {tmp_path} --logdir other")
 
 
 @pytest.mark.parametrize(
-    "line, message",
+    "line, wanted",
     [
         (
             "-b a.yaml --scale_lr",
-            "--scale_lr true: the learning rate is never scaled; set training.params.optimisation",
+            ("--scale_lr", "training.params.optimisation"),
         ),
-        ("-b a.yaml --scale_lr True", "--scale_lr true: the learning rate is never scaled"),
-        ("--resume nowhere", "--resume nowhere: neither the folder of a run"),
+        ("-b a.yaml --scale_lr True", "--scale_lr"),
+        ("--resume nowhere", ("--resume", "nowhere")),
     ],
 )
-def test_what_cannot_be_is_refused(parse, line, message):
-    with pytest.raises(UserError) as error:
+def test_what_cannot_be_is_refused(parse, line, wanted):
+    with refused(wanted):
         parse(line)
-    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(
-    "line, message",
+    "line, wanted",
     [
-        ("", "--base is missing: the config file of the training"),
-        ("-b a.yaml --gpus x", "argument --gpus: invalid devices value: 'x'"),
-        ("-b a.yaml --max_epochs 3", "unrecognized arguments: --max_epochs"),
+        ("", "--base"),
+        ("-b a.yaml --gpus x", ("--gpus", "x")),
+        ("-b a.yaml --max_epochs 3", "--max_epochs"),
     ],
 )
-def test_a_wrong_flag_is_one_line(parse, capsys, line, message):
+def test_a_wrong_flag_is_one_line(parse, capsys, line, wanted):
     with pytest.raises(SystemExit) as stop:
         parse(line)
     assert stop.value.code == 2
-    assert capsys.readouterr().err == f"error: {message}\n"
+    assert_refused((2, *capsys.readouterr()), wanted)
 
 
 def test_help_imports_nothing_heavy():

@@ -1,4 +1,3 @@
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +7,11 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ldm.runs.outputs import read_settings
 from ldm.runs.samples import GAP
+from ldm.utils.png import read_settings
 from tests.checkpoints import official
 from tests.cli.outputs import pixels, written
+from tests.refusals import assert_line, assert_refused
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "txt2img.py"
 
@@ -49,7 +49,7 @@ def test_the_originals_command_and_folders(txt2img, tmp_path):
     flags = ["--plms", "--n_rows", 3, "--C", 4, "--f", 8, "--laion400m", "--precision", "autocast"]
     code, out, err = txt2img(*flags, n_samples=2, n_iter=2, scale=7.5, ddim_eta=0.0)
     assert code == 0
-    assert err == "note: --C, --f, --laion400m: accepted for the original's sake, without effect\n"
+    assert_line(err.removesuffix("\n"), "note", "--C", "--f", "--laion400m")
     names = {f"samples/0000{i}.png" for i in range(4)} | {"grid-0000.png"}
     assert written(tmp_path / "out") == names
     assert {str(Path(line).relative_to(tmp_path / "out")) for line in out.splitlines()[1:]} == names
@@ -161,31 +161,31 @@ def test_a_checkpoint_in_the_official_format(txt2img, tmp_path, run_script):
 # bad input
 
 BAD = {
-    "no prompt": ({"prompt": None}, "one of the arguments --prompt --from-file is required"),
-    "unknown word": ({"prompt": "a green ball"}, "prompt 'a green ball': unknown word 'green'"),
-    "unknown word to avoid": ({"negative_prompt": "tree"}, "prompt 'tree': unknown word 'tree'"),
-    "prompt too long": ({"prompt": "a " * 30}, "30 words, expected at most 7"),
-    "no file": ({"from-file": "IN/none.txt"}, "prompts .*none.txt: No such file"),
-    "file a folder": ({"from-file": "IN"}, "prompts .*: Is a directory"),
-    "file empty": ({"from-file": "IN/empty.txt"}, "prompts .*empty.txt: there is none in it"),
-    "file no text": ({"from-file": "IN/latin.txt"}, "prompts .*latin.txt: no text in UTF-8"),
-    "a later line": ({"from-file": "IN/late.txt"}, "prompt 'a green mug': unknown word 'green'"),
-    "nine channels": ({"model": "nine"}, "the UNet has 9 input channels, not the 4 of a text-to-image model"),
-    "output folder a file": ({"outdir": "IN/empty.txt"}, "output folder .*empty.txt: cannot be written"),
+    "no prompt": ({"prompt": None}, ("--prompt", "--from-file")),
+    "unknown word": ({"prompt": "a green ball"}, ("a green ball", "green")),
+    "unknown word to avoid": ({"negative_prompt": "tree"}, "tree"),
+    "prompt too long": ({"prompt": "a " * 30}, (30, 7)),
+    "no file": ({"from-file": "IN/none.txt"}, "none.txt"),
+    "file a folder": ({"from-file": "IN"}, "prompts"),
+    "file empty": ({"from-file": "IN/empty.txt"}, "empty.txt"),
+    "file no text": ({"from-file": "IN/latin.txt"}, ("latin.txt", "UTF-8")),
+    "a later line": ({"from-file": "IN/late.txt"}, ("a green mug", "green")),
+    "nine channels": ({"model": "nine"}, (9, 4)),
+    "output folder a file": ({"outdir": "IN/empty.txt"}, "empty.txt"),
     "weights missing": ({"ckpt": "IN/none.ckpt"}, "none.ckpt"),
-    "steps": ({"ddim_steps": 0}, "steps 0: expected 1 or more"),
-    "samples": ({"n_samples": 0}, "n_samples 0: expected 1 or more"),
-    "batches": ({"n_iter": 0}, "--n_iter: expected 1 or more"),
-    "size": ({"W": 0}, "--W: expected 1 or more"),
-    "sampler": ({"sampler": "euler"}, "sampler 'euler': expected one of"),
-    "eta": ({"sampler": "plms", "ddim_eta": 0.3}, "eta 0.3: only the sampler ddim"),
-    "precision": ({"precision": "half"}, "--precision: invalid choice: 'half'"),
-    "settings": ({"settings": "theirs"}, "txt2img settings theirs: neither"),
+    "steps": ({"ddim_steps": 0}, ("steps", 0)),
+    "samples": ({"n_samples": 0}, ("n_samples", 0)),
+    "batches": ({"n_iter": 0}, "--n_iter"),
+    "size": ({"W": 0}, "--W"),
+    "sampler": ({"sampler": "euler"}, ("sampler", "euler")),
+    "eta": ({"sampler": "plms", "ddim_eta": 0.3}, ("eta", 0.3, "ddim")),
+    "precision": ({"precision": "half"}, ("--precision", "half")),
+    "settings": ({"settings": "theirs"}, ("txt2img", "theirs")),
 }
 
 
-@pytest.mark.parametrize("flags, message", BAD.values(), ids=BAD)
-def test_bad_input_is_named_in_one_line_and_leaves_nothing(txt2img, tmp_path, flags, message):
+@pytest.mark.parametrize("flags, wanted", BAD.values(), ids=BAD)
+def test_bad_input_is_named_in_one_line_and_leaves_nothing(txt2img, tmp_path, flags, wanted):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "empty.txt").write_text("\n \n")
@@ -194,10 +194,9 @@ def test_bad_input_is_named_in_one_line_and_leaves_nothing(txt2img, tmp_path, fl
     before = written(tmp_path)
     if flags == {"prompt": None}:
         done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
-        code, err = done.returncode, done.stderr
+        done = done.returncode, done.stdout, done.stderr
     else:
-        code, _, err = txt2img(**{name: str(value).replace("IN", str(folder)) for name, value in flags.items()})
-    assert code == 2
-    assert re.fullmatch(rf"error: .*{message}.*\n", err)
+        done = txt2img(**{name: str(value).replace("IN", str(folder)) for name, value in flags.items()})
+    assert_refused(done, wanted)
     assert written(tmp_path) == before
     assert not (tmp_path / "out").exists()

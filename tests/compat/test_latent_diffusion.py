@@ -6,14 +6,15 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+import ldm
 from ldm.checkpoints.keymaps import is_skipped, official
 from ldm.checkpoints.manifest import read_manifest
-from ldm.checkpoints.open import open_model
-from ldm.compat import latent_diffusion
+from ldm.compat import latent_diffusion, load_config
 from ldm.compat.table import flat
-from ldm.config import build, load_config
+from ldm.config import build
 from ldm.utils.errors import UserError
 from tests.golden_weights import load_golden
+from tests.refusals import assert_line, assert_mentions, refused
 
 RECORDED = load_golden("pipeline_prepost")["config"]["model"]
 FULL_SIZE = {  # the recording's network is small
@@ -77,9 +78,8 @@ def load(tmp_path):
 def refusal(load, key, value, config=None):
     config = OmegaConf.create(config or paint_by_example())
     OmegaConf.update(config, key, value, force_add=True)
-    with pytest.raises(UserError) as error:
+    with refused() as error:
         load(config)
-    assert "\n" not in str(error.value)
     return str(error.value).partition("theirs.yaml: ")[2]
 
 
@@ -122,8 +122,8 @@ def test_the_sizes_are_the_files_own(load):
 
 def test_inference_takes_it(load, tmp_path):
     load(paint_by_example())
-    with pytest.raises(UserError, match="it comes with no weights: name a file"):
-        open_model(tmp_path / "theirs.yaml", None, torch.device("cpu"))
+    with refused(tmp_path / "theirs.yaml"):
+        ldm.load(tmp_path / "theirs.yaml")
 
 
 @pytest.mark.parametrize("key", list(flat(paint_by_example())))
@@ -146,7 +146,7 @@ def test_no_key_is_passed_over(key):
     try:
         _, changed, _ = latent_diffusion.translate(OmegaConf.to_container(theirs), "f")
     except UserError as error:
-        assert key in str(error)
+        assert_line(str(error), key)
     else:
         assert changed != values
 
@@ -154,9 +154,9 @@ def test_no_key_is_passed_over(key):
 def test_what_is_left_out_is_told(load, capsys):
     load(paint_by_example())
     told = capsys.readouterr().err
-    assert "it is configs/v1.yaml with\n" in told
+    assert_mentions(told, "configs/v1.yaml")
     assert "  data.params.batch_size = 96\n" not in told and "  data.params.batch_size = 192\n" in told
-    assert "lightning.trainer.max_epochs (a run has trainer.max_steps; set that)\n" in told
+    assert_mentions(told, "lightning.trainer.max_epochs", "trainer.max_steps")
     assert "lightning.callbacks" in told and "model.params.unet" not in told
 
 
@@ -185,26 +185,26 @@ def test_an_empty_section_is_none(load, key):
 
 
 @pytest.mark.parametrize(
-    "key, value, message",
+    "key, value, wanted",
     [
-        ("model.params.scale_fctor", 1.0, "1.0: unknown key; did you mean model.params.scale_factor?"),
-        ("model.params.unet_config.params.use_spatial_transformer", False, "false: expected true"),
-        ("model.params.loss_type", "l1", '"l1": expected "l2"'),
-        ("model.params.scheduler_config.target", "x.Cosine", '"x.Cosine": expected "ldm.lr_scheduler.LambdaLinear'),
-        ("model.params.cond_stage_config.target", "x.T5", '"x.T5": expected "ldm.modules.encoders.modules.FrozenCLIP'),
-        ("data.params.train.target", "x.Laion", '"x.Laion": expected "ldm.data.open_images.OpenImageDataset"'),
-        ("lightning.trainer.gpus", -1, "-1: expected which devices (0,1 or 0,) or how many (2)"),
-        ("lightning.trainer.precision", 8, "8: this code has no such thing"),
-        ("lightning.trainer.epochs", 8, "8: unknown key; did you mean lightning.trainer.max_epochs?"),
+        ("model.params.scale_fctor", 1.0, (1.0, "model.params.scale_factor")),
+        ("model.params.unet_config.params.use_spatial_transformer", False, ("false", "true")),
+        ("model.params.loss_type", "l1", ("l1", "l2")),
+        ("model.params.scheduler_config.target", "x.Cosine", ("x.Cosine", "ldm.lr_scheduler.LambdaLinearScheduler")),
+        ("model.params.cond_stage_config.target", "x.T5", "x.T5"),
+        ("data.params.train.target", "x.Laion", ("x.Laion", "ldm.data.open_images.OpenImageDataset")),
+        ("lightning.trainer.gpus", -1, (-1,)),
+        ("lightning.trainer.precision", 8, (8,)),
+        ("lightning.trainer.epochs", 8, (8, "lightning.trainer.max_epochs")),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(load, key, value, message):
-    assert refusal(load, key, value).startswith(f"{key} {message}")
+def test_what_cannot_be_is_refused_by_name(load, key, value, wanted):
+    assert_mentions(refusal(load, key, value), key, wanted)
 
 
 def test_the_width_of_clips_text_tower_is_fixed(load):
     key = "model.params.unet_config.params.context_dim"
-    assert refusal(load, key, 1024, stable_diffusion()) == f"{key} 1024: expected 768, the width of CLIP's text tower"
+    assert_mentions(refusal(load, key, 1024, stable_diffusion()), key, 1024, 768)
 
 
 @pytest.mark.parametrize("gpus, ours", [("0,", [0]), ("0,2", [0, 2]), ("1,2,", [1, 2]), (2, 2), ("4", 4)])
@@ -214,7 +214,7 @@ def test_devices(gpus, ours):
 
 @pytest.mark.parametrize("gpus", ["", "0", "-1", "a", "1,a", ",", "1,,2", None, 0])
 def test_devices_that_say_nothing(gpus):
-    with pytest.raises(ValueError, match="expected which devices"):
+    with pytest.raises(ValueError, match="devices"):
         latent_diffusion.devices(gpus)
 
 

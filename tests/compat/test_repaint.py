@@ -10,11 +10,12 @@ import torch
 from omegaconf import OmegaConf
 
 from ldm.checkpoints.manifest import read_manifest
-from ldm.compat import repaint, translate
+from ldm.compat import load_config, repaint, translate
 from ldm.compat.table import flat
-from ldm.config import build, load_config
-from ldm.presets import repaint_settings
+from ldm.config import build
+from ldm.presets import RePaintSettings
 from ldm.utils.errors import UserError
+from tests.refusals import assert_mentions, mentions, refused
 
 FACES = OmegaConf.to_container(
     OmegaConf.create("""{
@@ -83,7 +84,7 @@ def test_the_papers_networks_are_ours(load, capsys, config, name, weights):
     assert theirs.model == ours.model
     assert theirs.checkpoint == os.path.abspath(f"data/pretrained/{weights}")
     assert {key: theirs.repaint[key] for key in PAPER} == PAPER
-    assert f"here it is configs/{name}.yaml with\n" in capsys.readouterr().err
+    assert_mentions(capsys.readouterr().err, f"configs/{name}.yaml")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_the_networks_have_the_official_tensors(load, config, manifest):
 
 
 def test_the_settings_are_repaints(load):
-    settings = repaint_settings(**load(others()).repaint)
+    settings = RePaintSettings.read(**load(others()).repaint)
     assert (settings.steps, settings.jump2_length, settings.jump2_n_sample, settings.start_resampling) == (
         250,
         2,
@@ -106,7 +107,7 @@ def test_the_settings_are_repaints(load):
         200,
     )
     assert settings.classifier_scale == 1.0
-    assert repaint_settings(**load(faces()).repaint).times()[:12] == [*range(249, 238, -1), 238]
+    assert RePaintSettings.read(**load(faces()).repaint).times()[:12] == [*range(249, 238, -1), 238]
 
 
 def test_a_classifier_guides_where_there_is_one(load):
@@ -116,9 +117,7 @@ def test_a_classifier_guides_where_there_is_one(load):
         config = load(without)
         assert "classifier" not in config and "classifier_scale" not in config.repaint
     assert load(imagenet(classifier_path="", classifier_width=64)).model  # which nobody asks
-    with pytest.raises(
-        UserError, match="classifier_width 64: expected 128, as configs/imagenet256_classifier.yaml has"
-    ):
+    with refused("classifier_width", 64, 128, "configs/imagenet256_classifier.yaml"):
         load(imagenet(classifier_width=64))
 
 
@@ -155,7 +154,7 @@ def test_the_walk_is_as_long_as_the_respaced_schedule(load, sections):
     whole = {"t_T": 1000, "n_sample": 1, "jump_length": 10, "jump_n_sample": 10}
     assert load(faces(timestep_respacing="", schedule_jump_params=whole)).repaint.steps == 1000
     for other in ("100", "ddim250", "", "100,150"):
-        with pytest.raises(UserError, match="expected 250, as many steps as schedule_jump_params.t_T"):
+        with refused("timestep_respacing", 250, "schedule_jump_params.t_T"):
             load(faces(timestep_respacing=other))
 
 
@@ -180,10 +179,8 @@ def test_no_key_is_passed_over(key):
     try:
         changed = translate(OmegaConf.to_container(theirs), "f")
     except UserError as error:
-        assert key in str(error) or key in (
-            "diffusion_steps",
-            "schedule_jump_params.t_T",
-        )  # timestep_respacing names it
+        named = (key, "timestep_respacing") if key in ("diffusion_steps", "schedule_jump_params.t_T") else (key,)
+        assert any(mentions(str(error), name) for name in named)
     else:
         assert (base, values) != changed[:2]
 
@@ -195,7 +192,7 @@ def test_a_key_may_be_missing_but_for_the_walks(key):
     del reduce(getitem, parents, theirs)[leaf]
     walk = [f"schedule_jump_params.{name}" for name in ("t_T", "n_sample", "jump_length", "jump_n_sample")]
     if key in ("inpa_inj_sched_prev", "timestep_respacing", *walk):
-        with pytest.raises(UserError, match=f'config f: {key} (null|""): expected'):
+        with refused(key):
             translate(theirs, "f")
     else:
         translate(theirs, "f")
@@ -207,69 +204,66 @@ def test_what_is_left_out_is_told(load, capsys):
     for line in (
         "repaint.steps = 250",
         "repaint.classifier_scale = 1.0",
-        "left out: use_fp16, classifier_use_fp16 (--precision says it)",
-        "left out: cond_y (--class_id says it)",
+        "use_fp16, classifier_use_fp16",
+        "cond_y",
         "gt_path, data.eval.paper_face_mask.mask_path",
     ):
         assert line in told
     assert "model.params.unet" not in told
     load(faces())
-    assert "classifier_pool (no classifier guides: it takes a classifier_path and" in capsys.readouterr().err
+    assert_mentions(capsys.readouterr().err, "classifier_pool", "classifier_path")
 
 
 @pytest.mark.parametrize(
-    "key, value, message",
+    "key, value, wanted",
     [
-        ("inpa_inj_sched_prv", True, "true: unknown key; did you mean inpa_inj_sched_prev?"),
-        ("schedule_jump_params.jump_lenght", 3, "3: unknown key; did you mean schedule_jump_params.jump_length?"),
-        ("data.eval.paper_face_mask.gtpath", "x", '"x": unknown key; did you mean data.eval.paper_face_mask.gt_path?'),
-        ("data.eval", 3, "3: unknown key; "),
-        ("inpa_inj_sched_prev", False, "false: expected true: without it the known pixels are not used at all"),
+        ("inpa_inj_sched_prv", True, ("true", "inpa_inj_sched_prev")),
+        ("schedule_jump_params.jump_lenght", 3, (3, "schedule_jump_params.jump_length")),
+        ("data.eval.paper_face_mask.gtpath", "x", ("x", "data.eval.paper_face_mask.gt_path")),
+        ("data.eval", 3, (3,)),
+        ("inpa_inj_sched_prev", False, ("false", "true")),
         (
             "inpa_inj_sched_prev_cumnoise",
             True,
-            "true: expected false: the known pixels get new noise in each step here",
+            ("true", "false"),
         ),
-        ("inpa_inj_time_shift", 2, "2: expected 1: a step up adds the noise of the step that it takes back"),
-        ("predict_xstart", True, "true: expected false: networks predict the noise here"),
-        ("rescale_timesteps", True, "true: expected false: networks see timesteps as whole numbers here"),
-        ("clip_denoised", False, "false: expected true: predicted pictures are always clipped here"),
-        ("class_cond", "yes", '"yes": expected true or false'),
-        ("noise_schedule", "sqrt", '"sqrt": expected "linear" or "cosine"'),
-        ("attention_resolutions", "32;16", '"32;16": expected numbers with commas between, such as 32,16,8'),
-        ("attention_resolutions", 0, "0: expected numbers with commas between, such as 32,16,8"),
-        ("channel_mult", "wide", '"wide": expected numbers with commas between'),
-        ("diffusion_steps", 0, "0: expected a whole number, 1 or more"),
-        ("num_heads_upsample", 8, "8: expected -1"),
-        ("schedule_jump_params", None, "null: expected a whole number"),
-        ("schedule_jump_params.t_T", "250", '"250": expected a whole number, 1 or more'),
-        ("model_path", None, "null: expected the path of a file"),
-        ("model_path", 3, "3: expected the path of a file"),
-        ("classifier_scale", "x", '"x": expected a number'),
-        ("image_size", "x", '"x": expected a whole number, 1 or more'),
-        ("num_channels", 1.5, "1.5: expected a whole number, 1 or more"),
-        ("num_res_blocks", True, "true: expected a whole number, 1 or more"),
-        ("num_head_channels", 0, "0: expected a whole number, 1 or more"),
-        ("use_ddim", "maybe", '"maybe": expected true or false'),
-        ("learn_sigma", "maybe", '"maybe": expected true or false'),
-        ("resblock_updown", 1, "1: expected true or false"),
-        ("attention_resolutions", "7", '"7": expected sides of pictures inside, some of 256, 128, 64, 32, 16, 8,'),
-        ("attention_resolutions", "32,512", "expected sides of pictures inside, some of 256, 128, 64"),
-        ("attention_resolutions", "inf", "expected numbers with commas between"),
+        ("inpa_inj_time_shift", 2, (2, 1)),
+        ("predict_xstart", True, ("true", "false")),
+        ("rescale_timesteps", True, ("true", "false")),
+        ("clip_denoised", False, ("false", "true")),
+        ("class_cond", "yes", ("yes", "true", "false")),
+        ("noise_schedule", "sqrt", ("sqrt", "linear", "cosine")),
+        ("attention_resolutions", "32;16", "32;16"),
+        ("attention_resolutions", 0, (0,)),
+        ("channel_mult", "wide", "wide"),
+        ("diffusion_steps", 0, (0, 1)),
+        ("num_heads_upsample", 8, (8, -1)),
+        ("schedule_jump_params", None, "null"),
+        ("schedule_jump_params.t_T", "250", (250, 1)),
+        ("model_path", None, "null"),
+        ("model_path", 3, (3,)),
+        ("classifier_scale", "x", "x"),
+        ("image_size", "x", ("x", 1)),
+        ("num_channels", 1.5, (1.5, 1)),
+        ("num_res_blocks", True, ("true", 1)),
+        ("num_head_channels", 0, (0, 1)),
+        ("use_ddim", "maybe", ("maybe", "true", "false")),
+        ("learn_sigma", "maybe", ("maybe", "true", "false")),
+        ("resblock_updown", 1, (1, "true", "false")),
+        ("attention_resolutions", "7", (7, 256, 128, 64, 32, 16, 8)),
+        ("attention_resolutions", "32,512", ("32,512", 256, 128, 64)),
+        ("attention_resolutions", "inf", "inf"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(load, key, value, message):
+def test_what_cannot_be_is_refused_by_name(load, key, value, wanted):
     theirs = OmegaConf.create(faces())
     OmegaConf.update(theirs, key, value, force_add=True)
-    with pytest.raises(UserError) as error:
+    with refused("theirs.yml", key, wanted):
         load(OmegaConf.to_container(theirs))
-    assert str(error.value).startswith("config ") and "\n" not in str(error.value)
-    told = str(error.value).partition("theirs.yml: ")[2]
-    assert told.startswith(key) and message in told
 
 
 def test_a_side_without_default_widths_is_refused(load):
-    with pytest.raises(UserError, match='channel_mult "": expected numbers .*, for image_size 96 has no default'):
+    with refused("channel_mult", "image_size", 96):
         load(faces(image_size=96))
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ldm.data.box_index import BoxFolder, BoxIndex, open_boxes, write_folders, write_index
 from ldm.toyworld.files import read_scenes, write_split
-from ldm.utils.errors import UserError
+from tests.refusals import assert_line, refused
 
 SIZES = {"aa": (90, 60), "bb": (61, 97), "cc": (40, 200)}
 BOXES = {
@@ -69,14 +69,14 @@ def test_text_files_are_replaced_as_a_whole(root):
         (root / "bbox" / name / "old.txt").write_text("1 1 2 2\n")
     (root / "images" / "train_0" / "cc.jpg").write_bytes(b"no picture")
     (message,) = write_folders(index, root)
-    assert message.startswith(f"{root}/images/train_0/cc.jpg: cannot be read as an image")
+    assert_line(message, root / "images/train_0/cc.jpg")
     assert sorted(str(file.relative_to(root)) for file in (root / "bbox").rglob("*.txt")) == [
         "bbox/train_0/aa.txt",
         "bbox/train_b/bb.txt",
     ]
     shutil.rmtree(root / "bbox")
     (root / "bbox").write_text("")
-    with pytest.raises(UserError, match=f"{root / 'bbox'}: cannot write there"):
+    with refused(root / "bbox"):
         write_folders(index, root)
 
 
@@ -87,29 +87,28 @@ def test_text_that_is_no_box_of_the_picture_is_named(root, text):
     folder = root / "bbox" / "train_0"
     folder.mkdir()
     (folder / "aa.txt").write_text(f"0 0 90 60\n{text}\n" if text else "")
-    with pytest.raises(UserError, match=f"{folder / 'aa.txt'}: expected ") as error:
+    with refused(folder / "aa.txt"):
         BoxFolder(root / "bbox", ["train_0"]).boxes(0, 90, 60)
-    assert "\n" not in str(error.value)
 
 
 def test_what_is_not_there_or_no_index_is_said_in_one_line(root):
-    with pytest.raises(UserError, match=r"test.arrow: no boxes there.*read-bbox --root.*make-toyworld --out"):
+    with refused("test.arrow", "read-bbox", "make-toyworld"):
         open_boxes(root, "test")
-    with pytest.raises(UserError, match="make-toyworld"):
+    with refused(root / "absent", "make-toyworld"):
         open_boxes(root / "absent", "train")
     (root / "bbox" / "test").mkdir()
-    with pytest.raises(UserError, match="no .txt with boxes in test; run ldm read-bbox"):
+    with refused("test", "read-bbox"):
         open_boxes(root, "test")
     file = root / "bbox" / "train.arrow"
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"ImageID\n"):
         file.write_bytes(content)
-        with pytest.raises(UserError, match=f"{file}: no index of boxes .*read-bbox"):
+        with refused(file, "read-bbox"):
             open_boxes(root, "train")
     other = pa.table({"x": [1]})
     with pa.ipc.new_file(str(file), other.schema) as writer:
         writer.write_table(other)
-    with pytest.raises(UserError, match="its columns are x"):
+    with refused(file, "x"):
         open_boxes(root, "train")
 
 

@@ -15,8 +15,8 @@ import ldm.data.box_csv as box_csv
 import ldm.data.open_images_csv as open_images_csv
 from ldm.data.box_csv import REASONS
 from ldm.data.open_images_csv import build_index, find_splits, open_source
-from ldm.utils.errors import UserError
 from tests.processes import HANGS
+from tests.refusals import refused
 
 COLUMNS = (
     "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
@@ -219,34 +219,34 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_named_before_any_work(tmp_path):
-    with pytest.raises(UserError, match=r"annotations: expected files \*-annotations-bbox.csv, found none"):
+    with refused(tmp_path / "annotations", "*-annotations-bbox.csv"):
         find_splits(tmp_path)
-    with pytest.raises(UserError, match=r"expected one file \*train-annotations-bbox.csv, found none"):
+    with refused("*train-annotations-bbox.csv"):
         open_source(tmp_path, "train")
     root = make(tmp_path, [], pictures={"test": []})
-    with pytest.raises(UserError, match=r"images: expected the pictures there in a folder train or train_\*, found"):
+    with refused(root / "images", "train", "train_*"):
         open_source(root, "train")
     file = root / "annotations" / "train-annotations-bbox.csv"
     (root / "images" / "train_0").mkdir()
     file.write_text(COLUMNS.replace("XMax,", "") + "\n")
-    with pytest.raises(UserError, match=rf"{file}: no column XMax in its first line"):
+    with refused(file, "XMax"):
         open_source(root, "train")
     file.write_text(COLUMNS.replace("IsGroupOf", "Group") + "\n")
     open_source(root, "train")
-    with pytest.raises(UserError, match=rf"{file}: no column IsGroupOf"):
+    with refused(file, "IsGroupOf"):
         open_source(root, "train", exclude=["group"])
-    with pytest.raises(UserError, match="class-descriptions-boxable.csv: expected lines"):
+    with refused("class-descriptions-boxable.csv"):
         open_source(root, "train", classes=["Dog"])
     for content in ("", "/m/1\n", "/m/1,a\0,b\n"):
         (root / "annotations" / "class-descriptions-boxable.csv").write_text(content)
-        with pytest.raises(UserError, match="class-descriptions-boxable.csv: expected lines"):
+        with refused("class-descriptions-boxable.csv"):
             open_source(root, "train")
     (root / "annotations" / "class-descriptions-boxable.csv").write_text("/m/1,Coffee cup\n/m/2,Dog\n")
-    with pytest.raises(UserError, match=r"class 'coffe cup' is not in .*boxable.csv; did you mean Coffee cup\?"):
+    with refused("coffe cup", "class-descriptions-boxable.csv", "Coffee cup"):
         open_source(root, "train", classes=["Dog", "coffe cup"])
     file.rename(file.with_name("a-train-annotations-bbox.csv"))
     (root / "annotations" / "b-train-annotations-bbox.csv").write_text(COLUMNS)
-    with pytest.raises(UserError, match="found a-train-annotations-bbox.csv, b-train-annotations-bbox.csv"):
+    with refused("a-train-annotations-bbox.csv", "b-train-annotations-bbox.csv"):
         open_source(root, "train")
     assert find_splits(root) == ["train"]
     assert not (root / "bbox").exists()
@@ -255,28 +255,28 @@ def test_what_is_missing_is_named_before_any_work(tmp_path):
 def test_files_without_a_usable_box(tmp_path):
     root = make(tmp_path, [row("aa", "0,0.1,0,0.1"), row("ff", "0,0.5,0,0.5"), ""])
     file = root / "annotations" / "train-annotations-bbox.csv"
-    with pytest.raises(UserError, match=rf"{file}: none of its 2 boxes can be used \(1 {AREA}, 1 no picture on disk\)"):
+    with refused(file, 2, 1):
         build(root)
     assert (root / "bbox" / "train-dropped.csv").read_text().count("\n") == 3
     assert not (root / "bbox" / "train.arrow").exists()
     file.write_text(COLUMNS + "\n")
-    with pytest.raises(UserError, match=rf"{file}: none of its 0 boxes"):
+    with refused(file, 0):
         build(root)
     file.write_text(COLUMNS)  # and nothing else, not even the end of the line
-    with pytest.raises(UserError, match=rf"{file}: cannot be read as a CSV"):
+    with refused(file):
         build(root)
     file.write_bytes(random.Random(0).randbytes(5000))
-    with pytest.raises(UserError, match=rf"{file}: no column ImageID, XMin"):
+    with refused(file, "ImageID", "XMin"):
         build(root)
     for picture in (root / "images" / "train_0").iterdir():
         picture.unlink()
     make(root, [row("aa", "0,0.5,0,0.5")], pictures={"train_0": []})
-    with pytest.raises(UserError, match=r"images: no .jpg in train_0"):
+    with refused(root / "images", ".jpg", "train_0"):
         build(root)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     root = make(tmp_path, [row("aa", "0,0.5,0,0.5")])
     (root / "bbox").write_text("a file")
-    with pytest.raises(UserError, match=f"{root / 'bbox'}: cannot be made"):
+    with refused(root / "bbox"):
         build(root)

@@ -3,7 +3,7 @@ import torch
 
 from ldm.diffusion.losses import diffusion_target, min_snr_weight
 from ldm.diffusion.process import eps_from_v, q_sample, x0_from_eps, x0_from_v
-from ldm.utils.errors import UserError
+from tests.refusals import refused
 
 LEVELS = torch.tensor([0.999, 0.9, 0.5, 0.1, 0.005], dtype=torch.float64)
 
@@ -36,7 +36,7 @@ def test_min_snr_weighs_the_error_of_x0_alike_in_every_prediction(prediction, to
 
 
 def test_unknown_prediction_is_named():
-    with pytest.raises(UserError, match="prediction 'x0': expected one of eps, v"):
+    with refused("prediction", "x0", "eps", "v"):
         diffusion_target("x0", LEVELS, LEVELS, LEVELS)
-    with pytest.raises(UserError, match="prediction 'x0': expected one of eps, v"):
+    with refused("prediction", "x0", "eps", "v"):
         min_snr_weight(LEVELS, 5.0, "x0")

@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from ldm.editors.diffedit import DiffEditResult, Request
+from ldm.editors.diffedit import DiffEdit, DiffEditRequest, DiffEditResult
 from ldm.editors.mask_inference import EmptyMask
-from ldm.presets import diffedit_editor
 from ldm.utils.errors import UserError
 from tests.editors.analytic import analytic_model
+from tests.refusals import assert_line
 from tests.utils.pictures import mask, photo
 
 FAST = {"steps": 5, "n_maps": 2}
 REQUESTS = [
-    Request(photo(24, 16, seed=1), ["left 1.5"], seed=3),
-    Request(photo(30, 21, seed=2), ["right 1"], "left 0.5"),
-    Request(photo(24, 16, seed=3), ["right -1"], seed=8),
-    Request(photo(30, 21, seed=4), ["left 1"], mask=mask(30, 21, box=(3, 2, 11, 9))),
-    Request(photo(24, 16, seed=5), ["left 1.5", "right 1"]),
+    DiffEditRequest(photo(24, 16, seed=1), ["left 1.5"], seed=3),
+    DiffEditRequest(photo(30, 21, seed=2), ["right 1"], "left 0.5"),
+    DiffEditRequest(photo(24, 16, seed=3), ["right -1"], seed=8),
+    DiffEditRequest(photo(30, 21, seed=4), ["left 1"], mask=mask(30, 21, box=(3, 2, 11, 9))),
+    DiffEditRequest(photo(24, 16, seed=5), ["left 1.5", "right 1"]),
 ]
-EMPTY = Request(photo(24, 16, seed=6), ["left 1"], "left 1")
+EMPTY = DiffEditRequest(photo(24, 16, seed=6), ["left 1"], "left 1")
 
 
 def apart(one, other):
@@ -27,7 +27,7 @@ def apart(one, other):
 
 @pytest.mark.parametrize("crop", ["none", "auto"])
 def test_each_is_edited_as_if_it_were_alone(crop):
-    editor = diffedit_editor(analytic_model(), **FAST, crop=crop)
+    editor = DiffEdit(analytic_model(), **FAST, crop=crop)
     results = editor.edit_all([*REQUESTS[:2], EMPTY, *REQUESTS[2:]], negative="right 0.5")
     empty = results.pop(2)
     assert isinstance(empty, EmptyMask) and "'left 1' and 'left 1'" in str(empty)
@@ -46,31 +46,32 @@ def test_each_is_edited_as_if_it_were_alone(crop):
 
 
 def test_the_map_is_of_the_seed_of_its_own_picture():
-    editor = diffedit_editor(analytic_model(), **FAST)
+    editor = DiffEdit(analytic_model(), **FAST)
     image = photo(24, 16, seed=1)
-    same, other, again = editor.edit_all([Request(image, ["left 1.5"], seed=seed) for seed in (3, 4, 3)])
+    same, other, again = editor.edit_all([DiffEditRequest(image, ["left 1.5"], seed=seed) for seed in (3, 4, 3)])
     assert (same.maps[0] == again.maps[0]).all() and (same.maps[0] != other.maps[0]).any()
 
 
 def test_nothing_is_computed_twice_and_one_size_is_one_batch():
     """2 maps, the 4 steps up and the 4 down with guidance for each picture, in as many calls as for one."""
-    pictures = [Request(photo(24, 16, seed=seed), ["left 1.5"]) for seed in range(3)]
+    pictures = [DiffEditRequest(photo(24, 16, seed=seed), ["left 1.5"]) for seed in range(3)]
     counts = []
     for requests in (pictures[:1], pictures):
         model = analytic_model()
-        diffedit_editor(model, **FAST).edit_all(requests)
+        DiffEdit(model, **FAST).edit_all(requests)
         counts.append((model.unet.rows, len(model.unet.times)))
     (rows, calls), (all_rows, all_calls) = counts
     assert rows == 2 * 2 + 4 + 2 * 4 and (all_rows, all_calls) == (3 * rows, calls)
 
 
 @pytest.mark.parametrize("targets", [[], [" "], ["left 1", ""]])
-def test_an_empty_target_is_refused_before_anything_is_edited(targets):
-    model = analytic_model()
-    with pytest.raises(UserError, match="^target prompt: is empty"):
-        diffedit_editor(model, **FAST).edit_all([*REQUESTS, Request(photo(24, 16), targets)])
-    assert not model.unet.rows
+def test_an_empty_target_is_wrong_with_its_own_request_alone(targets):
+    editor = DiffEdit(analytic_model(), **FAST)
+    wrong, right = editor.edit_all([DiffEditRequest(photo(24, 16), targets), REQUESTS[0]])
+    assert isinstance(wrong, UserError) and not isinstance(wrong, EmptyMask)
+    assert_line(str(wrong), "prompt")
+    assert isinstance(right, DiffEditResult)
 
 
 def test_no_requests():
-    assert diffedit_editor(analytic_model(), **FAST).edit_all([]) == []
+    assert DiffEdit(analytic_model(), **FAST).edit_all([]) == []

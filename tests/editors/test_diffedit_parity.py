@@ -14,7 +14,7 @@ from ldm.editors.mask_inference import difference_map
 from ldm.models.clip_text import ClipTextEncoder, TextConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.tokenizer import WordTokenizer
-from ldm.presets import diffedit_settings
+from ldm.presets import DiffEditSettings
 from tests.editors import diffusers_peers as peers
 from tests.golden_weights import fill
 from tests.tiny import WORDS
@@ -35,7 +35,7 @@ def editor():
         peers.SCALE_FACTOR,
         image_size=64,
     )
-    return DiffEdit(fill(model).requires_grad_(False), diffedit_settings())
+    return DiffEdit(fill(model).requires_grad_(False), DiffEditSettings.read())
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def z():
 def inversion(editor, z):
     """Of a picture, with z for its latent."""
     editor.encode = lambda image: z
-    return editor.invert(torch.zeros(1, 3, HEIGHT, WIDTH), ratio=RATIO, steps=S)
+    return editor.invert(torch.zeros(1, 3, HEIGHT, WIDTH), encode_ratio=RATIO, steps=S)
 
 
 def contexts(editor, **prompts):
@@ -114,7 +114,7 @@ def test_mask(editor, pipeline, z):
     noise = torch.randn(n, *z.shape[1:], generator=torch.Generator().manual_seed(1))
     prompts = contexts(editor, reference=SOURCE, query=TARGET)
     schedule = editor.model.schedule
-    difference = difference_map(editor.denoise, z, **prompts, t=t, schedule=schedule, noises=noise[:, None])
+    difference = difference_map(editor._denoise, z, **prompts, t=t, schedule=schedule, noises=noise[:, None])
     assert difference.max() > 1.5 * difference.mean()
     ours = (difference / difference.mean() / 1.5).clamp(max=1)[0, 0]  # which does not take the lowest for 0
     clear = (ours - 0.5).abs() > 1e-4

@@ -16,7 +16,7 @@ from ldm.diffusion.schedule import Schedule, sampling_timesteps
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.models.clip_image import ClipImageEncoder, ExemplarConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.presets import edit_settings
+from ldm.presets import EditSettings
 from tests.editors.diffusers_peers import (
     CONTEXT,
     HEADS,
@@ -142,8 +142,8 @@ def test_whole_edit(model, components, inputs, monkeypatch, sampler, S, eta):
         monkeypatch.setattr("ldm.editors.editor.sampling_timesteps", lambda S, T: timesteps)
     else:
         assert timesteps.tolist() == sampling_timesteps(S).tolist()
-    editor = ExemplarEditor(model, edit_settings(sampler=sampler, steps=S, guidance_scale=5.0, eta=eta))
-    context = editor.contexts(inputs["exemplar"])
+    editor = ExemplarEditor(model, EditSettings.read(sampler=sampler, steps=S, guidance_scale=5.0, eta=eta))
+    context = editor.model.conditioner(inputs["exemplar"])
     z = editor.sample(inputs["image"], inputs["mask"], context, Noise(BATCH, 1), editor.settings)
     assert (z - expected).abs().max() < 3e-5 * expected.abs().max()
 

@@ -7,24 +7,26 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.presets import exemplar_editor
+from ldm.editors.exemplar import ExemplarEditor, ExemplarRequest
+from ldm.editors.exemplars import mix_exemplars
 from ldm.utils.errors import UserError
-from ldm.utils.mask import parse_mask
 from tests.editors.test_exemplar import FAST, arrays, edit
+from tests.refusals import refused
 from tests.tiny import tiny_model
 from tests.utils.pictures import mask, photo
 
 
 def test_several_exemplars_are_the_weighted_mean_of_their_contexts():
-    editor, pictures = exemplar_editor(tiny_model(), **FAST), [photo(40, 30, seed=seed) for seed in (7, 8, 9)]
-    squares, context = editor.condition(pictures, [2, 1, 1], "stretch")
-    single = [editor.condition(picture, None, "stretch") for picture in pictures]
+    editor, pictures = ExemplarEditor(tiny_model(), **FAST), [photo(40, 30, seed=seed) for seed in (7, 8, 9)]
+    conditioner = editor.model.conditioner
+    squares, context = mix_exemplars(conditioner, pictures, [2, 1, 1], "stretch")
+    single = [mix_exemplars(conditioner, picture, None, "stretch") for picture in pictures]
     assert [square.tobytes() for square in squares] == [seen[0].tobytes() for seen, _ in single]
     first, second, third = (told.numpy() for _, told in single)
     assert np.abs(context.numpy() - (first / 2 + second / 4 + third / 4)).max() < 1e-6 < np.abs(first - second).max()
-    even = editor.condition(pictures, None, "stretch")[1].numpy()
+    even = mix_exemplars(conditioner, pictures, None, "stretch")[1].numpy()
     assert np.abs(even - (first + second + third) / 3).max() < 1e-6
-    assert torch.equal(editor.condition(pictures[:1], [0.3], "stretch")[1], single[0][1])
+    assert torch.equal(mix_exemplars(conditioner, pictures[:1], [0.3], "stretch")[1], single[0][1])
 
 
 def test_an_edit_by_several_exemplars():
@@ -36,55 +38,58 @@ def test_an_edit_by_several_exemplars():
     assert np.array_equal(arrays(edit(reference=pictures[:1]))[0], arrays(edit())[0])
 
 
-@pytest.mark.parametrize("exemplars, weights, message", [
-    (2, [1], r"weights \[1\]: expected one for each exemplar, 2, all above 0"),
-    (2, [1, 0], "weights"),
-    (2, [1, float("nan")], "weights"),
-    (2, [1, float("inf")], "weights"),
-    (0, None, "exemplar: there is none"),
+@pytest.mark.parametrize("exemplars, weights, wanted", [
+    (2, [1], ("weights", "[1]", 2)),
+    (2, [1, 0], ("weights", "[1, 0]")),
+    (2, [1, float("nan")], ("weights", "nan")),
+    (2, [1, float("inf")], ("weights", "inf")),
+    (0, None, "exemplar"),
 ])  # fmt: skip
-def test_weights_that_do_not_fit(exemplars, weights, message):
-    with pytest.raises(UserError, match=message):
+def test_weights_that_do_not_fit(exemplars, weights, wanted):
+    with refused(wanted):
         edit(reference=[photo()] * exemplars, weights=weights)
 
 
-def jobs(editor, sizes, crop="none"):
-    """Scenes of these sizes, each with a hole, an exemplar and a seed of its own; and each edited alone."""
-    settings = replace(editor.settings, crop=crop)
-    pictures = [photo(*size, seed=20 + i) for i, size in enumerate(sizes)]
-    holes = [mask(*size, box=(8, 4 + i, 20 + i, 16 + i)) for i, size in enumerate(sizes)]
-    exemplars = [photo(40, 30, seed=40 + i) for i in range(len(sizes))]
-    regions = [editor.region(p, parse_mask(h, p.size), settings) for p, h in zip(pictures, holes, strict=True)]
-    contexts = [editor.condition(exemplar, None, "stretch")[1] for exemplar in exemplars]
-    seeds = [100 * i for i in range(len(sizes))]
-    alone = [
-        editor(*parts, seed=seed, crop=crop).images[0]
-        for *parts, seed in zip(pictures, holes, exemplars, seeds, strict=True)
+def requests(sizes):
+    """Scenes of these sizes, each with a hole, an exemplar and a seed of its own."""
+    return [
+        ExemplarRequest(
+            photo(*size, seed=20 + i),
+            mask(*size, box=(8, 4 + i, 20 + i, 16 + i)),
+            photo(40, 30, seed=40 + i),
+            seed=100 * i,
+        )
+        for i, size in enumerate(sizes)
     ]
-    return (regions, contexts, seeds, settings), alone
 
 
 @pytest.mark.parametrize("crop", ["none", "auto"])
 def test_scenes_of_all_sizes_at_once_are_their_single_edits(crop):
-    editor = exemplar_editor(tiny_model(), **FAST, sampler="ddim", eta=1.0)
-    batch, alone = jobs(editor, [(48, 32), (61, 40), (48, 32), (48, 32)], crop)
-    together = editor.edit_all(*batch)
-    for one, other in zip(together, alone, strict=True):
-        assert one.size == other.size
+    editor = ExemplarEditor(tiny_model(), **FAST, sampler="ddim", eta=1.0)
+    batch = requests([(48, 32), (61, 40), (48, 32), (48, 32)])
+    for request, result in zip(batch, editor.edit_all(batch, crop=crop), strict=True):
+        alone = editor(request.image, request.mask, request.exemplar, seed=request.seed, crop=crop)
+        (one,), (other,) = result.images, alone.images
+        assert one.size == other.size and result.seeds == alone.seeds
         assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+
+
+def test_what_is_wrong_with_a_request_is_wrong_with_it_alone():
+    editor = ExemplarEditor(tiny_model(), **FAST)
+    wrong, right = requests([(48, 32)] * 2)
+    results = editor.edit_all([replace(wrong, mask=Image.new("L", (48, 32))), right])
+    assert isinstance(results[0], UserError) and results[1].images[0].size == (48, 32)
 
 
 def test_in_a_batch_of_one_size_an_edit_does_not_depend_on_the_others():
     """Bit for bit: what `ldm.runs.work` relies on."""
-    editor = exemplar_editor(tiny_model(), **FAST)
-    (regions, contexts, seeds, settings), _ = jobs(editor, [(48, 32)] * 5)
+    editor, batch = ExemplarEditor(tiny_model(), **FAST), requests([(48, 32)] * 5)
 
-    def edited(*rows: int) -> Image.Image:
-        parts = ([part[row] for row in rows] for part in (regions, contexts, seeds))
-        return editor.edit_all(*parts, settings)[0]
+    def edited(*rows: int) -> np.ndarray:
+        return np.asarray(editor.edit_all([batch[row] for row in rows])[0].images[0])
 
     assert np.array_equal(edited(0, 1, 2), edited(0, 4, 3))
-    assert (np.asarray(edited(0, 1, 2)) != np.asarray(edited(1, 0, 2))).any()
+    assert (edited(0, 1, 2) != edited(1, 0, 2)).any()
 
 
 def test_huge_weights_are_weights():

@@ -7,18 +7,19 @@ import pytest
 import torch
 
 from ldm.editors import mask_inference
-from ldm.editors.exemplar import exemplar_pixels, fit_exemplar
+from ldm.editors.exemplar import ExemplarEditor
+from ldm.editors.exemplars import exemplar_pixels, fit_exemplar
 from ldm.editors.mask_inference import EmptyMask
-from ldm.presets import diffedit_settings, exemplar_editor
-from ldm.utils.errors import UserError
+from ldm.presets import DiffEditSettings
 from ldm.utils.image import to_tensor
 from ldm.utils.mask import box_mask
 from ldm.utils.random import NoiseSource, key_seed
+from tests.refusals import refused
 from tests.tiny import tiny_model
 from tests.utils.pictures import photo
 
 BOX = (9, 4, 30, 23)  # pixels; the autoencoder's cells are 4 pixels wide
-INFERENCE = diffedit_settings(n_maps=3)
+INFERENCE = DiffEditSettings.read(n_maps=3)
 
 
 class Field:
@@ -46,7 +47,7 @@ def stub(monkeypatch):
 
 def infer(picture=None, box=BOX, reference=None, inference=INFERENCE, **changes):
     reference = reference or photo(40, 30, seed=7)
-    return exemplar_editor(tiny_model()).infer_mask(picture or photo(), box, reference, inference, **changes)
+    return ExemplarEditor(tiny_model()).infer_mask(picture or photo(), box, reference, inference, **changes)
 
 
 def pixels(*pictures):
@@ -54,7 +55,7 @@ def pixels(*pictures):
 
 
 def contexts(*pictures):
-    return exemplar_editor(tiny_model()).contexts(pixels(*pictures))
+    return tiny_model().conditioner(pixels(*pictures))
 
 
 def batch(n=3):
@@ -69,7 +70,7 @@ def batch(n=3):
 
 
 def compare(parts, inference=INFERENCE):
-    return exemplar_editor(tiny_model()).compare(*parts, inference)
+    return ExemplarEditor(tiny_model()).compare(*parts, inference)
 
 
 def test_the_map_of_a_known_difference(stub):
@@ -187,7 +188,7 @@ def test_a_map_is_laid_where_its_window_was_cut(stub):
 
 def test_a_box_that_shows_the_exemplar_already_has_no_mask():
     picture = photo()
-    with pytest.raises(EmptyMask, match="nothing in the box 9,4,30,23 differs from the exemplar") as error:
+    with refused("9,4,30,23", error=EmptyMask) as error:
         infer(picture, reference=picture.crop(BOX))
     (map,) = error.value.maps
     assert map.shape == (32, 48) and map.max() < 0.5
@@ -201,15 +202,15 @@ def test_a_transparent_scene():
 
 
 @pytest.mark.parametrize(
-    "box, message",
+    "box, wanted",
     [
-        ((9, 4, 9, 23), "box 9,4,9,23: is empty, expected x0 < x1 and y0 < y1"),
-        ((9, 24, 30, 23), "box 9,24,30,23: is empty"),
-        ((-1, 4, 30, 23), "box -1,4,30,23: reaches beyond the image of 48x32"),
-        ((9, 4, 49, 23), "box 9,4,49,23: reaches beyond"),
-        ((9, 4, 30, 33), "box 9,4,30,33: reaches beyond"),
+        ((9, 4, 9, 23), "9,4,9,23"),
+        ((9, 24, 30, 23), "9,24,30,23"),
+        ((-1, 4, 30, 23), ("-1,4,30,23", "48x32")),
+        ((9, 4, 49, 23), ("9,4,49,23", "48x32")),
+        ((9, 4, 30, 33), ("9,4,30,33", "48x32")),
     ],
 )
-def test_wrong_boxes_are_named(box, message):
-    with pytest.raises(UserError, match=f"^{message}"):
+def test_wrong_boxes_are_named(box, wanted):
+    with refused("box", wanted):
         infer(box=box)

@@ -7,12 +7,13 @@ from PIL import Image
 
 from ldm.checkpoints.keymaps import official
 from ldm.diffusion.schedule import Schedule
-from ldm.editors.exemplar import ExemplarEditor, exemplar_pixels, fit_exemplar
+from ldm.editors.exemplar import ExemplarEditor
+from ldm.editors.exemplars import exemplar_pixels, fit_exemplar
 from ldm.models.autoencoder import AutoencoderKL
 from ldm.models.clip_image import ClipImageEncoder, ExemplarConditioner
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.unet import UNet
-from ldm.presets import edit_settings
+from ldm.presets import EditSettings
 from ldm.utils.image import to_pil, to_tensor
 from ldm.utils.mask import parse_mask
 from tests.golden_weights import load_golden, make
@@ -64,7 +65,7 @@ def editor(golden):
         image_size=128,
     )
     model.load_state_dict({name: from_official(name, tensor.shape) for name, tensor in model.state_dict().items()})
-    return ExemplarEditor(model.eval(), edit_settings("original", sampler="plms", steps=10, guidance_scale=5.0))
+    return ExemplarEditor(model.eval(), EditSettings.read("original", sampler="plms", steps=10, guidance_scale=5.0))
 
 
 def from_official(name, shape):
@@ -93,7 +94,7 @@ def test_preparation(golden, editor):
 def test_the_edit_ends_in_the_same_latents_and_picture(golden, editor):
     noise = Replay(golden["start_code"], golden["posterior_noise"])
     hole = 1 - golden["mask_full"]
-    context = editor.contexts(golden["ref_tensor_fp16_rounded"])
+    context = editor.model.conditioner(golden["ref_tensor_fp16_rounded"])
     z = editor.sample(golden["image_tensor"], hole, context, noise, editor.settings)
     assert noise.draws == []
     assert (z - golden["samples"]).abs().max() < 3e-5 * golden["samples"].abs().max()

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.schedule import Schedule
 from ldm.editors import compose, mask_inference
-from ldm.editors.mask_inference import EmptyMask, difference_map, infer_mask, scale_map
-from ldm.presets import diffedit_editor
+from ldm.editors.diffedit import DiffEdit
+from ldm.editors.mask_inference import EmptyMask, difference_map, infer_map, scale_map
+from ldm.presets import MaskInference
 from ldm.utils.random import NoiseSource, key_seed
 from tests.editors.analytic import CELL, CHANNELS, analytic_model, numpy_map
+from tests.refusals import refused
 from tests.tiny import tiny_text_model
 from tests.utils.pictures import photo
 
@@ -28,7 +31,7 @@ def noises(n, seed, shape):
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_against_an_implementation_of_its_own(strength, t, prediction):
     model, image = analytic_model(prediction), pictures()
-    found = diffedit_editor(model).infer_mask(image, ["right 0.3"], ["left 1.5"], n=3, strength=strength, seed=5)
+    found = DiffEdit(model).infer_mask(image, ["right 0.3"], ["left 1.5"], n_maps=3, strength=strength, seed=5)
     z = model.encode(image, None)[0].double().numpy()
     drawn = noises(3, 5, z.shape).double().numpy()
     expected = numpy_map(z, (2.0, 0.3), (1.0, 1.5), drawn, t, clamp=3.0)
@@ -51,15 +54,15 @@ def test_float64_to_rounding():
 
 @pytest.mark.parametrize("cells", [1, 300, 10**9])
 def test_neither_the_batch_nor_what_the_network_sees_at_once_matters(monkeypatch, cells):
-    editor, image = diffedit_editor(tiny_text_model()), pictures(3, 16, 16)
+    editor, image = DiffEdit(tiny_text_model()), pictures(3, 16, 16)
     targets = ["a red ball", "a mug", "a blue ball and a mug"]
     monkeypatch.setattr(mask_inference, "CELLS", cells)
-    batch = editor.infer_mask(image, ["", "a mug", "a ball"], targets, n=5, seed=3).map
+    batch = editor.infer_mask(image, ["", "a mug", "a ball"], targets, n_maps=5, seed=3).map
     monkeypatch.undo()
     for k, source in enumerate(["", "a mug", "a ball"]):
-        single = editor.infer_mask(image[k : k + 1], [source], targets[k : k + 1], n=5, seed=3).map
+        single = editor.infer_mask(image[k : k + 1], [source], targets[k : k + 1], n_maps=5, seed=3).map
         torch.testing.assert_close(batch[k : k + 1], single, rtol=0, atol=2e-5)
-    many = editor.infer_mask(image[:1], [""], targets, n=5, seed=3).map
+    many = editor.infer_mask(image[:1], [""], targets, n_maps=5, seed=3).map
     torch.testing.assert_close(many[:1], batch[:1], rtol=0, atol=2e-5)
 
 
@@ -81,14 +84,14 @@ def test_each_map_has_noise_of_its_own_and_the_average_settles():
 
 
 def test_pictures_of_a_batch_can_have_seeds_of_their_own():
-    editor, image = diffedit_editor(tiny_text_model()), pictures(3, 16, 16)
+    editor, image = DiffEdit(tiny_text_model()), pictures(3, 16, 16)
     sources, targets, seeds = ["", "a mug", "a ball"], ["a red ball", "a mug", "a blue ball"], [7, 3, 7]
-    batch = editor.infer_mask(image, sources, targets, n=4, seed=seeds).map
+    batch = editor.infer_mask(image, sources, targets, n_maps=4, seeds=seeds).map
     for k, seed in enumerate(seeds):
         one = slice(k, k + 1)
-        single = editor.infer_mask(image[one], sources[one], targets[one], n=4, seed=seed).map
+        single = editor.infer_mask(image[one], sources[one], targets[one], n_maps=4, seed=seed).map
         torch.testing.assert_close(batch[one], single, rtol=0, atol=2e-5)
-    assert (batch[:1] - editor.infer_mask(image[:1], [""], targets[:1], n=4, seed=3).map).abs().max() > 0.01
+    assert (batch[:1] - editor.infer_mask(image[:1], [""], targets[:1], n_maps=4, seed=3).map).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -97,7 +100,7 @@ def test_the_same_prompt_makes_no_difference(dtype, targets):
     """In bfloat16 too, and beside any number of targets: contexts must not depend on how many are made at once."""
     model = copy.deepcopy(tiny_text_model()).to(dtype)
     prompt = "a red ball and a mug"
-    found = diffedit_editor(model).infer_mask(pictures(1, 16, 16), [prompt], [prompt] * targets, n=3)
+    found = DiffEdit(model).infer_mask(pictures(1, 16, 16), [prompt], [prompt] * targets, n_maps=3)
     assert not found.map.any() and not found.mask.any()
 
 
@@ -130,7 +133,7 @@ def test_padding_has_no_part_in_the_map(monkeypatch, size):
     seen = []
     scale = mask_inference.scale_map
     monkeypatch.setattr(mask_inference, "scale_map", lambda *args: seen.append(args) or scale(*args))
-    editor = diffedit_editor(analytic_model(), steps=1, n_maps=2, clamp=1.0)  # the mean decides
+    editor = DiffEdit(analytic_model(), steps=1, n_maps=2, clamp=1.0)  # the mean decides
     result = editor(photo(*size), "left 0.4", "right 0.3")
     difference, clamp, _ = seen[0]
     width, height = size
@@ -148,17 +151,17 @@ def test_inside_is_the_picture_without_its_padding():
 
 
 def test_nothing_found_tells_of_its_maps():
-    with pytest.raises(EmptyMask, match="'a mug' and 'a mug'") as caught:
-        diffedit_editor(tiny_text_model(), steps=1, n_maps=1)(photo(19, 14), "a mug", "a mug")
+    with refused("a mug", error=EmptyMask) as caught:
+        DiffEdit(tiny_text_model(), steps=1, n_maps=1)(photo(19, 14), "a mug", "a mug")
     assert [tuple(m.shape) for m in caught.value.maps] == [(14, 19)] and not caught.value.maps[0].any()
 
 
 def test_evaluations_are_told_of():
     told, model = [], analytic_model()
     z, contexts = model.encode(pictures(), None), model.conditioner(["", "left 1", "right 1"])
-    knobs = {"n": 3, "strength": 0.5, "threshold": 0.5, "clamp": 3.0, "seeds": [0]}
-    infer_mask(model.unet, z, contexts[:1], contexts[1:2], SCHEDULE, CELL, **knobs, callback=told.append)
+    denoise, inference = Denoiser(model.unet, SCHEDULE), MaskInference(3, 0.5, 0.5, 3.0, 0)
+    infer_map(denoise, z, contexts[:1], contexts[1:2], inference, callback=told.append)
     assert sum(told) == model.unet.rows == 6
     model.unet.rows = 0
-    infer_mask(model.unet, z, contexts[:1], contexts[1:], SCHEDULE, CELL, **knobs)
+    infer_map(denoise, z, contexts[:1], contexts[1:], inference)
     assert model.unet.rows == 9  # the source is looked at once for both targets

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from ldm.presets import repaint_editor
+from ldm.editors.repaint import RePaint, RePaintRequest
 from ldm.utils.errors import UserError
-from ldm.utils.mask import fit_mask
 from tests.editors.test_repaint import FAST, hole, picture, pixel_classifier, pixel_model
+from tests.refusals import assert_line
 from tests.tiny import tiny_model, tiny_text_model
 
 SMALL = [(16, 16), (20, 14), (16, 16), (20, 14)]
@@ -26,46 +25,47 @@ CASES = {
 }
 
 
-def region(editor, size, row):
-    return editor.region(picture(*size, seed=row), fit_mask(hole(*size), size), editor.settings)
+def request(size, row, **told):
+    return RePaintRequest(picture(*size, seed=row), hole(*size), **told, seed=SEEDS[row])
+
+
+def filled(editor, requests):
+    return [result.images[0] for result in editor.edit_all(requests)]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_each_is_filled_as_if_it_were_alone(case):
     model, guide, sizes, each = CASES[case]
-    editor = repaint_editor(model(), classifier=guide and guide(), **FAST, guidance_scale=2.0, classifier_scale=20.0)
+    editor = RePaint(model(), classifier=guide and guide(), **FAST, guidance_scale=2.0, classifier_scale=20.0)
     told = [{name: values[row] for name, values in each.items()} for row in range(len(sizes))]
-    regions = [region(editor, size, row) for row, size in enumerate(sizes)]
-    together = editor.fill_all(regions, [editor.wish(**own) for own in told], SEEDS, editor.settings)
+    together = filled(editor, [request(size, row, **told[row]) for row, size in enumerate(sizes)])
     for row, (size, own) in enumerate(zip(sizes, told, strict=True)):
         (alone,) = editor(picture(*size, seed=row), hole(*size), **own, seed=SEEDS[row]).images
         assert np.abs(np.array(together[row]).astype(int) - np.array(alone)).max() <= 1
         assert together[row].tobytes() != picture(*size, seed=row).tobytes()
     if each:  # what is told to one picture is not told to another
-        wrong = [editor.wish(**own) for own in told[::-1]]
-        swapped = editor.fill_all(regions, wrong, SEEDS, editor.settings)
+        swapped = filled(editor, [request(size, row, **told[-1 - row]) for row, size in enumerate(sizes)])
         assert all((np.array(a) != np.array(b)).any() for a, b in zip(swapped, together, strict=True))
 
 
 def test_windows_of_one_size_are_one_batch():
-    editor, batches = repaint_editor(pixel_model(), **FAST), []
+    editor, batches = RePaint(pixel_model(), **FAST), []
     handle = editor.model.unet.register_forward_pre_hook(lambda _, given: batches.append(tuple(given[0].shape)))
     try:
-        regions = [region(editor, size, row) for row, size in enumerate(SMALL)]
-        editor.fill_all(regions, [editor.wish()] * 4, SEEDS, editor.settings)
+        editor.edit_all([request(size, row) for row, size in enumerate(SMALL)])
     finally:
         handle.remove()
     calls = editor.settings.calls()
     assert batches == [(2, 3, 16, 16)] * calls + [(2, 3, 14, 20)] * calls
 
 
-def test_a_region_with_nothing_known_is_refused_before_any_batch():
-    editor, size = repaint_editor(pixel_model(), **FAST, crop="auto"), (32, 32)
+def test_a_picture_with_nothing_known_is_wrong_alone():
+    editor, size = RePaint(pixel_model(), **FAST, crop="auto"), (32, 32)
     rows = np.zeros(size, dtype=np.uint8)
     rows[::2] = 255
-    for mask, message in [
-        (torch.ones(1, 1, *size), "mask: everything is selected"),
-        (fit_mask(Image.fromarray(rows), size), "mask: leaves no known pixel: crop auto shrinks"),
-    ]:
-        with pytest.raises(UserError, match=f"^{message}"):
-            editor.region(picture(*size), mask, editor.settings)
+    requests = [RePaintRequest(picture(*size), mask) for mask in (torch.ones(1, 1, *size), rows, hole(*size))]
+    *wrong, right = editor.edit_all(requests)
+    for error, wanted in zip(wrong, ("mask", ("mask", "crop", "auto")), strict=True):
+        assert isinstance(error, UserError)
+        assert_line(str(error), wanted)
+    assert right.images[0].size == size

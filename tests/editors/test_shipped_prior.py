@@ -5,8 +5,8 @@ import torch
 
 import ldm
 from ldm.config import load_config
+from ldm.editors.repaint import RePaint
 from ldm.evaluation.metrics import psnr
-from ldm.presets import repaint_editor
 from ldm.toyworld.scenes import HoleScenes, collate
 from ldm.utils.random import NoiseSource
 
@@ -35,8 +35,8 @@ def test_it_fills_narrow_holes_better_than_with_their_mean_colour(prior):
     data = HoleScenes(5000, 4, "narrow")
     batch = collate([data[i] for i in range(4)])
     scenes, holes = batch["image"], batch["mask"]
-    editor = repaint_editor(prior, "fast", steps=10)
-    filled = editor.sample(scenes, holes, [editor.wish()], NoiseSource(range(4)), editor.settings)
+    editor = RePaint(prior, "fast", steps=10)
+    filled = editor.sample(scenes, holes, [editor.condition()], NoiseSource(range(4)), editor.settings)
     known = (scenes * (1 - holes)).sum((2, 3), keepdim=True) / (1 - holes).sum((2, 3), keepdim=True)
     assert torch.equal(filled.where(holes == 0, scenes), scenes)
     gain = psnr(filled, scenes, where=holes) - psnr(known.expand_as(scenes), scenes, where=holes)

@@ -4,7 +4,7 @@ import torch
 
 from ldm.evaluation.bootstrap import Estimate, bootstrap, mean_estimate
 from ldm.evaluation.metrics import pooled_psnr
-from ldm.utils.errors import UserError
+from tests.refusals import refused
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -59,7 +59,7 @@ def test_the_same_seed_draws_the_same():
 def test_one_sample_has_no_width_and_none_no_figure():
     one = mean_estimate(torch.tensor([2.5]))
     assert (one.value, one.low, one.high, one.n) == (2.5, 2.5, 2.5, 1)
-    with pytest.raises(UserError, match="no samples"):
+    with refused():
         mean_estimate(torch.zeros(0))
 
 

@@ -12,7 +12,7 @@ from torchvision.transforms import functional as TF
 from ldm.evaluation import feature_cache
 from ldm.evaluation.extractors import Extractor
 from ldm.evaluation.feature_cache import FeatureCache, features_of
-from ldm.utils.errors import UserError
+from tests.refusals import refused
 
 
 class Sums(Extractor):
@@ -133,7 +133,7 @@ def test_a_damaged_file_is_told_and_made_again(files, cache, damage, monkeypatch
     assert torch.equal(features_of(extractor, files, cache, batch=5), expected)
     assert 0 < extractor.seen < len(files)
     told = capfd.readouterr().err
-    assert f"{broken}: damaged" in told and told.count(": damaged,") == 1
+    assert told.count(str(broken)) == 1
     assert torch.equal(features_of(extractor, files, cache, batch=5), expected) and len(shards(cache)) == 3
 
 
@@ -156,7 +156,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(files, cache):
 
 def test_what_has_been_looked_at_is_kept_when_a_picture_is_none(files, cache):
     files[12].write_text("no picture")
-    with pytest.raises(UserError, match=r"12\.png: not an image"):
+    with refused(files[12]):
         features_of(Sums(), files, cache, batch=5)
     extractor = Sums()
     features_of(extractor, files[:10], cache, batch=5)
@@ -164,10 +164,10 @@ def test_what_has_been_looked_at_is_kept_when_a_picture_is_none(files, cache):
 
 
 def test_what_is_wrong_is_said(files, cache, tmp_path):
-    with pytest.raises(UserError, match="gone.png: No such file"):
+    with refused(tmp_path / "gone.png"):
         features_of(Sums(), [tmp_path / "gone.png"], cache)
-    with pytest.raises(UserError, match="results: no pictures"):
+    with refused("results"):
         features_of(Sums(), [], cache, desc="results")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write .*file"):
+    with refused(tmp_path / "file"):
         features_of(Sums(), files, FeatureCache(tmp_path / "file"))

@@ -10,9 +10,9 @@ from torch.testing import assert_close
 from ldm.config import build, load_config
 from ldm.models.clip_image import ClipImageEncoder, ExemplarConditioner
 from ldm.utils.clip import CLIP_MEAN, CLIP_STD
-from ldm.utils.errors import UserError
 from tests.golden_weights import load_golden
 from tests.models.official_clip import fill_official
+from tests.refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_all_tokens_are_the_class_token_and_one_of_each_patch():
 
 
 def test_unknown_tokens_are_refused():
-    with pytest.raises(UserError, match="tokens 'patch': expected one of class, all"):
+    with refused("tokens", "patch", "class", "all"):
         ExemplarConditioner(ClipImageEncoder(16, 8, 32, layers=1, heads=2), 24, tokens="patch")
 
 

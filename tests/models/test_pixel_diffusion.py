@@ -5,8 +5,8 @@ import pytest
 from ldm.config import build
 from ldm.diffusion import variance
 from ldm.models.pixel_diffusion import VARIANCES
-from ldm.utils.errors import UserError
 from tests.checkpoints.guided import config
+from tests.refusals import refused
 
 
 def built(**changes):
@@ -20,16 +20,16 @@ def test_the_variances_are_those_that_there_are():
 
 
 @pytest.mark.parametrize(
-    "wrong, message",
+    "wrong, wanted",
     [
-        ({"variance": "foo"}, "variance 'foo': expected one of fixed_small, fixed_large, learned_range, learned_clip"),
-        ({"variance": "learned"}, "variance 'learned': expected one of"),
-        ({"image_size": 17}, "image_size 17: expected a multiple of 2 for the levels of the UNet$"),
-        ({"image_size": 0}, "image_size 0: expected a multiple of"),
+        ({"variance": "foo"}, ("variance", "foo", "fixed_small", "fixed_large", "learned_range", "learned_clipped")),
+        ({"variance": "learned"}, ("variance", "learned")),
+        ({"image_size": 17}, ("image_size", 17, 2)),
+        ({"image_size": 0}, ("image_size", 0)),
     ],
 )
-def test_what_does_not_fit_is_refused(wrong, message):
-    with pytest.raises(UserError, match=f"^{message}"):
+def test_what_does_not_fit_is_refused(wrong, wanted):
+    with refused(wanted):
         built(**wrong)
 
 

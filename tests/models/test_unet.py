@@ -6,8 +6,8 @@ import torch
 from ldm.models.attention import SpatialTransformer
 from ldm.models.layers import ResBlock
 from ldm.models.unet import UNet
-from ldm.utils.errors import UserError
 from tests.golden_weights import fill, load_golden
+from tests.refusals import refused
 
 TINY = dict(model_channels=32, num_res_blocks=1, attention_resolutions=(2,), channel_mult=(1, 2), num_heads=4)
 
@@ -191,15 +191,15 @@ def test_from_scratch_the_output_is_zero_and_everything_learns():
 
 @pytest.mark.parametrize("heads", [dict(num_heads=-1), dict(num_heads=5), dict(num_head_channels=48)])
 def test_widths_that_do_not_divide_into_heads_are_refused(heads):
-    with pytest.raises(UserError, match="UNet: 64 channels do not divide into heads"):
+    with refused("UNet", 64):
         UNet(in_channels=4, out_channels=4, **{**TINY, **heads})
 
 
 def test_a_missing_condition_is_an_error():
     x, t = noise(1, 4, 8, 8), torch.tensor([3])
-    with pytest.raises(ValueError, match="context is missing"):
+    with refused("context", error=ValueError):
         tiny(context_dim=24)(x, t)
-    with pytest.raises(ValueError, match="y is missing"):
+    with refused("y", error=ValueError):
         tiny(num_classes=3)(x, t)
-    with pytest.raises(ValueError, match="context is given"):
+    with refused("context", error=ValueError):
         tiny()(x, t, noise(1, 1, 24))

@@ -3,11 +3,12 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.editors.diffedit import DiffEdit
 from ldm.evaluation.metrics import psnr
-from ldm.presets import diffedit_editor
 from ldm.runs.diffedits import round_trips, save_diffedit, save_maps
-from ldm.runs.outputs import labelled_row, read_settings
+from ldm.runs.outputs import labelled_row
 from ldm.utils.overlay import heat_map, overlay
+from ldm.utils.png import read_settings
 from tests.tiny import tiny_text_model
 from tests.utils.pictures import mask, photo
 
@@ -16,7 +17,7 @@ PROMPTS = ["a blue ball", "a red mug"]
 
 @pytest.fixture(scope="module")
 def editor():
-    return diffedit_editor(tiny_text_model(), steps=3, n_maps=1, threshold=0.3)
+    return DiffEdit(tiny_text_model(), steps=3, n_maps=1, threshold=0.3)
 
 
 @pytest.fixture(scope="module")

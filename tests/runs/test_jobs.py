@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from ldm.runs.jobs import Job, read_jobs
-from ldm.utils.errors import UserError
+from tests.refusals import assert_line, refused
 
 NEEDS, TAKES = ("image", "mask"), ("exemplar", "weights", "prompt", "seed")
 
@@ -87,52 +87,52 @@ def test_the_digest_is_of_what_is_asked_for_not_of_what_it_is_called(folder):
         Job("a", job.image, job.mask, job.exemplars, seed=3, class_id=3),
     ]
     assert len({job.digest(), *(other.digest() for other in changed)}) == 1 + len(changed)
-    with pytest.raises(UserError, match="none.png: No such file"):
+    with refused("none.png"):
         Job("a", folder / "none.png").digest()
 
 
 GOOD = {"image": "image/a.png", "mask": "mask/a.png"}
 WRONG = {
-    "no JSON": ("{", "is no JSON"),
-    "no object": ("[1]", "expected an object {...}, found [1]"),
-    "deep": ("[" * 100_000, "is no JSON"),
-    "unknown key": ({**GOOD, "exemplars": "a"}, "unknown key 'exemplars'; did you mean exemplar?"),
-    "not for this script": ({**GOOD, "class_id": 3}, "unknown key 'class_id'"),
-    "no mask": ({"image": "image/a.png"}, "no mask"),
-    "an empty mask": ({**GOOD, "mask": ""}, "no mask"),
-    "missing file": ({**GOOD, "mask": "mask/z.png"}, "mask/z.png: no such file"),
-    "a folder": ({**GOOD, "image": "image"}, "image: no such file"),
-    "missing exemplar": ({**GOOD, "exemplar": ["exemplar/a.png", "no.png"]}, "no.png: no such file"),
-    "no exemplar among some": ({**GOOD, "exemplar": ["exemplar/a.png", None]}, "exemplar None: expected text"),
-    "a number for a path": ({**GOOD, "mask": 3}, "mask 3: expected text"),
-    "seed no number": ({**GOOD, "seed": "three"}, "seed 'three': expected a whole number"),
-    "seed a fraction": ({**GOOD, "seed": 3.5}, "seed 3.5: expected a whole number"),
-    "seed a truth": ({**GOOD, "seed": True}, "seed True: expected a whole number"),
-    "seed negative": ({**GOOD, "seed": -1}, "seed -1: expected a whole number, 0 or more"),
-    "seed too large": ({**GOOD, "seed": 2**63}, f"seed {2**63}: expected a whole number"),
-    "seed with a line in it": ({**GOOD, "seed": "1_0"}, "seed '1_0': expected a whole number"),
-    "seed in other digits": ({**GOOD, "seed": "\u0663"}, "seed '\u0663': expected a whole number"),
-    "seed huge": ({**GOOD, "seed": 10**4000}, "seed of more than 60 digits: expected a whole number"),
-    "weights no numbers": ({**GOOD, "weights": [1, "x"]}, "weights 'x': expected a number above 0"),
-    "a weight of nothing": ({**GOOD, "weights": [1, 0]}, "weights 0: expected a number above 0"),
-    "a weight no number": ({**GOOD, "weights": ["nan", 1]}, "weights 'nan': expected a number above 0"),
-    "a weight of truth": ({**GOOD, "weights": [True]}, "weights True: expected a number above 0"),
-    "a huge weight": ({**GOOD, "weights": [10**400]}, "weights of more than 60 digits: expected a number above 0"),
-    "name a path": ({**GOOD, "name": "../a"}, "name '../a': expected that of a file"),
-    "name hidden": ({**GOOD, "name": ".a"}, "name '.a': expected"),
-    "name a number": ({**GOOD, "name": 7}, "name 7: expected"),
-    "name no text": ({**GOOD, "name": "a\ud800"}, "name 'a\\ud800': expected"),
-    "name too long": ({**GOOD, "name": "é" * 101}, "expected 200 bytes or less"),
-    "the same name": ({**GOOD, "name": "b"}, "name 'b': jobs.jsonl line 1 has the same"),
+    "no JSON": ("{", "JSON"),
+    "no object": ("[1]", "[1]"),
+    "deep": ("[" * 100_000, "JSON"),
+    "unknown key": ({**GOOD, "exemplars": "a"}, ("exemplars", "exemplar")),
+    "not for this script": ({**GOOD, "class_id": 3}, "class_id"),
+    "no mask": ({"image": "image/a.png"}, "mask"),
+    "an empty mask": ({**GOOD, "mask": ""}, "mask"),
+    "missing file": ({**GOOD, "mask": "mask/z.png"}, "mask/z.png"),
+    "a folder": ({**GOOD, "image": "image"}, "image"),
+    "missing exemplar": ({**GOOD, "exemplar": ["exemplar/a.png", "no.png"]}, "no.png"),
+    "no exemplar among some": ({**GOOD, "exemplar": ["exemplar/a.png", None]}, ("exemplar", None)),
+    "a number for a path": ({**GOOD, "mask": 3}, ("mask", 3)),
+    "seed no number": ({**GOOD, "seed": "three"}, ("seed", "three")),
+    "seed a fraction": ({**GOOD, "seed": 3.5}, ("seed", 3.5)),
+    "seed a truth": ({**GOOD, "seed": True}, ("seed", True)),
+    "seed negative": ({**GOOD, "seed": -1}, ("seed", -1)),
+    "seed too large": ({**GOOD, "seed": 2**63}, ("seed", 2**63)),
+    "seed with a line in it": ({**GOOD, "seed": "1_0"}, ("seed", "1_0")),
+    "seed in other digits": ({**GOOD, "seed": "\u0663"}, ("seed", "\u0663")),
+    "seed huge": ({**GOOD, "seed": 10**4000}, ("seed", 60)),
+    "weights no numbers": ({**GOOD, "weights": [1, "x"]}, ("weights", "x")),
+    "a weight of nothing": ({**GOOD, "weights": [1, 0]}, ("weights", 0)),
+    "a weight no number": ({**GOOD, "weights": ["nan", 1]}, ("weights", "nan")),
+    "a weight of truth": ({**GOOD, "weights": [True]}, ("weights", True)),
+    "a huge weight": ({**GOOD, "weights": [10**400]}, ("weights", 60)),
+    "name a path": ({**GOOD, "name": "../a"}, ("name", "../a")),
+    "name hidden": ({**GOOD, "name": ".a"}, ("name", ".a")),
+    "name a number": ({**GOOD, "name": 7}, ("name", 7)),
+    "name no text": ({**GOOD, "name": "a\ud800"}, ("name", "a\\ud800")),
+    "name too long": ({**GOOD, "name": "é" * 101}, (200,)),
+    "the same name": ({**GOOD, "name": "b"}, ("name", "b", 1)),
 }
 
 
-@pytest.mark.parametrize("line, message", WRONG.values(), ids=WRONG)
-def test_a_wrong_line_is_told_by_its_number_and_the_others_are_read(folder, line, message):
+@pytest.mark.parametrize("line, wanted", WRONG.values(), ids=WRONG)
+def test_a_wrong_line_is_told_by_its_number_and_the_others_are_read(folder, line, wanted):
     file = write(folder, "jobs.jsonl", {**GOOD, "name": "b"}, line, {**GOOD, "name": "c"})
     jobs, (error,) = read_jobs(file, NEEDS, TAKES)
     assert [job.name for job in jobs] == ["b", "c"]
-    assert error.startswith("jobs.jsonl line 2: ") and message in error and "\n" not in error
+    assert_line(error, "jobs.jsonl", 2, wanted)
 
 
 def test_wrong_lines_of_a_table(folder):
@@ -155,28 +155,28 @@ def test_a_folder_with_two_pictures_of_a_name(folder):
 
 
 REFUSED = {
-    "missing": ("none.csv", None, "jobs .*none.csv: No such file"),
-    "another kind": ("jobs.txt", "a", "jobs.txt: expected a folder, or a file .csv or .jsonl"),
-    "no text": ("jobs.csv", b"\xff", "jobs.csv: no text in UTF-8"),
-    "empty": ("jobs.jsonl", "\n", "jobs.jsonl: there is none in it"),
-    "a head alone": ("jobs.csv", "image,mask\n", "jobs.csv: there is none in it"),
-    "unknown column": ("jobs.csv", "image,mask,sed\n", "unknown column 'sed'; did you mean seed?"),
-    "column twice": ("jobs.csv", "image,mask,image\n", "column image is there twice"),
-    "no column": ("jobs.csv", "image,prompt\n", "no column mask"),
+    "missing": ("none.csv", None, "none.csv"),
+    "another kind": ("jobs.txt", "a", ("jobs.txt", ".csv", ".jsonl")),
+    "no text": ("jobs.csv", b"\xff", ("jobs.csv", "UTF-8")),
+    "empty": ("jobs.jsonl", "\n", "jobs.jsonl"),
+    "a head alone": ("jobs.csv", "image,mask\n", "jobs.csv"),
+    "unknown column": ("jobs.csv", "image,mask,sed\n", ("jobs.csv", "sed", "seed")),
+    "column twice": ("jobs.csv", "image,mask,image\n", ("jobs.csv", "image")),
+    "no column": ("jobs.csv", "image,prompt\n", ("jobs.csv", "mask")),
     "a quote not closed": (
         "jobs.csv",
         'image,mask,prompt\na.png,b.png,"a mug\nc.png,d.png,\n',
-        "jobs.csv: line 3 is no line of a table",
+        ("jobs.csv", 3),
     ),
-    "an endless cell": ("jobs.csv", 'image,mask\n"' + "x" * 200_000, "jobs.csv: line . is no line of a table"),
+    "an endless cell": ("jobs.csv", 'image,mask\n"' + "x" * 200_000, "jobs.csv"),
 }
 
 
-@pytest.mark.parametrize("name, content, message", REFUSED.values(), ids=REFUSED)
-def test_what_is_no_list_is_refused(tmp_path, name, content, message):
+@pytest.mark.parametrize("name, content, wanted", REFUSED.values(), ids=REFUSED)
+def test_what_is_no_list_is_refused(tmp_path, name, content, wanted):
     if content is not None:
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match=message):
+    with refused(wanted):
         read_jobs(tmp_path / name, NEEDS, TAKES)
 
 

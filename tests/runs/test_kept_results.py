@@ -1,11 +1,10 @@
 import json
 from dataclasses import dataclass
 
-import pytest
 import torch
 
 from ldm.runs.kept_results import KeptResults, fingerprint
-from ldm.utils.errors import UserError
+from tests.refusals import refused
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ def test_a_result_is_kept_as_soon_as_it_is_there(tmp_path):
 
 def test_results_of_something_else_are_refused(tmp_path):
     kept(tmp_path / "study.json", seed=3)["a"] = Result(5, [])
-    with pytest.raises(UserError, match="study.json: holds results of other networks or scenes"):
+    with refused(tmp_path / "study.json"):
         kept(tmp_path / "study.json", seed=4)
     for text in ("", "{}", "[]", '{"about": {}, "results": {"a": {"calls": 1}}}', '{"about": {}, "results": {"a": 3}}'):
         (tmp_path / "study.json").write_text(text)
-        with pytest.raises(UserError, match="study.json: holds no results of a study of nothing"):
+        with refused(tmp_path / "study.json"):
             kept(tmp_path / "study.json")
 
 

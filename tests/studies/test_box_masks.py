@@ -3,19 +3,20 @@ import re
 import pytest
 import torch
 
+from ldm.editors.exemplar import ExemplarEditor
 from ldm.editors.mask_inference import InferredMask
-from ldm.presets import diffedit_settings, exemplar_editor
+from ldm.presets import DiffEditSettings
 from ldm.studies import box_masks
 from ldm.studies.box_masks import compare_masks, in_cells, infer_masks, mask_table, summary
 from ldm.studies.caption_edits import mask_figures
 from ldm.toyworld.scenes import ExemplarScenes, collate
 from tests.tiny import shipped_judge, tiny_model
 
-INFERENCE = diffedit_settings(n_maps=1)
+INFERENCE = DiffEditSettings.read(n_maps=1)
 
 
 def editor():
-    return exemplar_editor(tiny_model(), steps=1, sampler="ddim")
+    return ExemplarEditor(tiny_model(), steps=1, sampler="ddim")
 
 
 def scenes(n):

@@ -7,7 +7,6 @@ import torch
 from ldm.editors.diffedit import DiffEdit
 from ldm.editors.mask_inference import InferredMask
 from ldm.evaluation.metrics import psnr
-from ldm.presets import diffedit_editor
 from ldm.studies.caption_edits import edit_and_judge, edit_table, mask_figures, references, summary
 from ldm.toyworld.scenes import CaptionScenes, collate, draw_things
 from ldm.utils.image import to_pil
@@ -34,7 +33,7 @@ def with_masks(monkeypatch, masks: dict[str, torch.Tensor], decoded: list[torch.
     if decoded is not None:
         answers = iter(decoded)
         monkeypatch.setattr(DiffEdit, "decode", lambda self, z: next(answers))
-    return diffedit_editor(tiny_caption_model(), **FAST, **changes)
+    return DiffEdit(tiny_caption_model(), **FAST, **changes)
 
 
 def cells(mask: torch.Tensor) -> torch.Tensor:
@@ -97,7 +96,7 @@ def test_the_right_picture_without_a_mask_is_a_failed_edit(monkeypatch):
 
 
 def editor_without_stand_ins():
-    return diffedit_editor(tiny_caption_model(), **FAST)
+    return DiffEdit(tiny_caption_model(), **FAST)
 
 
 def test_an_edit_does_not_depend_on_its_batch():

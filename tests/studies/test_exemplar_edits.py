@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from ldm.editors.exemplar import ExemplarEditor
 from ldm.evaluation.metrics import psnr
-from ldm.presets import exemplar_editor
 from ldm.studies.exemplar_edits import edit_and_judge, references
 from ldm.studies.judging import HEADS
 from ldm.toyworld.scenes import ExemplarScenes, collate
@@ -12,7 +12,7 @@ from tests.tiny import shipped_judge, tiny_model
 
 
 def editor(**changes):
-    return exemplar_editor(tiny_model(), **{"steps": 2, "sampler": "ddim", "feather": 4, **changes})
+    return ExemplarEditor(tiny_model(), **{"steps": 2, "sampler": "ddim", "feather": 4, **changes})
 
 
 def scenes(n):

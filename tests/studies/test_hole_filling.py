@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.presets import repaint_editor
+from ldm.editors.repaint import RePaint
 from ldm.studies import hole_filling
 from ldm.studies.hole_filling import CLASSICAL, PSNR, SSIM, advantage, difference, fill, fill_classically, measure, won
 from ldm.toyworld.scenes import HoleScenes, collate
-from ldm.utils.errors import UserError
 from ldm.utils.image import to_pil, to_tensor
 from tests.editors.test_repaint import pixel_model
+from tests.refusals import refused
 
 WALK = {"steps": 4, "jump_length": 2, "jump_n_sample": 2}
 
@@ -26,7 +26,7 @@ def pixels(pictures):
 
 @pytest.mark.parametrize("sampler", ["ddpm", "dpm_solver"])
 def test_a_scene_is_filled_by_its_own_noise_whatever_the_batch(sampler):
-    editor = repaint_editor(pixel_model(), sampler=sampler, **WALK)
+    editor = RePaint(pixel_model(), sampler=sampler, **WALK)
     batch, calls = holes(), []
     together, exact = fill(editor, editor.settings, batch, [5, 6, 7], lambda *step: calls.append(step))
     assert exact.tolist() == [True] * 3 and len(calls) == editor.settings.calls() == 6
@@ -40,7 +40,7 @@ def test_a_scene_is_filled_by_its_own_noise_whatever_the_batch(sampler):
 
 
 def test_a_changed_pixel_is_found_out(monkeypatch):
-    editor = repaint_editor(pixel_model(), **WALK)
+    editor = RePaint(pixel_model(), **WALK)
     batch, sample = holes(), editor.sample
 
     def careless(*arguments):
@@ -75,7 +75,7 @@ def test_the_classical_methods_continue_what_is_around_the_hole(method):
 def test_opencv_is_needed_by_the_classical_methods_alone(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)  # as if it were not installed
     assert not hole_filling.has_opencv()
-    with pytest.raises(UserError, match="opencv-python-headless: cannot be imported .* pip install"):
+    with refused("opencv-python-headless", "pip install"):
         fill_classically("Telea", {})
 
 

@@ -3,20 +3,20 @@ import json
 import pytest
 from PIL import Image
 
-from ldm.presets import repaint_editor
+from ldm.editors.repaint import RePaint
 from ldm.studies import repaint_study
 from ldm.studies.hole_filling import PSNR
 from ldm.studies.repaint_study import Point, RePaintStudy, Result, Way, cheapest, plot_repaint, repaint_table
 from ldm.toyworld.scenes import HoleScenes
-from ldm.utils.errors import UserError
 from tests.editors.test_repaint import pixel_model
+from tests.refusals import refused
 
 WALK = Way("ddpm", 4, 2, 2)
 DISTANCES = {"feature distance": lambda a, b: (a - b).abs().mean((1, 2, 3))}
 
 
 def study(file, batch=2, seed=3):
-    editor = repaint_editor(pixel_model())
+    editor = RePaint(pixel_model())
     return RePaintStudy(editor, DISTANCES, HoleScenes(seed, 5, "wide", 16), {"seed": seed}, file, batch)
 
 
@@ -34,11 +34,11 @@ def made(monkeypatch):
 
 
 def test_a_way_has_a_name_and_a_price():
-    base = repaint_editor(pixel_model()).settings
+    base = RePaint(pixel_model()).settings
     assert str(WALK) == "ddpm, 4 steps, jump 2, 2 times" and WALK.calls(base) == 6
     assert str(Way("ddim", 5, 3, 1, 0.5)) == "ddim eta 0.5, 5 steps" and Way("ddim", 5, 3, 1, 0.5).calls(base) == 5
     assert Way("ddpm", 250, 10, 10).calls(base) == 2410
-    with pytest.raises(UserError, match="jump_length 4: expected less"):
+    with refused("jump_length", 4):
         Way("ddpm", 4, 4, 2).calls(base)
 
 
@@ -77,7 +77,7 @@ def test_an_interrupted_way_has_lost_one_batch(tmp_path, made, monkeypatch):
 
 def test_results_of_other_scenes_are_refused(tmp_path):
     study(tmp_path / "study.json").result(WALK, 1)
-    with pytest.raises(UserError, match="study.json: holds results of other networks or scenes"):
+    with refused(tmp_path / "study.json"):
         study(tmp_path / "study.json", seed=4)
 
 

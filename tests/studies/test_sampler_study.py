@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ldm.presets import exemplar_editor
+from ldm.editors.exemplar import ExemplarEditor
 from ldm.studies import sampler_study
 from ldm.studies.sampler_study import Result, SamplerStudy, Setting, cheapest, seed_noise
 from ldm.toyworld.scenes import ExemplarScenes, collate
-from ldm.utils.errors import UserError
+from tests.refusals import refused
 from tests.tiny import shipped_judge, tiny_model
 
 CONVERGED = Setting("plms", 3, 2.0, seed=0)
@@ -18,7 +18,7 @@ CONVERGED = Setting("plms", 3, 2.0, seed=0)
 def study(file, seed=3):
     data = ExemplarScenes(seed=seed, length=3)
     batches = [collate([data[0], data[1]]), collate([data[2]])]
-    return SamplerStudy(exemplar_editor(tiny_model()), shipped_judge(), batches, CONVERGED, {"seed": seed}, file)
+    return SamplerStudy(ExemplarEditor(tiny_model()), shipped_judge(), batches, CONVERGED, {"seed": seed}, file)
 
 
 @pytest.fixture
@@ -61,17 +61,17 @@ def test_a_result_says_what_it_cost_and_how_far_it_is_from_convergence(tmp_path)
 
 def test_results_of_other_networks_or_scenes_are_refused(tmp_path, monkeypatch):
     study(tmp_path / "study.json").result(CONVERGED)
-    with pytest.raises(UserError, match="study.json: holds results of other networks or scenes"):
+    with refused(tmp_path / "study.json"):
         study(tmp_path / "study.json", seed=4)
     monkeypatch.setattr(sampler_study, "fingerprint", lambda *networks: "others")
-    with pytest.raises(UserError, match="other networks or scenes"):
+    with refused(tmp_path / "study.json"):
         study(tmp_path / "study.json")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"about": {}, "results": {"a": {"calls": 1}}}'])
 def test_a_file_of_something_else_is_refused(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
-    with pytest.raises(UserError, match="study.json: holds no results of a sampler study"):
+    with refused(tmp_path / "study.json"):
         study(tmp_path / "study.json")
 
 

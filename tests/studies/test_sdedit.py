@@ -1,17 +1,17 @@
 import torch
 
 from ldm.diffusion.process import q_sample
-from ldm.presets import diffedit_editor
+from ldm.editors.diffedit import DiffEdit
 from ldm.studies.tradeoff import noised
 from tests.toyworld.models import tiny_caption_model
 
 
 def test_the_same_levels_with_a_noise_of_ones_own():
     model = tiny_caption_model()
-    editor = diffedit_editor(model)
+    editor = DiffEdit(model)
     draw = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 32, 32, generator=draw) * 2 - 1
-    inversion = editor.invert(image, ratio=0.5, steps=6)
+    inversion = editor.invert(image, encode_ratio=0.5, steps=6)
     z = editor.encode(image)
     noise = torch.randn(z.shape, generator=draw)
     found = noised(inversion, model.schedule, noise)

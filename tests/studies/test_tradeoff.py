@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from ldm.editors.diffedit import DiffEdit
-from ldm.presets import diffedit_editor
 from ldm.studies.judging import join
 from ldm.studies.tradeoff import (
     METHODS,
@@ -27,7 +26,7 @@ RATIOS = (0.5, 1.0)
 
 @pytest.fixture
 def editor():
-    return diffedit_editor(tiny_caption_model(), steps=4, n_maps=2)
+    return DiffEdit(tiny_caption_model(), steps=4, n_maps=2)
 
 
 @pytest.fixture
@@ -54,8 +53,8 @@ def test_outside_a_box():
 
 
 def test_the_lowest_steps_of_an_inversion_are_a_shorter_inversion(editor, batch):
-    whole = editor.invert(batch["image"], ratio=1.0, steps=4)
-    half = editor.invert(batch["image"], ratio=0.5, steps=4)
+    whole = editor.invert(batch["image"], encode_ratio=1.0, steps=4)
+    half = editor.invert(batch["image"], encode_ratio=0.5, steps=4)
     part = lower(whole, 2)
     assert torch.equal(part.timesteps, half.timesteps)
     for t in [0, *half.timesteps.tolist()]:

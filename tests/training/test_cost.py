@@ -18,7 +18,7 @@ from ldm.training.contrastive import ContrastiveTraining
 from ldm.training.cost import FORMULAS, Flops, LiveBytes, SavedBytes, empty_loss, step_cost
 from ldm.training.exemplar import ExemplarTraining
 from ldm.training.latent_diffusion import LatentDiffusionTraining
-from ldm.utils.errors import UserError
+from tests.refusals import refused
 from tests.tiny import CONFIG
 
 OPTIMISATION = Optimisation(1e-4, 0.01, 1, 0.0, 0)
@@ -143,21 +143,20 @@ FOREIGN = {
 
 @pytest.mark.parametrize(("name", "operation"), FOREIGN.items())
 def test_operations_without_a_formula_are_refused_by_name(name: str, operation: Callable):
-    with pytest.raises(UserError, match=f"^operation {name}: its FLOP cannot be counted") as error, Flops():
+    with refused(name), Flops():
         operation(torch.zeros(4, 4))
-    assert "\n" not in str(error.value)
 
 
 def test_operations_without_a_formula_are_refused_in_backward_passes():
     out = ForeignBackward.apply(torch.zeros(4, 4, requires_grad=True)).sum()
-    with pytest.raises(UserError, match="operation ldm_tests.foreign"), Flops():
+    with refused("ldm_tests.foreign"), Flops():
         out.backward()
 
 
 @pytest.mark.parametrize("name", ["aten._fft_r2c", "ldm_tests.foreign"])
 def test_a_training_with_an_operation_without_a_formula_is_refused(monkeypatch, name):
     monkeypatch.setattr(F, "gelu", FOREIGN[name])  # in the UNet's feed-forward layers
-    with pytest.raises(UserError, match=f"operation {name}"):
+    with refused(name):
         step_cost(on_meta(), 1)
 
 
@@ -187,7 +186,7 @@ def test_checkpointing_keeps_less_and_computes_more():
 def test_other_trainings_are_refused():
     with torch.device("meta"):
         training = ContrastiveTraining(nn.Identity(), OPTIMISATION)
-    with pytest.raises(UserError, match="ContrastiveTraining: the cost of"):
+    with refused("ContrastiveTraining"):
         step_cost(training, 1)
 
 

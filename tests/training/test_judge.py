@@ -1,7 +1,7 @@
 import torch
 from safetensors.torch import load_file
 
-from ldm.checkpoints.load import load
+from ldm.checkpoints.open import load
 from ldm.config import load_config
 from ldm.toyworld.datasets import ToyWorldJudged
 from ldm.training.loop.fit import fit

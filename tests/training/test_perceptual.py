@@ -9,8 +9,8 @@ from ldm.models.autoencoder import AutoencoderKL
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.base import Optimisation
 from ldm.training.perceptual import Perceptual
-from ldm.utils.errors import UserError
 from tests.classifiers import classifier
+from tests.refusals import assert_mentions, refusal_of, refused
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +82,15 @@ def test_the_recipe_of_ldm(file):
 
 
 def test_a_missing_file_says_where_to_get_it(tmp_path):
-    with pytest.raises(UserError) as caught:
-        Perceptual(tmp_path / "vgg16-397923af.pth")
-    message = str(caught.value)
-    assert str(tmp_path / "vgg16-397923af.pth") in message and "\n" not in message
-    assert "https://download.pytorch.org/models/vgg16-397923af.pth" in message
-    assert "training.params.perceptual" in message
+    message = refusal_of(Perceptual, tmp_path / "vgg16-397923af.pth")
+    assert_mentions(message, tmp_path / "vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth")
+    assert_mentions(message, "training.params.perceptual")
 
 
 def test_another_network_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(UserError, match="linear.pth: nothing of the model is in it"):
+    with refused("linear.pth"):
         Perceptual(tmp_path / "linear.pth")
     torch.save({f"features.{k}": t for k, t in make_layers(cfgs["A"]).state_dict().items()}, tmp_path / "vgg11.pth")
-    with pytest.raises(UserError, match="vgg11.pth: does not fit the model: .* missing: features.2.weight"):
+    with refused("vgg11.pth", "features.2.weight"):
         Perceptual(tmp_path / "vgg11.pth")

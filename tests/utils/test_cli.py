@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from ldm.utils.cli import Parser, add_job_flags, note_unused, run, sort_overrides
 from ldm.utils.errors import UserError
 from ldm.utils.project import ROOT
+from tests.refusals import assert_line, assert_refused
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 
@@ -43,20 +44,20 @@ def test_a_picture_or_a_list_of_jobs(given):
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    "given, wanted",
     [
-        ("--film c", "the following arguments are required: --image"),
-        ("--image a", "one of the arguments --mask --box is required"),
-        ("--jobs l --film c", "argument --film: not allowed with argument --jobs"),
-        ("--jobs l --image a --mask b", "argument --image: not allowed with argument --jobs"),
-        ("--jobs l --batch 0", "argument --batch: expected 1 or more, got 0"),
+        ("--film c", "--image"),
+        ("--image a", ("--mask", "--box")),
+        ("--jobs l --film c", ("--film", "--jobs")),
+        ("--jobs l --image a --mask b", ("--image", "--jobs")),
+        ("--jobs l --batch 0", ("--batch", 0)),
     ],
 )
-def test_neither_or_both(capsys, given, message):
+def test_neither_or_both(capsys, given, wanted):
     parser = job_parser()
     with pytest.raises(SystemExit) as stop:
         parser.check_jobs(parser.parse_args(given.split()), ("image", "mask|box"), ("image", "film"))
-    assert stop.value.code == 2 and capsys.readouterr().err == f"error: {message}\n"
+    assert_refused((stop.value.code, *capsys.readouterr()), wanted)
 
 
 class Unreadable:
@@ -106,9 +107,9 @@ def test_an_error_may_have_a_code_of_its_own(capsys):
 
 def test_flags_without_effect_are_told(capsys):
     note_unused(flag for flag in ("--a", "--b"))
-    assert capsys.readouterr().err == "note: --a, --b: accepted for the original's sake, without effect\n"
+    assert_line(capsys.readouterr().err.removesuffix("\n"), "--a", "--b")
     note_unused(["--c"], "the mask is given")
-    assert capsys.readouterr().err == "note: --c: the mask is given, without effect\n"
+    assert_line(capsys.readouterr().err.removesuffix("\n"), "--c", "the mask is given")
     note_unused([])
     assert capsys.readouterr().err == ""
 

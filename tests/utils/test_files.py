@@ -4,17 +4,17 @@ import subprocess
 
 import pytest
 
-from ldm.utils.errors import UserError
 from ldm.utils.files import read_column, remove_left, write_json
+from tests.refusals import refused
 
 
 def test_a_column_of_a_table(tmp_path):
     file = tmp_path / "metrics.csv"
     file.write_text("step,val/psnr\n1,\n2,20.5\n3,\n4,21\n")
     assert read_column(file, "val/psnr") == [20.5, 21.0]
-    with pytest.raises(UserError, match="metrics.csv: no column val/loss, or nothing in it"):
+    with refused(file, "val/loss"):
         read_column(file, "val/loss")
-    with pytest.raises(UserError, match="other.csv: No such file"):
+    with refused(tmp_path / "other.csv"):
         read_column(tmp_path / "other.csv", "step")
 
 
@@ -26,7 +26,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         write_json(file, {"a": object()})
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     assert json.loads(file.read_text(encoding="utf-8")) == {"é": [1, 2.5]}
-    with pytest.raises(UserError, match="cannot write .*report.json: No such file"):
+    with refused(tmp_path / "none/report.json"):
         write_json(tmp_path / "none" / "report.json", {})
 
 

@@ -31,9 +31,10 @@ def main() -> None:
     from tqdm import tqdm
 
     from ldm.data.images import picture_files
-    from ldm.runs.outputs import check_writable, save_png
+    from ldm.runs.outputs import check_writable
     from ldm.utils.errors import UserError, tell_failed
     from ldm.utils.image import open_image
+    from ldm.utils.png import save_png
 
     def make(file: Path) -> str | None:
         """Write a picture's square; returns what is wrong with it."""

@@ -47,25 +47,25 @@ def main() -> None:
 
     from ldm.benchmark.cocoee import as_jobs
     from ldm.benchmark.layout import read_test_bench
-    from ldm.checkpoints.open import open_model
+    from ldm.checkpoints.open import load, precision_of
     from ldm.editors.exemplar import ExemplarEditor
-    from ldm.editors.settings import EditSettings
-    from ldm.presets import edit_settings
-    from ldm.runs.job_edits import exemplar_work
+    from ldm.presets import EditSettings
+    from ldm.runs.job_edits import ExemplarJobs
     from ldm.runs.outputs import check_writable
     from ldm.runs.work import editor_about, work_list
     from ldm.utils.device import choose_device
     from ldm.utils.processes import this_share
 
     note_unused(f"--{name}" for name in IGNORED if name in given)
-    settings = edit_settings(args.edit, **{k: v for k, v in given.items() if k in EditSettings.__dataclass_fields__})
+    settings = EditSettings.read(args.edit, **EditSettings.among(given))
     items, wrong = read_test_bench(args.test_bench)
     jobs = as_jobs(items, settings.seed)[: args.limit]
     check_writable(args.outdir)
 
     share = this_share()
     device = choose_device(args.device, share.local_rank)
-    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision)
+    model = load(args.config, given.get("ckpt"), device, args.precision)
+    precision = precision_of(model)
     editor = ExemplarEditor(model, settings)
     about = editor_about(editor, precision)
-    work_list(jobs, wrong, args.outdir, about, exemplar_work(editor), batch=args.batch, share=share)
+    work_list(jobs, wrong, args.outdir, about, ExemplarJobs(editor), batch=args.batch, share=share)

@@ -22,13 +22,14 @@ def main() -> None:
     from tqdm import tqdm
 
     from ldm.benchmark.layout import item_file
-    from ldm.runs.outputs import check_writable, save_png
+    from ldm.runs.outputs import check_writable
     from ldm.toyworld.render import render_scene, scene_id
     from ldm.toyworld.scenes import ExemplarScenes
     from ldm.utils.errors import UserError
     from ldm.utils.files import replacing
     from ldm.utils.image import to_pil
     from ldm.utils.mask import mask_picture
+    from ldm.utils.png import save_png
 
     check_writable(args.out)
     real, id_list = args.out / "test_set_GT", args.out / "id_list.npy"

@@ -27,7 +27,8 @@ def main() -> None:
     args = parser.parse_args()
 
     from ldm.benchmark.toyworld import ToyWorld
-    from ldm.config import build, load_config
+    from ldm.compat import load_config
+    from ldm.config import build
 
     benchmark = build(load_config(args.config))
     if not isinstance(benchmark, ToyWorld) or None in (benchmark.training, benchmark.trainings):

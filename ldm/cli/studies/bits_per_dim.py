@@ -49,10 +49,10 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from ldm.checkpoints.open import open_model
+    from ldm.checkpoints.open import load, precision_of
     from ldm.diffusion.schedule import strided_timesteps
     from ldm.diffusion.vlb import Bound, bound
-    from ldm.editors.denoisers import check_class, told_class
+    from ldm.editors.denoisers import check_class, class_denoiser
     from ldm.evaluation.metrics import mean
     from ldm.models.pixel_diffusion import PixelDiffusion
     from ldm.runs.outputs import check_writable
@@ -79,7 +79,8 @@ def main() -> None:
         raise UserError(f"--out {args.out}: is a folder, expected a file in one")
     check_writable(args.out.parent)
     device, given = choose_device(args.device), vars(args)
-    model, precision = open_model(args.config, given.get("ckpt"), device, args.precision, check)
+    model = load(args.config, given.get("ckpt"), device, args.precision, check=check)
+    precision = precision_of(model)
     timesteps, variance = grid(model), variance_of(model)
     found, pictures = pictures_of(args.data, args.count, model.image_size, args.seed)
     pictures = islice(pictures, args.count)
@@ -89,7 +90,7 @@ def main() -> None:
         while batch := list(islice(pictures, args.batch)):
             items = range(done, done := done + len(batch))
             noise = NoiseSource(key_seed(args.seed, "bound", item) for item in items)
-            denoise, _ = told_class(model, [args.class_id] * len(batch), None, 0.0, ancestral=True)
+            denoise, _ = class_denoiser(model, [args.class_id] * len(batch), None, 0.0, ancestral=True)
             x0 = torch.stack(batch).to(device)
             tick = partial(bar.update, len(batch))
             parts.append(bound(denoise, x0, model.schedule, timesteps, variance, noise.randn, tick))

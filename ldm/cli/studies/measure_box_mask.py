@@ -23,22 +23,24 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from ldm.checkpoints.load import load
-    from ldm.presets import diffedit_settings, exemplar_editor
-    from ldm.runs.outputs import check_writable, save_png
+    from ldm.checkpoints.open import load
+    from ldm.editors.exemplar import ExemplarEditor
+    from ldm.presets import DiffEditSettings
+    from ldm.runs.outputs import check_writable
     from ldm.studies.box_masks import compare_masks, mask_table, summary
     from ldm.studies.judging import example_grid, join
     from ldm.toyworld.scenes import ExemplarScenes, collate
     from ldm.utils.device import choose_device
     from ldm.utils.files import write_json
+    from ldm.utils.png import save_png
 
     changes = {name: getattr(args, name) for name in MASK_INFERENCE if getattr(args, name) is not None}
-    inference = diffedit_settings("box", **changes)
+    inference = DiffEditSettings.read("box", **changes)
     used = {name: getattr(inference, name) for name in (*MASK_INFERENCE, "seed")}
     check_writable(args.out)
     device = choose_device(args.device)
-    judge = load(args.judge, root="judge")
-    editor = exemplar_editor(load(args.model, args.ckpt, device))
+    judge = load(args.judge, device="cpu", root="judge")
+    editor = ExemplarEditor(load(args.model, args.ckpt, device))
     print(f"{args.count} boxes, scenes of seed {args.seed}, {device}")
     print(", ".join(f"{name} {value:g}" for name, value in used.items()))
 

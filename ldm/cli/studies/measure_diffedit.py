@@ -44,9 +44,9 @@ def main() -> None:
 
     from dataclasses import asdict
 
-    from ldm.checkpoints.load import load
-    from ldm.presets import diffedit_editor
-    from ldm.runs.outputs import check_writable, save_png
+    from ldm.checkpoints.open import load
+    from ldm.editors.diffedit import DiffEdit
+    from ldm.runs.outputs import check_writable
     from ldm.studies.caption_edits import edit_table
     from ldm.studies.judging import example_grid
     from ldm.studies.tradeoff import plot_tradeoff, tradeoff_table
@@ -54,6 +54,7 @@ def main() -> None:
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.files import write_json
+    from ldm.utils.png import save_png
 
     names = ("steps", "guidance_scale", "encode_ratio", *MASK_INFERENCE)
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -63,8 +64,8 @@ def main() -> None:
     for folder in (args.out, plot.parent):
         check_writable(folder)
     device = choose_device(args.device)
-    editor = diffedit_editor(load(args.model, args.ckpt, device), args.settings, **changes)
-    judge = load(args.judge, root="judge")
+    editor = DiffEdit(load(args.model, args.ckpt, device), args.settings, **changes)
+    judge = load(args.judge, device="cpu", root="judge")
     size, multiple, settings = args.size or editor.model.image_size, editor.model.multiple, editor.settings
     if size % multiple:
         raise UserError(f"--size {size}: expected a multiple of {multiple}")

@@ -59,17 +59,17 @@ def measure(verb: str, flags: list[str], sender: Connection) -> None:
     from ldm.__main__ import main as ldm
     from ldm.checkpoints import open as models
 
-    open_model = models.open_model
+    load = models.load
 
-    def measured_open_model(*given: object) -> tuple[torch.nn.Module, str]:
+    def measured_load(*given: object, **options: object) -> torch.nn.Module:
         memory.enter("loading")
         began = time.perf_counter()
-        model, precision = open_model(*given)
+        model = load(*given, **options)
         calls["loading"] = [time.perf_counter() - began]
         memory.enter(REST)
         size = sum(tensor.numel() for tensor in model.state_dict().values())
         device = next(model.parameters()).device
-        figures.update({"parameters": size, "precision": precision, "device": str(device)})
+        figures.update({"parameters": size, "precision": models.precision_of(model), "device": str(device)})
         parts = {
             "conditioner": model.conditioner,
             "encoder": model.autoencoder.encoder,
@@ -78,9 +78,9 @@ def measure(verb: str, flags: list[str], sender: Connection) -> None:
         }
         for name, part in parts.items():
             measure_calls(name, part, device, memory, calls)
-        return model, precision
+        return model
 
-    models.open_model = measured_open_model
+    models.load = measured_load
     sys.argv = ["ldm", verb, *flags]
     ldm()
     figures["threads"], figures["torch"] = torch.get_num_threads(), torch.__version__

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ldm.editors.repaint import RePaint
-    from ldm.editors.settings import RePaintSettings
+    from ldm.presets import RePaintSettings
     from ldm.studies.hole_filling import Distances
     from ldm.toyworld.scenes import HoleScenes
 
@@ -43,13 +43,12 @@ def main() -> None:
     import sys
     from dataclasses import asdict, replace
 
-    from ldm.checkpoints.load import load
-    from ldm.checkpoints.open import open_model
+    from ldm.checkpoints.open import load, precision_of
     from ldm.diffusion.schedule import check_steps
     from ldm.editors.repaint import RePaint
     from ldm.evaluation.extractors import ToyWorldClip, open_extractor
-    from ldm.presets import repaint_settings
-    from ldm.runs.outputs import check_writable, save_png
+    from ldm.presets import RePaintSettings
+    from ldm.runs.outputs import check_writable
     from ldm.studies.hole_filling import CLASSICAL, DISTANCE, has_opencv, hole_table, won
     from ldm.studies.judging import example_grid
     from ldm.toyworld.scenes import HoleScenes
@@ -58,12 +57,13 @@ def main() -> None:
     from ldm.utils.extras import how_to_install
     from ldm.utils.files import write_json
     from ldm.utils.holes import PAPER
+    from ldm.utils.png import save_png
 
     if args.count < 2:
         raise UserError(f"--count {args.count}: expected 2 or more, one scene has no standard error")
     names = ("sampler", "steps", "jump_length", "jump_n_sample", "eta")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    settings = repaint_settings(args.edit or "default", {} if args.edit else WALK, **changes)
+    settings = RePaintSettings.read(args.edit or "default", {} if args.edit else WALK, **changes)
     once = dict.fromkeys(("n_sample", "jump_n_sample", "jump2_n_sample", "jump3_n_sample"), 1)
     ways = {RESAMPLED: settings, ONCE: replace(settings, **once)}
     calls = {name: way.calls() for name, way in ways.items()}
@@ -74,10 +74,11 @@ def main() -> None:
     device = choose_device(args.device)
 
     def check(model: Any) -> None:
-        RePaint(model, settings).wish()
+        RePaint(model, settings).check_condition()
         check_steps(settings.steps, model.schedule.num_timesteps)
 
-    model, precision = open_model(args.model, args.ckpt, device, args.precision, check)
+    model = load(args.model, args.ckpt, device, args.precision, check=check)
+    precision = precision_of(model)
     editor, size = RePaint(model, settings), args.size or model.image_size
     if size % model.multiple:
         raise UserError(f"--size {size}: expected a multiple of {model.multiple}")

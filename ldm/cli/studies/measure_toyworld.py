@@ -24,22 +24,23 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from ldm.checkpoints.load import load
+    from ldm.checkpoints.open import load
+    from ldm.editors.exemplar import ExemplarEditor
     from ldm.evaluation.metrics import mean, pooled_psnr
-    from ldm.presets import exemplar_editor
-    from ldm.runs.outputs import check_writable, save_png
+    from ldm.runs.outputs import check_writable
     from ldm.studies.exemplar_edits import edit_and_judge, references
     from ldm.studies.judging import example_grid, join
     from ldm.toyworld.scenes import ExemplarScenes, collate
     from ldm.utils.device import choose_device
     from ldm.utils.files import write_json
     from ldm.utils.image import to_pil
+    from ldm.utils.png import save_png
 
     check_writable(args.out)
     changes = {name: getattr(args, name) for name in ("sampler", "steps", "guidance_scale")}
     device = choose_device(args.device)
-    judge = load(args.judge, root="judge")
-    editor = exemplar_editor(load(args.model, args.ckpt, device), **{k: v for k, v in changes.items() if v is not None})
+    judge = load(args.judge, device="cpu", root="judge")
+    editor = ExemplarEditor(load(args.model, args.ckpt, device), **{k: v for k, v in changes.items() if v is not None})
     settings = editor.settings
     print(f"{args.count} edits, scenes of seed {args.seed}: {settings.sampler}, {settings.steps} steps, "
           f"guidance {settings.guidance_scale:g}, {device}")  # fmt: skip

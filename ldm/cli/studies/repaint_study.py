@@ -22,11 +22,10 @@ def main() -> None:
 
     from dataclasses import asdict
 
-    from ldm.checkpoints.load import load
-    from ldm.checkpoints.open import open_model
+    from ldm.checkpoints.open import load, precision_of
     from ldm.editors.repaint import RePaint
     from ldm.evaluation.extractors import ToyWorldClip
-    from ldm.presets import repaint_settings
+    from ldm.presets import RePaintSettings
     from ldm.runs.kept_results import fingerprint
     from ldm.runs.outputs import check_writable
     from ldm.studies import repaint_study
@@ -38,15 +37,16 @@ def main() -> None:
 
     if min(args.count, args.full_count) < 2:
         raise UserError("--count, --full_count: expected 2 or more, one scene has no standard error")
-    full_way, base = Way("ddpm", *args.full), repaint_settings()
+    full_way, base = Way("ddpm", *args.full), RePaintSettings.read()
     full_way.calls(base)
     ways = {curve: repaint_study.CURVES[curve] for curve in args.curves}
     HoleScenes(args.seed, args.count, args.mask)
     check_writable(args.out)
     device = choose_device(args.device)
-    model, precision = open_model(
-        args.model, args.ckpt, device, args.precision, lambda model: RePaint(model, base).wish()
+    model = load(
+        args.model, args.ckpt, device, args.precision, check=lambda model: RePaint(model, base).check_condition()
     )
+    precision = precision_of(model)
     clip = load(args.clip, device=device)
     scenes = HoleScenes(args.seed, max(args.count, args.full_count), args.mask, model.image_size)
     about = {

@@ -41,15 +41,15 @@ def main() -> None:
 
     from dataclasses import replace
 
-    from ldm.checkpoints.load import load
-    from ldm.presets import exemplar_editor
+    from ldm.checkpoints.open import load
+    from ldm.editors.exemplar import ExemplarEditor
     from ldm.runs.outputs import check_writable
     from ldm.studies.sampler_study import SamplerStudy, Setting, cheapest, plot_samplers, sampler_table, seed_noise
     from ldm.toyworld.scenes import ExemplarScenes, collate
     from ldm.utils.device import choose_device
 
     check_writable(args.out.parent)
-    editor = exemplar_editor(load(args.model, args.ckpt, choose_device(args.device)))
+    editor = ExemplarEditor(load(args.model, args.ckpt, choose_device(args.device)))
     scale = editor.settings.guidance_scale if args.guidance_scale is None else args.guidance_scale
     data = ExemplarScenes(args.seed, args.count, editor.model.image_size)
     batches = [
@@ -58,7 +58,7 @@ def main() -> None:
     ]
     study = SamplerStudy(
         editor,
-        load(args.judge, root="judge"),
+        load(args.judge, device="cpu", root="judge"),
         batches,
         converged=Setting("plms", max(args.steps), scale, seed=0),
         about={"scenes": args.count, "seed": args.seed},

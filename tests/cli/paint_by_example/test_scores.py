@@ -14,6 +14,7 @@ from ldm.evaluation.clip_score import RegionCrop, cosine_score, whole
 from ldm.evaluation.extractors import ClipFeatures, Extractor
 from ldm.utils.image import open_image, to_tensor
 from ldm.utils.mask import mask_box, open_mask
+from tests.refusals import assert_line, assert_mentions, assert_refused
 
 SIDE, COUNT = 24, 16
 
@@ -100,7 +101,7 @@ def test_fid(run_script, bench, network):
     again = run_script(*command, "--inception", "--weights", "random", "--dims", 2048, "--num-workers", 8)
     assert network.opened[1] == ("inception", "random", torch.device("cpu"))
     assert again.stdout == done.stdout.replace("CLIP-FID", "FID")
-    assert again.stderr == "note: --dims, --num-workers: accepted for the original's sake, without effect\n"
+    assert_line(again.stderr.removesuffix("\n"), "note", "--dims", "--num-workers")
     assert network.seen == seen  # the features were kept
 
 
@@ -114,9 +115,7 @@ def test_fid_of_too_few_pictures(run_script, bench, network):
         file.unlink()
     command = ("fid_score.py", bench / "real", bench / "results")
     done = run_script(*command)
-    assert done.returncode == 2
-    message = "3 samples, expected more than 3 (their dimension) for a covariance"
-    assert done.stderr == f"error: {bench / 'real'}: {message}\n"
+    assert_refused(done, bench / "real", 3)
     assert run_script(*command, "--singular").returncode == 0
 
 
@@ -127,19 +126,19 @@ def test_results_are_not_what_they_should_be(run_script, bench, network, tmp_pat
 
     def refusal(*flags):
         done = run_script(script, *before, bench / "results", *after, *flags)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert_refused(done, stdout=True)
         return done.stderr
 
     (bench / "results" / f"{1:012d}.png").unlink()
-    assert "1 of 16 are missing, the first 000000000001.png" in refusal("--id_list", bench / "id_list.npy")
+    assert_mentions(refusal("--id_list", bench / "id_list.npy"), 1, 16, "000000000001.png")
     picture(0, (30, 24)).save(bench / "results" / "grid.png")
-    assert "1 files are no results of these ids, the first grid.png" in refusal("--id_list", bench / "id_list.npy")
-    assert "grid.png: is 30x24, expected 24x24" in refusal()
+    assert_mentions(refusal("--id_list", bench / "id_list.npy"), 1, "grid.png")
+    assert_mentions(refusal(), "grid.png", "30x24", "24x24")
     for file in (bench / "results").iterdir():
         file.unlink()
-    assert "no pictures" in refusal()
+    assert_mentions(refusal(), bench / "results")
     (bench / "results").rmdir()
-    assert "no such folder" in refusal()
+    assert_mentions(refusal(), bench / "results")
     assert not network.opened
 
 
@@ -172,35 +171,30 @@ def test_a_gmm_knows_of_whose_features_it_is(run_script, bench, network, monkeyp
     assert run_script("fit_gmm.py", bench / "real", "--out", "gmm.safetensors", "--k", 1).returncode == 0
     monkeypatch.setattr("ldm.evaluation.extractors.open_extractor", lambda *_: Colours("others"))
     done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", "gmm.safetensors")
-    assert done.returncode == 2
-    expected = "error: GMM gmm.safetensors: fitted to features of extractor 'colours', not of 'others'\n"
-    assert done.stderr == expected
+    assert_refused(done, "gmm.safetensors", "colours", "others")
     published = GaussianMixture(1).fit(colours(bench / "real"))
     (tmp_path / "published").write_bytes(pickle.dumps(published))
     done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", "published")
-    assert done.returncode == 2
-    assert done.stderr.endswith("fitted to features of extractor 'CLIP ViT-B/32', not of 'others'\n")
+    assert_refused(done, "published", "CLIP ViT-B/32", "others")
 
 
 def test_gmm_errors(run_script, bench, network):
     done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", "coco2017_gmm_k20")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "GMM coco2017_gmm_k20: no such file; Paint by Example's README links" in done.stderr
+    assert_refused(done, "coco2017_gmm_k20", "README")
     done = run_script("fit_gmm.py", bench / "real", "--out", "gmm.safetensors")
-    expected = "error: GMM: 16 samples, expected at least 61 for 20 components of 3 dimensions\n"
-    assert (done.returncode, done.stderr) == (2, expected)
+    assert_refused(done, "GMM", 16, 61, 20, 3, stdout=True)
     for scale in (0, -3, "nan", "inf"):
         done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", "gmm", f"--scale={scale}")
-        assert (done.returncode, done.stderr) == (2, f"error: --scale {scale}: expected a number above 0\n")
+        assert_refused(done, "--scale", scale)
     done = run_script("fit_gmm.py", bench / "real", "--out", "gmm.pkl")
-    assert done.returncode == 2 and "--out gmm.pkl: expected the name of a .safetensors file" in done.stderr
+    assert_refused(done, "--out", "gmm.pkl", ".safetensors")
     assert run_script("fit_gmm.py", bench / "real", "--out", "g.safetensors", "--k", 6, "--singular").returncode == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(run_script, bench, network):
     done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", "gmm", "--gpu", 1)
-    assert done.returncode == 2 and done.stderr.startswith("error: device 'cuda:1'")
+    assert_refused(done, "cuda:1")
 
 
 # CLIP score
@@ -224,16 +218,16 @@ def test_region_clip_score(run_script, bench, network, crop):
 def test_region_clip_score_of_what_does_not_fit(run_script, bench, network):
     def refusal():
         done = run_script("region_clip_score.py", "--result_dir", bench / "results", "--test_bench", bench)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert_refused(done, stdout=True)
         return done.stderr
 
     result = bench / "results" / f"{8:012d}.png"
     picture(0, (48, 48)).save(result)
-    assert f"{result}: is 48x48, expected 24x24" in refusal()
+    assert_mentions(refusal(), result, "48x48", "24x24")
     result.unlink()
-    assert "1 of 16 are missing, the first 000000000008.png" in refusal()
+    assert_mentions(refusal(), 1, 16, "000000000008.png")
     (bench / "results" / "strange.txt").touch()
-    assert "the first strange.txt" in refusal()
+    assert_mentions(refusal(), "strange.txt")
     assert not network.opened
 
 
@@ -243,11 +237,10 @@ def test_region_clip_score_of_a_bench_that_lacks_something(run_script, bench, ne
     (bench / "results" / mask.name.replace("_mask", "")).unlink()
     done = run_script("region_clip_score.py", "--result_dir", bench / "results", "--test_bench", bench)
     assert done.returncode == 4 and f"({COUNT - 1} boxes, " in done.stdout
-    lines = [
-        f"id {8:012d}: mask {mask}: is 48x48 and the image 24x24, expected the same size",
-        f"1 of {COUNT} items failed",
-    ]
-    assert done.stderr.splitlines() == [f"error: {line}" for line in lines]
+    first, last = done.stderr.splitlines()
+    assert first.startswith("error: ") and last.startswith("error: ")
+    assert_mentions(first, f"{8:012d}", mask, "48x48", "24x24")
+    assert_mentions(last, 1, COUNT)
 
 
 # squares
@@ -271,7 +264,8 @@ def test_squares_of_real_pictures(run_script, tmp_path):
     times = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
     done = run_script(*command)
     assert (done.returncode, done.stdout) == (4, "out: 2 pictures, 20x20\n")
-    assert done.stderr.startswith("error: ") and "broken.jpg: not an image" in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert_mentions(done.stderr, "broken.jpg")
     assert {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()} == times
 
 
@@ -280,7 +274,7 @@ def test_squares_need_names_of_their_own(run_script, tmp_path):
     for name in ("a.png", "a.jpg"):
         picture(1).save(tmp_path / "in" / name)
     done = run_script("create_square_gt_for_fid.py", "--data", tmp_path / "in", "--out", "out")
-    assert done.returncode == 2 and "1 names are there twice, the first a" in done.stderr
+    assert_refused(done, 1, "a")
     assert not (tmp_path / "out").exists()
     done = run_script("create_square_gt_for_fid.py", "--data", tmp_path / "none")
-    assert (done.returncode, done.stderr) == (2, f"error: {tmp_path / 'none'}: no such folder\n")
+    assert_refused(done, tmp_path / "none")

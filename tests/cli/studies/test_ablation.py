@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ldm.cli.studies import ablation
-from ldm.utils.errors import UserError
+from tests.refusals import refused
 
 FOLDER = "data.params.train.params.folder=dataset/toyworld/ablation/"
 
@@ -88,5 +88,5 @@ def test_a_training_that_fails_ends_it(commands):
 
 
 def test_a_benchmark_without_trainings_is_refused(commands):
-    with pytest.raises(UserError, match="config benchmark/toyworld: expected params.training and params.trainings"):
+    with refused("benchmark/toyworld", "params.training", "params.trainings"):
         commands("--config", "benchmark/toyworld")

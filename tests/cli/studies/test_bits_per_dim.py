@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from ldm.checkpoints.load import load
+from ldm.checkpoints.open import load
 from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.schedule import strided_timesteps
 from ldm.diffusion.variance import VARIANCES
@@ -13,6 +13,7 @@ from ldm.diffusion.vlb import bound
 from ldm.toyworld.datasets import ToyScenes
 from ldm.utils.random import NoiseSource, key_seed
 from tests.cli.pixel_models import write_models
+from tests.refusals import assert_line, assert_mentions, assert_refused
 from tests.utils.pictures import photo
 
 
@@ -63,7 +64,7 @@ def test_a_folder_without_what_cannot_be_read(bits, tmp_path):
     (folder / "a.png").write_bytes(b"none")
     code, _, err, report = bits("--data", tmp_path / "pictures", "--count", 9)
     assert code == 0 and report["count"] == 2
-    assert err.count("\n") == 1 and "a.png" in err and "left out" in err
+    assert_line(err.removesuffix("\n"), "a.png")
 
 
 def test_all_pictures_are_of_the_class_told(bits):
@@ -76,24 +77,25 @@ def test_all_pictures_are_of_the_class_told(bits):
 
 
 @pytest.mark.parametrize(
-    "flags, model, message",
+    "flags, model, wanted",
     [
-        (["--count", 0], "pixel", "--count"),
-        (["--steps", 0], "pixel", "steps 0: expected a whole number from 1 to 1000"),
-        (["--steps", 1001], "pixel", "steps 1001: expected"),
-        (["--data", "nowhere"], "pixel", "nowhere: no such folder"),
-        ([], "classes", "class_id: this model is class-conditional, expected one of 0 to 4"),
-        (["--class_id", 1], "pixel", "class_id 1: this model knows no classes"),
-        ([], "classifier", "Classifier is no model of pictures"),
-        (["--out", "/dev/null/bits.json"], "pixel", "cannot be written to"),
-        (["--out", "."], "pixel", "--out .: is a folder"),
-        (["--variance", "large"], "pixel", "argument --variance: invalid choice: 'large'"),
-        (["--variance", "learned_range"], "plain", "the UNet has 3 channels out, expected 6 with learned_range"),
+        (["--count", 0], "pixel", ("--count", 0)),
+        (["--steps", 0], "pixel", ("steps", 0, 1000)),
+        (["--steps", 1001], "pixel", ("steps", 1001)),
+        (["--data", "nowhere"], "pixel", "nowhere"),
+        ([], "classes", ("class_id", 0, 4)),
+        (["--class_id", 1], "pixel", ("class_id", 1)),
+        ([], "classifier", "Classifier"),
+        (["--out", "/dev/null/bits.json"], "pixel", "/dev/null"),
+        (["--out", "."], "pixel", "--out"),
+        (["--variance", "large"], "pixel", ("--variance", "large")),
+        (["--variance", "learned_range"], "plain", (3, 6, "learned_range")),
     ],
 )
-def test_bad_input_is_one_line(bits, flags, model, message):
-    code, _, err, report = bits(*flags, model=model)
-    assert code == 2 and err.count("\n") == 1 and message in err and report is None
+def test_bad_input_is_one_line(bits, flags, model, wanted):
+    *done, report = bits(*flags, model=model)
+    assert_refused(tuple(done), wanted)
+    assert report is None
 
 
 def test_one_picture_has_no_standard_error(bits):
@@ -124,4 +126,4 @@ def test_a_folder_of_nothing_readable(bits, tmp_path):
     (tmp_path / "broken" / "a.png").write_bytes(b"none")
     code, _, err, report = bits("--data", tmp_path / "broken")
     assert code == 2 and report is None
-    assert err.splitlines()[-1].endswith("none of its 1 pictures can be read")
+    assert_mentions(err.splitlines()[-1], tmp_path / "broken", 1)

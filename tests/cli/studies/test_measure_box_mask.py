@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from ldm.runs.outputs import read_settings
+from ldm.utils.png import read_settings
+from tests.refusals import assert_refused
 
 
 @pytest.fixture
@@ -30,16 +31,15 @@ def test_the_figures_of_three_boxes(call, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "flags, wanted",
     [
-        (["--count", 0], "--count: expected 1 or more, got 0"),
-        (["--threshold", 1], "threshold 1: expected"),
-        (["--out", __file__], "cannot be written to"),
-        (["--judge", "toyworld_jugde"], "toyworld_jugde: no such file"),
+        (["--count", 0], ("--count", 0)),
+        (["--threshold", 1], ("threshold", 1)),
+        (["--out", __file__], (__file__,)),
+        (["--judge", "toyworld_jugde"], "toyworld_jugde"),
     ],
 )
-def test_bad_input_is_one_line(call, tmp_path, flags, message):
+def test_bad_input_is_one_line(call, tmp_path, flags, wanted):
     done = call(*flags)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and message in done.stderr
+    assert_refused(done, wanted, stdout=True)
     assert not (tmp_path / "outputs").exists()

@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.checkpoints.io import save_tensors
+from tests.refusals import assert_refused
 from tests.toyworld.models import CAPTION_CONFIG, tiny_caption_model
 
 
@@ -52,20 +53,19 @@ def test_the_figures_of_three_scenes(run_script, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "flags, wanted",
     [
         (["--count", 0], "--count"),
-        (["--study", 1], "--study 1: expected 2 or more"),
-        (["--encode_ratio", 1.5], "encode_ratio 1.5: expected"),
-        (["--threshold", 1], "threshold 1: expected"),
-        (["--size", 60], "--size 60: expected a multiple of 8"),
-        (["--out", __file__], "cannot be written to"),
-        (["--judge", "toyworld_jugde"], "toyworld_jugde: no such file"),
+        (["--study", 1], ("--study", 1, 2)),
+        (["--encode_ratio", 1.5], ("encode_ratio", 1.5)),
+        (["--threshold", 1], ("threshold", 1)),
+        (["--size", 60], ("--size", 60, 8)),
+        (["--out", __file__], (__file__,)),
+        (["--judge", "toyworld_jugde"], "toyworld_jugde"),
         (["--ckpt", "missing.safetensors"], "missing.safetensors"),
     ],
 )
-def test_bad_input_is_one_line(run_script, model, tmp_path, flags, message):
+def test_bad_input_is_one_line(run_script, model, tmp_path, flags, wanted):
     done = run_script("measure_diffedit.py", *model, *flags)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and message in done.stderr
+    assert_refused(done, wanted, stdout=True)
     assert not (tmp_path / "outputs").exists()

@@ -11,6 +11,7 @@ from ldm.training.loop.fit import write_config
 from ldm.utils.errors import UserError
 from ldm.utils.project import ROOT
 from tests.checkpoints.guided import bare, config
+from tests.refusals import assert_mentions, assert_refused
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_without_opencv_its_methods_are_left_out(run_script, flags, tmp_path, mo
     monkeypatch.setattr(hole_filling, "find_spec", lambda name: None)
     done = run_script("measure_repaint.py", *flags, *WALK, "--count", 2, "--masks", "half")
     assert done.returncode == 0, done.stderr
-    assert "note: OpenCV is not installed" in done.stderr
+    assert_mentions(done.stderr, "note", "OpenCV")
     report = json.loads((tmp_path / "outputs/measure_repaint/report.json").read_text())
     assert list(report["masks"]["half"]["figures"]) == ["RePaint", "no resampling"]
 
@@ -103,27 +104,26 @@ def test_a_training_of_clip_can_measure(run_script, flags, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong, message",
+    "wrong, wanted",
     [
         (["--count", 0], "--count"),
-        (["--count", 1], "--count 1: expected 2 or more"),
-        (["--edit", "fast", "--steps", 1001], "steps 1001: expected a whole number from 1 to 1000"),
-        (["--masks", "wide", "whole"], "mask type 'whole': expected one of"),
-        (["--steps", 0], "steps 0: expected"),
-        (["--jump_length", 50], "jump_length 50: expected less than the 50 steps"),
-        (["--sampler", "plms"], "sampler 'plms': expected one of"),
-        (["--eta", 0.5], "eta 0.5: only the sampler ddim"),
-        (["--size", 15], "--size 15: expected a multiple of 2"),
-        (["--out", __file__], "cannot be written to"),
-        (["--clip", "toyworld_clop"], "toyworld_clop: no such file"),
+        (["--count", 1], ("--count", 1, 2)),
+        (["--edit", "fast", "--steps", 1001], ("steps", 1001, 1000)),
+        (["--masks", "wide", "whole"], "whole"),
+        (["--steps", 0], ("steps", 0)),
+        (["--jump_length", 50], ("jump_length", 50)),
+        (["--sampler", "plms"], ("sampler", "plms")),
+        (["--eta", 0.5], ("eta", 0.5, "ddim")),
+        (["--size", 15], ("--size", 15, 2)),
+        (["--out", __file__], (__file__,)),
+        (["--clip", "toyworld_clop"], "toyworld_clop"),
         (["--ckpt", "missing.safetensors"], "missing.safetensors"),
-        (["--lpips", "missing.pth"], "missing.pth: no such file"),
+        (["--lpips", "missing.pth"], "missing.pth"),
         (["--model", "classes.yaml"], "class_id"),
     ],
 )
-def test_bad_input_is_one_line(run_script, flags, model, tmp_path, wrong, message):
+def test_bad_input_is_one_line(run_script, flags, model, tmp_path, wrong, wanted):
     wrong = [model / word if word == "classes.yaml" else word for word in wrong]
     done = run_script("measure_repaint.py", *flags, *wrong)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and message in done.stderr
+    assert_refused(done, wanted, stdout=True)
     assert not (tmp_path / "outputs").exists()

@@ -4,10 +4,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from ldm.checkpoints.io import save_tensors
-from ldm.presets import repaint_settings
+from ldm.presets import RePaintSettings
 from ldm.studies import repaint_study
 from ldm.studies.repaint_study import Way
 from tests.checkpoints.guided import bare, config
+from tests.refusals import assert_refused
 
 
 @pytest.fixture(scope="module")
@@ -43,24 +44,23 @@ def test_a_study_of_three_scenes_is_not_made_twice(run_script, model, tmp_path, 
 def test_the_curves_are_those_that_can_be_asked_for(run_script):
     help = run_script("repaint_study.py", "--help").stdout
     assert f"{{{','.join(repaint_study.CURVES)}}}" in help
-    base = repaint_settings()
+    base = RePaintSettings.read()
     assert all(way.calls(base) <= 500 for ways in repaint_study.CURVES.values() for way in ways)
     assert all(way.calls(base) < 241 for way in repaint_study.CURVES["fast"])
 
 
 @pytest.mark.parametrize(
-    "wrong, message",
+    "wrong, wanted",
     [
-        (["--count", 1], "--count, --full_count: expected 2 or more"),
-        (["--mask", "whole"], "mask type 'whole': expected one of"),
-        (["--full", 10, 10, 2], "jump_length 10: expected less than the 10 steps"),
-        (["--curves", "slow"], "--curves"),
-        (["--out", __file__], "cannot be written to"),
+        (["--count", 1], ("--count", "--full_count")),
+        (["--mask", "whole"], "whole"),
+        (["--full", 10, 10, 2], ("jump_length", 10)),
+        (["--curves", "slow"], ("--curves", "slow")),
+        (["--out", __file__], (__file__,)),
         (["--ckpt", "missing.safetensors"], "missing.safetensors"),
     ],
 )
-def test_bad_input_is_one_line(run_script, model, tmp_path, wrong, message):
+def test_bad_input_is_one_line(run_script, model, tmp_path, wrong, wanted):
     done = run_script("repaint_study.py", *model, *wrong)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and message in done.stderr
+    assert_refused(done, wanted, stdout=True)
     assert not (tmp_path / "docs").exists()

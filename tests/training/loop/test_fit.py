@@ -10,15 +10,15 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from ldm.checkpoints.load import load
+from ldm.checkpoints.open import load
 from ldm.config import build
 from ldm.training.exemplar import one_token_dead_weights
 from ldm.training.latent_cache import write_cache
 from ldm.training.loop.checkpoint_folder import TRAINER, WEIGHTS
 from ldm.training.loop.fit import fit
 from ldm.training.loop.start import FROZEN, start
-from ldm.utils.errors import UserError
 from ldm.utils.project import ROOT
+from tests.refusals import assert_mentions, refused
 from tests.training.shipped import autoencoder_config, exemplar_config, text_config
 from tests.training.small import BASE, overrides
 
@@ -92,29 +92,29 @@ def test_a_run_from_published_weights_goes_on_without_them(toyworld, frozen, tmp
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "wanted"),
     [
-        ({"clip": "{}/there"}, "clip .*/there: of use with pretrained_model only"),
-        ({"pretrained_model": "{}/there"}, "checkpoint .*/there: the file is empty"),
-        ({"pretrained_model": "{}/absent"}, "pretrained_model .*/absent: no such file"),
-        ({"frozen": ["{}/absent"]}, "frozen .*/absent: no such file"),
-        ({"weights": "fp16"}, "weights fp16: expected one of float32, float16, bfloat16"),
-        ({"ema": 1.5}, "ema 1.5: expected a decay"),
-        ({"save_every": "soon"}, "save_every soon: expected minutes"),
-        ({"validate_every": 0}, "validate_every 0: expected a positive number of steps"),
-        ({"monitor": {"metric": "val/psnr"}}, "monitor .*: expected {metric: NAME, mode: min or max}"),
-        ({"monitr": 1}, "monitr: unknown key at the top level of a training config; did you mean monitor?"),
-        ({"data": None}, "data: missing, the config describes no training"),
+        ({"clip": "{}/there"}, ("clip", "there")),
+        ({"pretrained_model": "{}/there"}, "there"),
+        ({"pretrained_model": "{}/absent"}, ("pretrained_model", "absent")),
+        ({"frozen": ["{}/absent"]}, ("frozen", "absent")),
+        ({"weights": "fp16"}, ("weights", "fp16", "float32", "float16", "bfloat16")),
+        ({"ema": 1.5}, ("ema", 1.5)),
+        ({"save_every": "soon"}, ("save_every", "soon")),
+        ({"validate_every": 0}, ("validate_every", 0)),
+        ({"monitor": {"metric": "val/psnr"}}, ("monitor", "metric", "mode")),
+        ({"monitr": 1}, ("monitr", "monitor")),
+        ({"data": None}, "data"),
     ],
 )
-def test_what_cannot_work_is_refused_before_the_training(toyworld, tmp_path, change, message):
+def test_what_cannot_work_is_refused_before_the_training(toyworld, tmp_path, change, wanted):
     (tmp_path / "there").touch()
     config = autoencoder_config(toyworld, 1)
     for key, value in change.items():
         config[key] = value.format(tmp_path) if isinstance(value, str) else value
         if isinstance(value, list):
             config[key] = [item.format(tmp_path) for item in value]
-    with pytest.raises(UserError, match=message):
+    with refused(wanted):
         fit(config, tmp_path / "run")
     assert not list(tmp_path.glob("run/*"))
 
@@ -129,12 +129,10 @@ def test_pictures_that_cannot_be_read_are_listed_in_the_run_folder(toyworld, fro
     config.data.params.train.params.root = str(tmp_path / "world")
     config.data.params.num_workers = 1
     fit(config, tmp_path / "run")
-    assert f"{broken}: cannot be read" in (tmp_path / "run" / "log.txt").read_text()
+    assert_mentions((tmp_path / "run" / "log.txt").read_text(), broken)
     for file in broken.parent.iterdir():
         file.write_bytes(b"")
-    with pytest.raises(
-        UserError, match=r"^5 of 5 pictures unreadable .limit max_unreadable = 0.01., the last one: [^\n]+$"
-    ):
+    with refused(5, "max_unreadable", 0.01):
         fit(config, tmp_path / "other")
 
 

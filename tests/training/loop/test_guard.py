@@ -1,24 +1,22 @@
 import math
+import re
 
 import pytest
 import torch
 
 from ldm.training.loop.guard import SKIPS, WARM_UP, Guard
-from ldm.utils.errors import UserError
+from tests.refusals import assert_mentions, refusal_of, refused
 from tests.training.monitored import Line, fit
 
 
 def stopped(training, folder, guard=None, **options) -> str:
-    with pytest.raises(UserError) as error:
-        fit(training, [guard or Guard(folder / "last")], folder, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return refusal_of(fit, training, [guard or Guard(folder / "last")], folder, **options)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_and_its_step_is_named(tmp_path, value):
     message = stopped(Line({5: value}), tmp_path, log_every_n_steps=4)
-    assert message == f"training stopped at step 8: the loss of step 5 is {value}; there is no checkpoint yet"
+    assert_mentions(message, "step 8", "step 5", value)
 
 
 def test_every_micro_batch_counts(tmp_path):
@@ -45,13 +43,14 @@ def test_a_sound_training_goes_on_to_its_end(tmp_path):
 def test_a_diverging_loss_stops(tmp_path):
     losses = {step: 0.1 if step <= 200 else 0.1 * 1.2 ** (step - 200) for step in range(1, 301)}
     message = stopped(Line(losses), tmp_path, steps=300, validation=0, log_every_n_steps=1)
-    step = int(message.split("step ")[1].split(":")[0])
-    assert 200 < step < 230 and f"at step {step}, it was 0.1;" in message and "diverges" in message
+    step = int(re.search(r"step (\d+)", message)[1])
+    assert 200 < step < 230
+    assert_mentions(message, 0.1)
 
 
 def test_a_loss_that_diverges_within_the_warm_up_is_noticed_at_its_end(tmp_path):
     rise = {step: min(1.6**step, 1e6) for step in range(1, 200)}
-    with pytest.raises(UserError, match="the loss diverges: .* at step 100, it began with 110"):
+    with refused(100, 110):
         fit(Line(losses=rise), [Guard(tmp_path)], tmp_path, steps=200)
 
 
@@ -113,7 +112,7 @@ class Saver(Guard):
 
 def test_a_check_looks_at_once(tmp_path):
     message = stopped(Line({3: math.nan}), tmp_path, Saver(tmp_path, 3), log_every_n_steps=50)
-    assert message.startswith("training stopped at step 3: the loss of step 3 is nan")
+    assert_mentions(message, "step 3", "nan")
 
 
 def test_weights_that_are_not_finite_are_found_before_any_loss_tells(tmp_path):
@@ -124,8 +123,8 @@ def test_weights_that_are_not_finite_are_found_before_any_loss_tells(tmp_path):
             return loss + root if self.global_step == 2 else loss
 
     message = stopped(Steep(), tmp_path, Saver(tmp_path, 3), log_every_n_steps=50)
-    assert message.startswith("training stopped at step 3: the weights w are no longer finite")
-    assert "the weights w" in stopped(Steep(), tmp_path, steps=3, log_every_n_steps=50)  # at the end of the training
+    assert_mentions(message, "step 3", "w")
+    assert_mentions(stopped(Steep(), tmp_path, steps=3, log_every_n_steps=50), "w")  # at the end of the training
 
 
 class Skipping(Guard):
@@ -145,7 +144,7 @@ def test_a_few_steps_that_fp16_skips_are_no_divergence(tmp_path):
 
     fit(Skipped(few), [Skipping(tmp_path)], tmp_path, steps=50)
     message = stopped(Skipped(few | {3 + SKIPS: math.nan}), tmp_path, Skipping(tmp_path), steps=50)
-    assert f"the loss of step {3 + SKIPS} is nan" in message
+    assert_mentions(message, f"step {3 + SKIPS}", "nan")
 
 
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A run that ends before its time goes on as if nothing had happened."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from ldm.checkpoints.io import read_metadata
+from ldm.config import load_config
 from ldm.training.judge import JudgeTraining
 from ldm.training.loop.checkpoint_folder import TRAINER, WEIGHTS
 from ldm.training.loop.fit import fit
-from ldm.utils.errors import UserError
+from tests.golden_weights import GOLDEN
+from tests.refusals import assert_mentions, refused
 from tests.training.small import same_files, same_runs, small_config, stop_at
 
 
@@ -32,8 +35,8 @@ def test_a_signal_saves_and_stops_and_resume_goes_on_bitwise(run, tmp_path, monk
         fit(small_config(), tmp_path)
     monkeypatch.undo()
     assert stopped.value.code == 128 + signum
-    said = f"stopped by {signal.Signals(signum).name} after step {step + 1}; go on with --resume"
-    assert said in capsys.readouterr().out
+    said = (signal.Signals(signum).name, f"step {step + 1}", "--resume")
+    assert_mentions(capsys.readouterr().out, said)
     assert read_metadata(tmp_path / "checkpoints" / "last" / WEIGHTS)["step"] == str(step + 1)
     assert not (tmp_path / WEIGHTS).exists()
     fit(small_config(), tmp_path, resume=True)
@@ -115,20 +118,18 @@ def test_without_a_checkpoint_resume_starts_afresh(run, tmp_path):
 
 
 def test_a_used_folder_is_refused_without_resume(run):
-    with pytest.raises(UserError, match="holds a run already; add --resume"):
+    with refused(run, "--resume"):
         fit(small_config(), run)
 
 
 def test_another_config_is_refused_and_said(run):
     changed = small_config(training__params__optimisation__params__learning_rate=2e-5, ema=0.5)
-    with pytest.raises(UserError) as refused:
+    with refused("--resume", run, "ema", 0.99, 0.5) as stopped:
         fit(changed, run, resume=True)
-    assert str(refused.value) == (
-        f"--resume: not the config of {run}: ema: 0.99 in the run, 0.5 now; "
-        "training.params.optimisation.params.learning_rate: 0.002 in the run, 2e-05 now"
-    )
+    learning_rate = "training.params.optimisation.params.learning_rate"
+    assert_mentions(str(stopped.value), learning_rate, 0.002, 2e-05)
     changed = small_config(data__params__batch_size=8, trainer__gradient_clip_val=1.0, seed=3, model__params__size=8)
-    with pytest.raises(UserError, match=r"data.params.batch_size: 4 in the run, 8 now; .*; and \d more$"):
+    with refused("data.params.batch_size", 4, 8):
         fit(changed, run, resume=True)
 
 
@@ -151,7 +152,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_checkpoint(
         return loss * torch.nan if self.global_step == 3 else loss
 
     monkeypatch.setattr(JudgeTraining, "training_step", broken)
-    with pytest.raises(UserError, match=f"step 4.*nan.*{tmp_path / 'checkpoints' / 'last'}"):
+    with refused("step 4", "nan", tmp_path / "checkpoints/last"):
         fit(small_config(save_every=0, validate_every="null"), tmp_path)
     last = load_file(tmp_path / "checkpoints" / "last" / WEIGHTS)
     assert all(tensor.isfinite().all() for tensor in last.values())
@@ -172,5 +173,16 @@ def test_the_best_weights_are_those_of_the_best_validation(tmp_path, monkeypatch
 
 def test_a_metric_that_validation_lacks_is_refused_at_the_start(tmp_path):
     config = small_config(monitor="{metric: val/al, mode: max}", trainer__num_sanity_val_steps=1)
-    with pytest.raises(UserError, match="monitor.metric val/al: .*did you mean val/all?"):
+    with refused("monitor.metric", "val/al", "val/all"):
         fit(config, tmp_path)
+
+
+def test_a_run_from_before_the_modules_moved_goes_on(tmp_path, caplog):
+    """Its config.yaml names classes where they were then."""
+    old = shutil.copytree(GOLDEN / "run_before_moves", tmp_path / "run")
+    assert "ldm.evaluation.judge.Judge" in (old / "config.yaml").read_text()
+    weights = fit(load_config(old / "config.yaml", overrides=["trainer.max_steps=6"]), old, resume=True)
+    assert read_metadata(old / "checkpoints" / "last" / WEIGHTS)["step"] == "6"
+    before = load_file(GOLDEN / "run_before_moves" / "checkpoints" / "last" / WEIGHTS)
+    assert load_file(weights).keys() <= before.keys()
+    assert_mentions(caplog.text, "ldm.evaluation.judge.Judge", "ldm.toyworld.judge.Judge")

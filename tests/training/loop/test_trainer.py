@@ -13,30 +13,29 @@ from ldm.training.loop.checkpoint_folder import WEIGHTS
 from ldm.training.loop.fit import fit
 from ldm.training.loop.start import start
 from ldm.training.loop.trainer import check_devices, make_trainer
-from ldm.utils.errors import UserError
+from tests.refusals import refused
 from tests.training.small import small_config
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("key", "value", "wanted"),
     [
-        ("max_step", 5, "trainer.max_step: unknown key; did you mean max_steps?"),
-        ("accumulate_grad_batches", 4, "trainer.accumulate_grad_batches: .* use data.params.batch_per_device"),
-        ("max_epochs", 4, "trainer.max_epochs: .* use trainer.max_steps"),
-        ("val_check_interval", 4, "trainer.val_check_interval: .* use validate_every"),
-        ("callbacks", [], "trainer.callbacks: unknown key"),
-        ("max_steps", -1, "trainer.max_steps -1: expected a positive number"),
-        ("max_steps", None, "trainer.max_steps None: expected a positive number"),
-        ("precision", "fp17", "trainer: .*fp17"),
-        ("strategy", "dpp", "trainer: .*dpp"),
+        ("max_step", 5, ("trainer.max_step", "max_steps")),
+        ("accumulate_grad_batches", 4, ("trainer.accumulate_grad_batches", "data.params.batch_per_device")),
+        ("max_epochs", 4, ("trainer.max_epochs", "trainer.max_steps")),
+        ("val_check_interval", 4, ("trainer.val_check_interval", "validate_every")),
+        ("callbacks", [], "trainer.callbacks"),
+        ("max_steps", -1, ("trainer.max_steps", -1)),
+        ("max_steps", None, ("trainer.max_steps", None)),
+        ("precision", "fp17", ("trainer", "fp17")),
+        ("strategy", "dpp", ("trainer", "dpp")),
     ],
 )
-def test_keys_of_the_trainer(tmp_path, key, value, message):
+def test_keys_of_the_trainer(tmp_path, key, value, wanted):
     config = small_config()
     config.trainer[key] = value
-    with pytest.raises(UserError, match=message) as refused:
+    with refused(wanted):
         make_trainer(config, tmp_path, [])
-    assert "\n" not in str(refused.value)
 
 
 def test_settings_reach_the_trainer(tmp_path):
@@ -47,26 +46,26 @@ def test_settings_reach_the_trainer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("here", "accelerator", "devices", "message"),
+    ("here", "accelerator", "devices", "wanted"),
     [
-        (1, "auto", 8, "trainer.devices=8: this machine has 1; add trainer.devices=1"),
-        (2, "gpu", "4", "trainer.devices=4: this machine has 2; add trainer.devices=2"),
-        (2, "gpu", [0, 3], r"trainer.devices=\[0,3\]: this machine has 2"),
-        (2, "cuda", "0,2", "trainer.devices=0,2: this machine has 2"),
-        (0, "auto", 8, "trainer.devices=8: this machine has no GPU; add trainer.devices=1"),
-        (2, "auto", "all", "trainer.devices=all: expected auto, a number"),
-        (0, "gpu", 1, "trainer.accelerator=gpu: this machine has no GPU; add trainer.accelerator=cpu"),
-        (0, "gpu", "auto", "trainer.accelerator=gpu: this machine has no GPU"),
+        (1, "auto", 8, ("trainer.devices=8", 1, "trainer.devices=1")),
+        (2, "gpu", "4", ("trainer.devices=4", 2, "trainer.devices=2")),
+        (2, "gpu", [0, 3], ("trainer.devices=[0,3]", 2)),
+        (2, "cuda", "0,2", ("trainer.devices=0,2", 2)),
+        (0, "auto", 8, ("trainer.devices=8", "GPU", "trainer.devices=1")),
+        (2, "auto", "all", ("trainer.devices=all", "auto")),
+        (0, "gpu", 1, ("trainer.accelerator=gpu", "trainer.accelerator=cpu")),
+        (0, "gpu", "auto", "trainer.accelerator=gpu"),
         (4, "auto", 4, None), (4, "gpu", "0,3", None), (4, "gpu", "1,", None), (4, "auto", -1, None),
         (0, "cpu", 8, None), (0, "auto", 1, None), (0, "auto", "auto", None),
     ],
 )  # fmt: skip
-def test_more_devices_than_there_are(monkeypatch, here, accelerator, devices, message):
+def test_more_devices_than_there_are(monkeypatch, here, accelerator, devices, wanted):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    if message is None:
+    if wanted is None:
         return check_devices(accelerator, devices)
-    with pytest.raises(UserError, match=message):
+    with refused(wanted):
         check_devices(accelerator, devices)
 
 
@@ -85,20 +84,20 @@ def test_the_budget_is_what_the_files_and_tensors_are(tmp_path):
 
 def test_too_little_disk_is_told_before_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**7))
-    with pytest.raises(UserError, match=r"10.0 MB free on its disk, expected 18.\d MB for two checkpoints of 7.5 MB"):
+    with refused("10.0 MB", "7.5 MB"):
         fit(small_config(), tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())  # so that nobody takes it for a run
 
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "there").write_bytes(bytes(5 * 10**6))
     check_disk(tmp_path, Budget(0, weights=10**6, checkpoint=6 * 10**6), best=True)  # 12 + 2 - 5 < 10
-    with pytest.raises(UserError, match="expected 11.0 MB"):
+    with refused("11.0 MB"):
         check_disk(tmp_path, Budget(0, weights=2 * 10**6, checkpoint=6 * 10**6), best=True)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--logdir .*file/run: cannot write there"):
+    with refused("--logdir", tmp_path / "file/run"):
         fit(small_config(), tmp_path / "file" / "run")
 
 
