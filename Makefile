@@ -34,7 +34,7 @@ LIBRARY_TESTS := tests/test_repo.py tests/models tests/checkpoints tests/data te
 .NOTPARALLEL:
 
 edit: .venv/installed
-	$(LDM) edit --example --outdir $(EDITED)
+	$(LDM) edit --example --overwrite --outdir $(EDITED)
 	@echo "The edited picture is in $(EDITED)/results, with its inputs in $(EDITED)/source and side by side in $(EDITED)/grid."
 
 diffedit: .venv/installed
@@ -43,7 +43,7 @@ diffedit: .venv/installed
 	@echo "The edited pictures are in $(DIFFEDITED)/results, side by side with what they were made from in $(DIFFEDITED)/grid."
 
 repaint: .venv/installed
-	$(LDM) repaint --image $(EXAMPLE)/scene.png --mask_type half --edit fast --gif --plot_schedule --outdir $(REPAINTED)
+	$(LDM) repaint --image $(EXAMPLE)/scene.png --mask_type half --edit fast --gif --plot_schedule --overwrite --outdir $(REPAINTED)
 	@echo "The filled picture is in $(REPAINTED)/results, the way there as an animated picture in $(REPAINTED)/process."
 
 benchmark: .venv/installed-benchmark

@@ -68,7 +68,7 @@ def load_config(
     built has no other keys than `target` and `params`, so every other name in it can only be that of a parameter.
 
     Args:
-        read: reads one file; `ldm.compat.load_config` takes those of the original codes too.
+        read: reads one file; `ldm.compat.configs.load_config` takes those of the original codes too.
 
     Raises:
         UserError: a file is missing or no YAML mapping, or an override is no `key=value` or names an unknown key (with

@@ -58,7 +58,10 @@ def test_an_edit_imports_nothing_that_it_does_not_use(script, tmp_path):
 @pytest.mark.parametrize("config", ["toyworld", "toyworld_text"])
 def test_an_empty_model_needs_no_compiler(config):
     """torch imports its own to draw random numbers for tensors without memory."""
-    build = f"from ldm.checkpoints.load import build_empty, load_config; build_empty(load_config({config!r}).model)"
+    build = (
+        "from ldm.checkpoints.load import build_empty; from ldm.config import load_config; "
+        f"build_empty(load_config({config!r}).model)"
+    )
     found = imported(build, after="import torch")
     assert "ldm.models.unet" in found
     assert found & {"torch._dynamo", "torch._inductor"} == set()

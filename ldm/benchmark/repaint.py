@@ -24,7 +24,7 @@ from ldm.benchmark.run import (
     open_extractors,
 )
 from ldm.checkpoints.open import load, load_classifier, precision_of
-from ldm.compat import load_config
+from ldm.compat.configs import load_config
 from ldm.data.images import picture_files
 from ldm.editors.repaint import RePaint
 from ldm.evaluation.bootstrap import Estimate, mean_estimate

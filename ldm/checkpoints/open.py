@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ldm.checkpoints.load import build_empty, fill, read_files, take
-from ldm.compat import load_config
+from ldm.compat.configs import load_config
+from ldm.models.diffusion import Domain
 from ldm.utils.device import choose_device, has_fast_bf16
 from ldm.utils.errors import UserError
 from ldm.utils.project import find_file
@@ -63,7 +64,10 @@ def load(
         raise UserError(f"precision {precision!r}: expected one of auto, full, bf16")
     if precision == "full":  # TensorFloat-32's products have 10 bits of mantissa, as float16 has
         torch.backends.cudnn.allow_tf32 = False
-    return load_into(model, files, device, torch.bfloat16 if precision == "bf16" else torch.float32, root)
+    load_into(model, files, device, torch.bfloat16 if precision == "bf16" else torch.float32, root)
+    if "domain" in node:
+        model.domain = Domain(**node.domain)
+    return model
 
 
 def precision_of(model: nn.Module) -> str:

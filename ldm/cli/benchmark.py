@@ -32,7 +32,7 @@ def main() -> None:
     from omegaconf import OmegaConf
 
     from ldm.benchmark.run import Benchmark, RunContext, run_benchmark
-    from ldm.compat import load_config
+    from ldm.compat.configs import load_config
     from ldm.config import build
     from ldm.runs.outputs import check_writable
     from ldm.utils.device import choose_device

@@ -26,7 +26,7 @@ def main() -> None:
 
     from omegaconf import OmegaConf
 
-    from ldm.compat import load_config
+    from ldm.compat.configs import load_config
     from ldm.training.latent_cache import write_cache
 
     config = load_config(*files, overrides=overrides)

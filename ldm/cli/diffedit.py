@@ -38,7 +38,10 @@ RECORDED = "image source_prompt negative_prompt mask_path invert_mask config ckp
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser("Change what a prompt names in a picture. Where to change it is found by the model, or given.")
+    parser = Parser(
+        "Change what a prompt names in a picture. Where to change it is found by the model, or given.",
+        presets="diffedit",
+    )
     only_if_given = {"argument_default": argparse.SUPPRESS}
 
     group = parser.add_argument_group("pictures and prompts", **only_if_given)
@@ -49,7 +52,8 @@ def parse_args() -> argparse.Namespace:
         help="what the picture is to show; of several, each makes a picture of its own")  # fmt: skip
     add("--source_prompt", default="", help="what it shows now; without it, the mask is found against the empty prompt")
     add("--negative_prompt", default="", help="what the edit is not to show")
-    add("--mask_path", type=Path, help="where to edit: white, or painted in alpha; instead of a mask that is found")
+    add("--mask", "--mask_path", dest="mask_path", type=Path,
+        help="where to edit: white, or painted in alpha; instead of a mask that is found")  # fmt: skip
     add("--invert_mask", action="store_true", help="black = edit in masks")
 
     add_job_flags(parser)
@@ -83,6 +87,7 @@ def main() -> None:
     given = vars(args)
 
     from ldm.checkpoints.open import load, precision_of
+    from ldm.cli.weights import choose_config, describe
     from ldm.editors.diffedit import DiffEdit
     from ldm.presets import DiffEditSettings, encoded_steps
     from ldm.runs.jobs import read_jobs
@@ -93,10 +98,11 @@ def main() -> None:
     from ldm.utils.mask import open_mask
     from ldm.utils.processes import this_share
 
+    choose_config(given)
     settings = DiffEditSettings.read(args.edit, **DiffEditSettings.among(given))
     share, listed, mask = this_share(), "jobs" in given, None
     if "invert_mask" in given and not given.keys() & {"mask_path", "jobs"}:
-        raise UserError("--invert_mask: expected --mask_path with it")
+        raise UserError("--invert_mask: expected --mask with it")
     if listed:
         if len(given.get("prompt", [])) > 1:
             raise UserError(f"--prompt: there are {len(args.prompt)}, expected one for all jobs that have none")
@@ -123,7 +129,7 @@ def main() -> None:
         size = f"{len(jobs)} jobs" if listed else f"{image.width}x{image.height}"
         print(f"{size}, {settings.steps} steps, encoded to {settings.encode_ratio:g}, "
               f"guidance {settings.guidance_scale:g}, {evaluations} evaluations a picture, precision {precision}, "
-              f"{device}", flush=True)  # fmt: skip
+              f"{device}{describe(model)}", flush=True)  # fmt: skip
     if listed:
         edit_jobs(args, editor, jobs, wrong, precision, share)
     else:

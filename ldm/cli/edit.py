@@ -1,10 +1,10 @@
 """Edit a picture by example (Paint by Example).
 
-Flags and output folders are those of Paint by Example's script.
+The flags of Paint by Example's script work too, and the output folders are its own.
 
 ldm edit --example
-ldm edit --image_path A.png --mask_path B.png --reference_path C.jpg --outdir results
-ldm edit --image_path A.png --box 16,20,40,52 --reference_path C.jpg --outdir results
+ldm edit --image scene.png --mask mask.png --exemplar exemplar.jpg --outdir results
+ldm edit --image scene.png --box 16,20,40,52 --exemplar exemplar.jpg --outdir results
 ldm edit --jobs list.csv --outdir results
 """
 
@@ -21,6 +21,7 @@ from ldm.utils.cli import (
     add_job_flags,
     add_mask_inference_flags,
     add_model_flags,
+    add_overwrite_flag,
     add_sampling_flags,
     box,
     note_unused,
@@ -42,23 +43,25 @@ IGNORED = ("n_imgs", "n_rows", "C", "f")
 RECORDED = (
     "image_path mask_path box reference_path reference_weights config ckpt edit invert_mask fixed_code H W".split()
 )
-SINGLE = "example image_path mask_path box H W n_iter n_samples skip_save skip_grid fixed_code".split()
+SINGLE = "example image_path mask_path box H W n_iter n_samples skip_save skip_grid fixed_code overwrite".split()
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser("Repaint a region of a picture after an exemplar picture.")
+    parser = Parser("Repaint a region of a picture after an exemplar picture.", presets="edit")
     only_if_given = {"argument_default": argparse.SUPPRESS}
 
     group = parser.add_argument_group("pictures", **only_if_given)
     add = group.add_argument
     add_example_flag(group)
-    add("--image_path", type=Path, help="the scene, of any size; it is edited at its own")
+    add("--image", "--image_path", dest="image_path", type=Path, help="the scene, of any size; it is edited at its own")
     region = group.add_mutually_exclusive_group()
-    region.add_argument("--mask_path", type=Path, help="what to repaint: white, or painted in alpha")
+    region.add_argument("--mask", "--mask_path", dest="mask_path", type=Path,
+        help="what to repaint: white, or painted in alpha")  # fmt: skip
     region.add_argument("--box", type=box, metavar="x0,y0,x1,y1",
         help="a box around what to repaint, in pixels, x1 and y1 exclusive; the mask is found in it")  # fmt: skip
-    add("--reference_path", nargs="+", type=Path, help="the exemplar: what to paint there; several are mixed")
-    add("--reference_weights", nargs="+", type=float, metavar="WEIGHT",
+    add("--exemplar", "--reference_path", dest="reference_path", nargs="+", type=Path,
+        help="what to paint there; several are mixed")  # fmt: skip
+    add("--exemplar_weights", "--reference_weights", dest="reference_weights", nargs="+", type=float, metavar="WEIGHT",
         help="how much each of several exemplars counts (default: all the same)")  # fmt: skip
     add("--invert_mask", action="store_true", help="black = repaint in masks")
     add("--H", type=positive, help="resize the scene to this height first")
@@ -67,8 +70,10 @@ def parse_args() -> argparse.Namespace:
     add_job_flags(parser)
     add_model_flags(parser, config="toyworld")
 
-    add = parser.add_argument_group("output", **only_if_given).add_argument
+    output = parser.add_argument_group("output", **only_if_given)
+    add = output.add_argument
     add("--outdir", type=Path, default=Path("outputs/edit"), help="gets the folders results, source and grid")
+    add_overwrite_flag(output)
     add("--skip_save", action="store_true", help="write no results and sources")
     add("--skip_grid", action="store_true", help="write no grid")
     add("--n_iter", type=positive, help="number of batches (default: 1); over all of them, sample k has seed + k")
@@ -83,13 +88,13 @@ def parse_args() -> argparse.Namespace:
     for name in IGNORED:
         add(f"--{name}", type=int, help=argparse.SUPPRESS)
 
-    told = "How --box finds a mask. What is not given here is as in configs/diffedit/box.yaml and default.yaml."
-    add_mask_inference_flags(parser.add_argument_group("mask", told, **only_if_given))
+    about = "How --box finds a mask. What is not given here is as in configs/diffedit/box.yaml and default.yaml."
+    add_mask_inference_flags(parser.add_argument_group("mask", about, **only_if_given))
     args = parser.parse_args()
     hole = {} if "box" in args else {"mask_path": EXAMPLES / "mask.png"}
     exemplars = [EXAMPLES / "exemplar.png"]
     args = with_example(args, image_path=EXAMPLES / "scene.png", reference_path=exemplars, **hole)
-    parser.check_jobs(args, ("image_path", "reference_path", "mask_path|box"), SINGLE)
+    parser.check_jobs(args, ("image_path", "reference_path", ("mask_path", "box")), SINGLE)
     return args
 
 
@@ -98,23 +103,25 @@ def main() -> None:
     given = vars(args)
 
     from ldm.checkpoints.open import load, precision_of
+    from ldm.cli.weights import choose_config, describe
     from ldm.editors.exemplar import ExemplarEditor
     from ldm.presets import DiffEditSettings, EditSettings
     from ldm.runs.jobs import read_jobs
-    from ldm.runs.outputs import check_writable
+    from ldm.runs.outputs import check_free, check_writable
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.image import open_image
     from ldm.utils.processes import this_share
 
+    choose_config(given)
     note_unused(f"--{name}" for name in IGNORED if name in given)
     settings = EditSettings.read(args.edit, **EditSettings.among(given))
     share, listed, of_the_mask = this_share(), "jobs" in given, {k: given[k] for k in MASK_INFERENCE if k in given}
     inference = DiffEditSettings.read("box", **of_the_mask) if "box" in given else None
     if inference and "invert_mask" in given:
-        raise UserError("--invert_mask: expected --mask_path with it")
+        raise UserError("--invert_mask: expected --mask with it")
     if "reference_weights" in given and "reference_path" not in given:
-        raise UserError("--reference_weights: expected --reference_path with it")
+        raise UserError("--exemplar_weights: expected --exemplar with it")
     if not inference:
         note_unused((f"--{name}" for name in of_the_mask), "the mask is given")
     if listed:
@@ -124,6 +131,10 @@ def main() -> None:
         image, mask = open_scene(args, settings)
         exemplars = [open_image(path) for path in args.reference_path]
     check_writable(args.outdir)
+    if not listed and "skip_save" not in given:
+        count = given.get("n_iter", 1) * settings.n_samples
+        names = [f"{result_name(args)}_{settings.seed + k}.png" for k in range(count)]
+        check_free((args.outdir / "results" / name for name in names), "overwrite" in given)
 
     device = choose_device(args.device, share.local_rank)
     model = load(args.config, given.get("ckpt"), device, args.precision, check=ExemplarEditor.check)
@@ -132,11 +143,17 @@ def main() -> None:
     if share.rank == 0:
         size = f"{len(jobs)} jobs" if listed else f"{image.width}x{image.height}"
         print(f"{size}, {settings.sampler}, {settings.steps} steps, guidance {settings.guidance_scale:g}, "
-              f"precision {precision}, {device}", flush=True)  # fmt: skip
+              f"precision {precision}, {device}{describe(model)}", flush=True)  # fmt: skip
     if listed:
         edit_jobs(args, editor, jobs, wrong, precision, share)
     else:
         edit_one(args, editor, image, mask, exemplars, inference, precision)
+
+
+def result_name(args: argparse.Namespace) -> str:
+    """Return the beginning of the results' names, which says which scene and exemplars they are of."""
+    first, *others = args.reference_path
+    return f"{args.image_path.stem}_{first.stem}" + (f"+{len(others)}" if others else "")
 
 
 def open_scene(args: argparse.Namespace, settings: "EditSettings") -> "tuple[Image.Image, Tensor]":
@@ -182,7 +199,7 @@ def edit_one(
     from ldm.utils.mask import mask_box
 
     given, settings, found = vars(args), editor.settings, None
-    weights, name = given.get("reference_weights"), args.image_path.stem
+    weights, name = given.get("reference_weights"), result_name(args)
     record = run_record(given, RECORDED, precision, editor.model.device)
     if len(exemplars) == 1:
         record |= {"reference_path": args.reference_path[0]}

@@ -14,7 +14,7 @@ def main() -> None:
     options = parser.parse_args()
     files, overrides = sort_overrides(options.base, options.overrides)
 
-    from ldm.compat import load_config
+    from ldm.compat.configs import load_config
     from ldm.config import build
     from ldm.data.preview import write_sheet
     from ldm.utils.errors import UserError

@@ -3,7 +3,7 @@
 The paper: Lugmayr et al., 2201.09865. The model is one of whole pictures, or any latent model.
 
 ldm repaint --example
-ldm repaint --image scene.png --mask_path hole.png --outdir results
+ldm repaint --image scene.png --mask hole.png --outdir results
 ldm repaint --image scene.png --mask_type wide --edit fast --gif --outdir results
 ldm repaint --jobs list.csv --outdir results
 """
@@ -20,6 +20,7 @@ from ldm.utils.cli import (
     add_example_flag,
     add_job_flags,
     add_model_flags,
+    add_overwrite_flag,
     add_step_flags,
     with_example,
 )
@@ -48,7 +49,9 @@ JUMPS = {
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser("Fill holes of a picture, by a model that goes back and forth between noise and picture.")
+    parser = Parser(
+        "Fill holes of a picture, by a model that goes back and forth between noise and picture.", presets="repaint"
+    )
     only_if_given = {"argument_default": argparse.SUPPRESS}
 
     group = parser.add_argument_group("pictures and words", **only_if_given)
@@ -56,7 +59,8 @@ def parse_args() -> argparse.Namespace:
     add_example_flag(group)
     add("--image", type=Path, help="the picture, of any size; it is filled at its own")
     hole = group.add_mutually_exclusive_group()
-    hole.add_argument("--mask_path", type=Path, help="the hole, of the picture's size: white, or painted in alpha")
+    hole.add_argument("--mask", "--mask_path", dest="mask_path", type=Path,
+        help="the hole, of the picture's size: white, or painted in alpha")  # fmt: skip
     hole.add_argument("--mask_type", help="a hole of a kind: wide, narrow, super_resolve, alternate_lines, half, "
         "expand or brush; also by the original's names (thick, thin, nn2, ev2li, genhalf, ex64)")  # fmt: skip
     add("--mask_seed", type=int, help="of wide, narrow and brush, which are drawn: which one (default: 0; of jobs each "
@@ -65,13 +69,15 @@ def parse_args() -> argparse.Namespace:
     add("--class_id", type=int, help="what to paint, if the model or the classifier knows classes: 0 for the first")
     add("--prompt", help="what the picture is to show, for a text-to-image model; none: without a condition")
     add("--negative_prompt", default="", help="what it is not to show")
-    add("--reference_path", "--exemplar", type=Path, help="what to paint, for an exemplar model")
+    add("--exemplar", "--reference_path", dest="reference_path", type=Path, help="what to paint, for an exemplar model")
 
     add_job_flags(parser)
     add_model_flags(parser, config="toyworld_prior", aliases=("--conf_path",))
     add_classifier_flags(parser)
 
-    add = parser.add_argument_group("output", **only_if_given).add_argument
+    output = parser.add_argument_group("output", **only_if_given)
+    add_overwrite_flag(output)
+    add = output.add_argument
     add("--outdir", type=Path, default=Path("outputs/repaint"), help="gets the folders results, source and grid")
     add("--gif", action="store_true", help="write the process too, as animated pictures: folder process")
     add("--plot_schedule", action="store_true", help="write the way through time too: schedule.png")
@@ -91,8 +97,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     hole = {} if "mask_path" in args else {"mask_type": "half"}
     args = with_example(args, image=EXAMPLES / "scene.png", edit="fast", **hole)
-    single = ("example", "image", "mask_path", "gif", "plot_schedule", "n_samples")
-    parser.check_jobs(args, ("image", "mask_path|mask_type"), single)
+    single = ("example", "image", "mask_path", "gif", "plot_schedule", "n_samples", "overwrite")
+    parser.check_jobs(args, ("image", ("mask_path", "mask_type")), single)
     return args
 
 
@@ -101,18 +107,20 @@ def main() -> None:
     given = vars(args)
 
     from ldm.checkpoints.open import load, load_classifier, precision_of
-    from ldm.compat import load_config
+    from ldm.cli.weights import choose_config, describe
+    from ldm.compat.configs import load_config
     from ldm.diffusion.schedule import check_steps
     from ldm.editors.repaint import RePaint
     from ldm.presets import RePaintSettings
     from ldm.runs.jobs import read_jobs
-    from ldm.runs.outputs import check_writable
+    from ldm.runs.outputs import check_free, check_writable
     from ldm.runs.repaint_plot import plot_schedule
     from ldm.utils.device import choose_device
     from ldm.utils.errors import UserError
     from ldm.utils.image import open_image
     from ldm.utils.processes import this_share
 
+    choose_config(given)
     config, share, listed = load_config(args.config), this_share(), "jobs" in given
     changes = RePaintSettings.among(given)
     asked, conf = given.get("edit"), config.get("repaint", {})
@@ -129,6 +137,9 @@ def main() -> None:
         exemplar = open_image(args.reference_path) if "reference_path" in given else None
         told = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "negative": args.negative_prompt}
     check_writable(args.outdir)
+    if not listed:
+        names = [f"{args.image.stem}_{settings.seed + k}.png" for k in range(settings.n_samples)]
+        check_free((args.outdir / "results" / name for name in names), "overwrite" in given)
 
     way = f"{settings.steps} steps, jump length {settings.jump_length}, resampling {settings.jump_n_sample}"
     if "plot_schedule" in given:
@@ -145,7 +156,7 @@ def main() -> None:
             editor.check_condition(**told, exemplar=exemplar)
         check_steps(settings.steps, model.schedule.num_timesteps)
         if "guidance_scale" in given and model.conditioner is None:
-            raise UserError("--scale: this model has no condition to guide")
+            raise UserError("--guidance_scale: this model has no condition to guide")
 
     model = load(config, given.get("ckpt"), device, args.precision, check=check, name=args.config)
     precision = precision_of(model)
@@ -153,7 +164,9 @@ def main() -> None:
     if share.rank == 0:
         size = f"{len(jobs)} jobs" if listed else f"{image.width}x{image.height}"
         print(
-            f"{size}, {settings.sampler}, {way}: {calls:,} network calls, precision {precision}, {device}", flush=True
+            f"{size}, {settings.sampler}, {way}: {calls:,} network calls, precision {precision}, "
+            f"{device}{describe(model)}",
+            flush=True,
         )
     if listed:
         fill_jobs(args, editor, jobs, wrong, precision, share)
@@ -167,7 +180,7 @@ def check_hole_flags(given: dict[str, Any]) -> None:
     from ldm.utils.holes import STROKES, hole_kind
 
     if "invert_mask" in given and not given.keys() & {"mask_path", "jobs"}:
-        raise UserError("--invert_mask: expected --mask_path with it")
+        raise UserError("--invert_mask: expected --mask with it")
     if "mask_seed" in given and "mask_type" not in given:
         raise UserError("--mask_seed: expected --mask_type with it")
     drawn = "mask_type" in given and hole_kind(given["mask_type"]) in STROKES

@@ -14,7 +14,7 @@ RECORDED = "config ckpt classifier classifier_config settings class_id".split()
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser("Make pictures of the kind that a model was trained on.")
+    parser = Parser("Make pictures of the kind that a model was trained on.", presets="sample")
     only_if_given = {"argument_default": argparse.SUPPRESS}
 
     add_model_flags(parser, config="toyworld_prior")
@@ -45,7 +45,8 @@ def main() -> None:
     from tqdm import tqdm
 
     from ldm.checkpoints.open import load, load_classifier, precision_of
-    from ldm.compat import load_config
+    from ldm.cli.weights import choose_config, describe
+    from ldm.compat.configs import load_config
     from ldm.diffusion.schedule import check_steps
     from ldm.editors.denoisers import check_class
     from ldm.editors.pixel_sampling import PixelSampler
@@ -54,6 +55,7 @@ def main() -> None:
     from ldm.runs.samples import save_grid, save_unprompted
     from ldm.utils.device import choose_device
 
+    choose_config(given)
     config, class_id = load_config(args.config), given.get("class_id")
     conf = {key: value for key, value in config.get("repaint", {}).items() if key == "classifier_scale"}
     changes = PixelSampling.among(given)
@@ -72,7 +74,7 @@ def main() -> None:
     precision = precision_of(model)
     sampler, count, side = PixelSampler(model, settings, classifier), settings.n_samples, model.image_size
     print(f"{count} pictures of {side}x{side}, {settings.sampler}, {settings.steps} steps, precision {precision}, "
-          f"{device}")  # fmt: skip
+          f"{device}{describe(model)}")  # fmt: skip
 
     record, pictures = run_record(given, RECORDED, precision, device), []
     for first in range(0, count, args.batch):

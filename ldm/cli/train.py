@@ -80,7 +80,7 @@ def run_folder(path: Path) -> Path:
 def main() -> None:
     options = parse_args()
 
-    from ldm.compat import load_config
+    from ldm.compat.configs import load_config
     from ldm.training.loop.fit import fit
 
     config = load_config(*options.base, overrides=options.overrides)

@@ -15,7 +15,7 @@ RECORDED = "from_file config ckpt settings n_iter fixed_code".split()
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser("Make pictures from a prompt.")
+    parser = Parser("Make pictures from a prompt.", presets="txt2img")
     only_if_given = {"argument_default": argparse.SUPPRESS}
 
     group = parser.add_argument_group("pictures", **only_if_given)
@@ -56,12 +56,14 @@ def main() -> None:
     from tqdm import tqdm
 
     from ldm.checkpoints.open import load, precision_of
+    from ldm.cli.weights import choose_config, describe
     from ldm.editors.text_to_image import TextToImage
     from ldm.presets import Sampling
     from ldm.runs.outputs import check_writable, run_record
     from ldm.runs.samples import read_prompts, save_grid, save_samples
     from ldm.utils.device import choose_device
 
+    choose_config(given)
     note_unused(f"--{name}" for name in IGNORED if name in given)
     changes = Sampling.among(given)
     settings = Sampling.read(args.settings, **changes)
@@ -76,7 +78,7 @@ def main() -> None:
     # A prompt that it cannot read is refused, and one that it has to cut is told of, before the first picture
     model.conditioner.encoder.tokenizer([*prompts, args.negative_prompt])
     print(f"{width}x{height}, {settings.sampler}, {settings.steps} steps, guidance {settings.guidance_scale:g}, "
-          f"precision {precision}, {device}")  # fmt: skip
+          f"precision {precision}, {device}{describe(model)}")  # fmt: skip
 
     record, n = run_record(given, RECORDED, precision, device), settings.n_samples
     start_seeds = [settings.seed + k for k in range(n)] if "fixed_code" in given else None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ldm.checkpoints.io import read_tensors
 from ldm.checkpoints.load import build_empty
 from ldm.checkpoints.surgery import first_conv
-from ldm.compat import load_config
+from ldm.compat.configs import load_config
 from ldm.doctor.file import INPAINTING, Known, container, known_models, nearest_model
 from ldm.doctor.networks import BLIND, HOLE, KEEP, MARGIN, Trial
 from ldm.doctor.options import options, own_options

@@ -23,7 +23,7 @@ from ldm.checkpoints.keymaps import (
 from ldm.checkpoints.legacy import MAGIC
 from ldm.checkpoints.load import build_empty
 from ldm.checkpoints.manifest import read_manifest
-from ldm.compat import load_config
+from ldm.compat.configs import load_config
 from ldm.doctor.report import Finding
 from ldm.utils.sizes import size
 

@@ -1,6 +1,5 @@
 """The geometry around a model: any picture size in, the same size out, and nothing changed away from the mask."""
 
-import logging
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import reduce
@@ -23,8 +22,6 @@ MIN_RING_PIXELS = 64
 GAIN = (0.8, 1.25)  # contrast of an edit is never changed by more than this to match its surroundings
 
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,10 +111,6 @@ def choose_view(mask: Tensor, settings: Compositing, image_size: int) -> View:
     """What of a scene an edit inside the mask (1, 1, H, W) works on, as the settings say."""
     if settings.crop == "auto":
         return around_mask(mask, image_size, settings.feather)
-    height, width = mask.shape[-2:]
-    if max(height, width) > 2 * image_size:
-        advice = "`crop: auto` edits a square around the mask at that size"
-        log.warning("picture %dx%d, model trained at %d: %s", width, height, image_size, advice)
     return whole(mask)
 
 

@@ -32,7 +32,7 @@ def exemplar_denoiser(
     image, mask, noise = (v.to(next(model.parameters())) for v in (image, mask, noise))
     batch, concat = len(noise), model.inpainting_channels(image, mask, noise)
     if bool((concat[:, -1] == 1).all()):
-        log.warning("the mask is too small for the model's latents to show it; `crop: auto` enlarges it")
+        log.warning("the mask is too small for the model's latents to show it; --crop auto enlarges it")
     return classifier_free_guidance(
         Denoiser(model.unet, model.schedule, model.prediction, concat),
         cond=context.expand(batch, -1, -1),

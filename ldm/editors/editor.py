@@ -1,5 +1,7 @@
 """What all editors have in common: a model, the settings of their calls, batches of requests, and results."""
 
+import logging
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 GAP = 4  # pixels between pictures shown side by side
 
 S = TypeVar("S", bound=Settings)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,24 @@ class Editor(Generic[S]):
         image, multiple = compose.keep_alpha(image), self.model.multiple
         view = compose.choose_view(mask, settings, self.model.image_size)
         window = view.to_model(view.cut(to_tensor(image)), multiple)
+        self.warn_of_strangers(window, settings)
         return compose.Region(image, mask, view, window, view.mask_to_model(view.cut(mask), multiple))
+
+    def warn_of_strangers(self, window: Tensor, settings: Compositing) -> None:
+        """Warn of a picture, as the model sees it (1, 3, H, W), that is unlike all those that the model knows."""
+        domain, size = self.model.domain, self.model.image_size
+        height, width = window.shape[-2:]
+        if settings.crop == "none" and max(height, width) > (2 * size if domain is None else size):
+            known = f"trained at {size}" if domain is None else f"which knows {domain.pictures}"
+            log.warning("picture %dx%d, for a model %s: --crop auto edits a square around the mask at its own size",
+                        width, height, known)  # fmt: skip
+        elif domain is not None and domain.round_trip is not None:
+            error = (self.decode(self.encode(window)).clamp(-1, 1) - window).square().mean().item()
+            decibels = 10 * math.log10(4 / max(error, 1e-12))
+            if decibels < domain.round_trip:
+                log.warning("the picture looks like nothing that this model knows, %s: the autoencoder alone gives it "
+                            "back at %.0f dB, its own at %g or more; expect little of the edit",
+                            domain.pictures, decibels, domain.round_trip)  # fmt: skip
 
     def edit_regions(
         self,

@@ -319,7 +319,7 @@ class RePaint(Editor[RePaintSettings]):
         if bool(cells.flatten(1).all(1).any()):
             if side > 1:
                 raise UserError(f"mask: leaves no latent cell of {side} pixels a side that is wholly known")
-            shrunk = ": crop auto shrinks the picture until none is left; use crop none"
+            shrunk = ": --crop auto shrinks the picture until none is left; use --crop none"
             raise UserError(f"mask: leaves no known pixel{shrunk if settings.crop == 'auto' else ''}")
         return cells
 

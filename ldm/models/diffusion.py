@@ -1,5 +1,6 @@
 """What diffusion models have in common, of latents or of pictures: a UNet and the constants of its weights."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,19 @@ from ldm.models.unet import UNet
 
 if TYPE_CHECKING:  # the mathematics is an argument: networks do not depend on it
     from ldm.diffusion.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The pictures that a narrow model knows.
+
+    Attributes:
+        pictures: in words, for messages.
+        round_trip: PSNR in dB, at which or above one of them comes back from the model's autoencoder.
+    """
+
+    pictures: str
+    round_trip: float | None = None
 
 
 class DiffusionModel(nn.Module):
@@ -22,6 +36,7 @@ class DiffusionModel(nn.Module):
     """
 
     downsampling: int
+    domain: Domain | None = None  # of a model that knows few kinds of pictures
 
     def __init__(self, unet: UNet, schedule: "Schedule", image_size: int, prediction: str):
         super().__init__()

@@ -32,6 +32,17 @@ def check_writable(folder: str | Path) -> None:
         raise UserError(f"output folder {folder}: cannot be written to ({existing}: {error.strerror})") from error
 
 
+def check_free(paths: Iterable[Path], overwrite: bool) -> None:
+    """Refuse to replace results, unless they are to be overwritten.
+
+    Raises:
+        UserError: one of the files is there.
+    """
+    if not overwrite and (there := [path for path in paths if path.exists()]):
+        more = f", and {len(there) - 1} more" if len(there) > 1 else ""
+        raise UserError(f"{there[0]}: is there already{more}; choose another --outdir or --seed, or --overwrite it")
+
+
 def run_record(given: Mapping[str, Any], keys: Iterable[str], precision: str, device: torch.device) -> dict[str, Any]:
     """What pictures say about the run that made them: of the flags given those named, and what was chosen for it."""
     told = {key: given[key] for key in keys if key in given}

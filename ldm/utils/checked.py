@@ -63,7 +63,7 @@ def _in_words(error: dict[str, Any], cls: type) -> str:
         choices = [choice for choice in _literals(fields[name].annotation) if choice is not None]
         return f"{name} {found!r}: expected one of {', '.join(map(str, choices))}"
     expected = EXPECTED.get(kind, "").format(**error.get("ctx", {})) or error["msg"]
-    return f"{name} {found!r}: expected {expected}"
+    return f"{name} {f'{found:g}' if isinstance(found, float) else repr(found)}: expected {expected}"
 
 
 def _literals(annotation: Any) -> list[Any]:

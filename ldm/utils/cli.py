@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ldm.utils.errors import UserError
+from ldm.utils.nearest import nearest
+from ldm.utils.project import CONFIGS
 
 MASK_INFERENCE = ("n_maps", "strength", "threshold", "clamp")
 """The flags of `add_mask_inference_flags`."""
@@ -28,6 +31,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that shows defaults, accepts no abbreviations and answers a wrong flag in one line.
 
+    Args:
+        presets: the folder in `configs/` whose `default.yaml` holds the defaults of flags of its keys' names.
+
     Attributes:
         verb: the first argument of the program, if that is `ldm`. `sys.argv` stays whole: Lightning starts the other
             processes of a training by it.
@@ -35,33 +41,58 @@ class Parser(argparse.ArgumentParser):
 
     verb: ClassVar[str] = ""
 
-    def __init__(self, description: str):
+    def __init__(self, description: str, presets: str | None = None):
         program = f"ldm {self.verb}" if self.verb else None
         super().__init__(program, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
+        self.presets = presets
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
         return super().parse_args(sys.argv[2:] if self.verb and args is None else args, namespace)
 
+    def format_help(self) -> str:
+        """Add the defaults that stand in `configs/` to the help of their flags."""
+        if self.presets:
+            import yaml
+
+            defaults = yaml.safe_load((CONFIGS / self.presets / "default.yaml").read_text(encoding="utf-8"))
+            for action in self._actions:
+                value = defaults.get(action.dest)
+                if value is not None and action.help and action.nargs != 0 and "(default" not in action.help:
+                    value = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+                    action.help += f" (default: {value})"
+        return super().format_help()
+
     def error(self, message: str):
+        unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
+        if unknown:
+            shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
+            hint = nearest(unknown[1], [flag.lstrip("-") for action in shown for flag in action.option_strings])
+            message += f"; {hint.replace('mean ', 'mean --')}" if hint.startswith("did you mean") else ""
         self.exit(2, f"error: {message}\n")
 
-    def check_jobs(self, args: argparse.Namespace, needed: Iterable[str], single: Iterable[str]) -> None:
+    def flag(self, name: str) -> str:
+        """Return the flag of a value, as it is typed."""
+        return next((action.option_strings[0] for action in self._actions if action.dest == name), f"--{name}")
+
+    def check_jobs(
+        self, args: argparse.Namespace, needed: Iterable[str | tuple[str, ...]], single: Iterable[str]
+    ) -> None:
         """See that a run has either --jobs, or what a single picture needs; flags are absent where they are not given.
 
         Args:
-            needed: flags without which, if there is no --jobs, argparse would refuse the rest; "a|b": one of them.
-            single: flags that make no sense with --jobs.
+            needed: values of which a run without --jobs needs each; a tuple: one of them.
+            single: values that make no sense with --jobs.
         """
         given = vars(args)
         if "jobs" in given:
             if wrong := [name for name in single if name in given]:
-                self.error(f"argument --{wrong[0]}: not allowed with argument --jobs")
+                self.error(f"argument {self.flag(wrong[0])}: not allowed with argument --jobs")
             return
-        missing = [names for names in needed if not given.keys() & set(names.split("|"))]
-        if alone := [names for names in missing if "|" not in names]:
-            self.error(f"the following arguments are required: {', '.join(f'--{name}' for name in alone)}")
+        missing = [names for names in needed if not given.keys() & ({names} if isinstance(names, str) else {*names})]
+        if alone := [self.flag(name) for name in missing if isinstance(name, str)]:
+            self.error(f"the following arguments are required: {', '.join(alone)}")
         if missing:
-            self.error(f"one of the arguments {' '.join(f'--{name}' for name in missing[0].split('|'))} is required")
+            self.error(f"one of the arguments {' '.join(map(self.flag, missing[0]))} is required")
 
 
 def positive(text: str) -> int:
@@ -81,10 +112,12 @@ def box(text: str) -> tuple[int, int, int, int]:
 
 
 def add_model_flags(parser: Parser, config: str, aliases: Iterable[str] = ()) -> None:
-    """--config, --ckpt (absent if not given), --precision as `ldm.load` knows it, --device."""
+    """--config and --ckpt (absent if not given, see `ldm.cli.weights.choose_config`), --precision, --device."""
+    parser.set_defaults(default_config=config)
     group = parser.add_argument_group("model")
     add = group.add_argument
-    add("--config", *aliases, default=config, help="a config file, or a name in configs/")
+    add("--config", *aliases, default=argparse.SUPPRESS,
+        help=f"a config file, or a name in configs/ (default: {config}, or what fits the file of --ckpt)")  # fmt: skip
     add("--ckpt", nargs="+", type=Path, default=argparse.SUPPRESS,
         help="the weights (one file or several), if not those that the config names")  # fmt: skip
     add_precision_flag(group)
@@ -129,6 +162,12 @@ def add_classifier_flags(parser: Parser) -> None:
     add("--classifier_scale", type=float, help="how strongly it guides")
 
 
+def add_overwrite_flag(group: argparse._ActionsContainer) -> None:
+    """--overwrite, absent if not given."""
+    group.add_argument("--overwrite", action="store_true", default=argparse.SUPPRESS,
+        help="replace results that are there under the same names")  # fmt: skip
+
+
 def add_sampling_flags(group: argparse._ArgumentGroup) -> None:
     """The fields of `ldm.presets.Sampling` by the original scripts' names, and by better ones."""
     add_sampler_flags(group)
@@ -149,7 +188,7 @@ def add_step_flags(group: argparse._ArgumentGroup) -> None:
     """What every way of sampling has: --steps, --scale and --seed."""
     add = group.add_argument
     add("--steps", "--ddim_steps", type=int, help="sampling steps")
-    add("--scale", dest="guidance_scale", type=float, help="guidance scale, 1 for no guidance")
+    add("--guidance_scale", "--scale", type=float, help="guidance scale, 1 for no guidance")
     add("--seed", type=int, help="seed of all random numbers")
 
 
@@ -176,14 +215,14 @@ def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out:
     `by` is the network that measures, `judge` or `clip`, and the flag of its config.
     """
     add = parser.add_argument
-    add("--model", default=model, help="a config file, or a name in configs/")
+    add("--config", "--model", dest="model", default=model, help="a config file, or a name in configs/")
     add("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
     add(f"--{by}", default=f"toyworld_{by}", help=f"the config of the {by}, which measures")
     add("--count", type=positive, default=count, help="number of edits, of each kind")
     add("--seed", type=int, default=1000, help="of the scenes: no training set holds any of them")
     add("--batch", type=positive, default=batch, help="edits made at once; does not change them")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    add("--out", type=Path, default=Path(out), help="folder of report and pictures")
+    add("--outdir", "--out", dest="out", type=Path, default=Path(out), help="folder of report and pictures")
 
 
 def add_feature_flags(parser: Parser, kinds: Sequence[str] = ()) -> None:

@@ -58,6 +58,7 @@ def test_the_figures_of_four_scenes(call, tmp_path):
     heads = ("class", "colour", "pattern", "all")
     answers = {f"{row}/{head}" for row in ("edit", "real", "round trip") for head in heads}
     assert set(report["figures"]) == answers | {"background", "background round trip"}
+    assert report["pooled dB"].keys() == {"background", "background round trip"}
     for name, pooled in report["pooled dB"].items():
         assert pooled <= report["figures"][name][0]
     share, error = report["figures"]["real/class"]

@@ -79,7 +79,7 @@ def test_bad_input_is_named_in_one_line_and_leaves_nothing(diffedit, files, text
 
 
 def test_a_mask_is_inverted_only_if_there_is_one(diffedit, tmp_path):
-    assert_refused(diffedit("--invert_mask"), "--invert_mask", "--mask_path")
+    assert_refused(diffedit("--invert_mask"), "--invert_mask", "--mask")
     assert not (tmp_path / "out").exists()
 
 

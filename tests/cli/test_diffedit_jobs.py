@@ -104,7 +104,7 @@ def test_a_folder_of_another_run_is_refused(edit, tmp_path):
     "flags, wanted",
     [
         ({"image": "0.png"}, ("--image", "--jobs")),
-        ({"mask_path": "mask.png"}, ("--mask_path", "--jobs")),
+        ({"mask_path": "mask.png"}, ("--mask", "--jobs")),
         ({"batch": 0}, ("--batch", 0)),
         ({"steps": 0, "ddim_steps": None}, ("steps", 0)),
         ({"jobs": "none.csv"}, "none.csv"),

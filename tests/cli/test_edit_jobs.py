@@ -89,12 +89,14 @@ def test_several_exemplars_of_one_picture(inference, tmp_path, files):
     photo(20, 30, seed=50).save(files / "other.png")
     both = ["--reference_path", files / "exemplar.jpg", files / "other.png"]
     assert inference(*both, "--reference_weights", 2, 1, reference_path=None)[0] == 0
-    assert {f"source/scene_3_ref{n}.png" for n in (1, 2)} <= written(tmp_path / "out")
-    told = read_settings(tmp_path / "out/results/scene_3.png")
+    assert {f"source/scene_exemplar+1_3_ref{n}.png" for n in (1, 2)} <= written(tmp_path / "out")
+    told = read_settings(tmp_path / "out/results/scene_exemplar+1_3.png")
     assert (told["reference_path"], told["reference_weights"]) == ([str(path) for path in both[1:]], [2, 1])
     inference(outdir=tmp_path / "one")
-    assert read_settings(tmp_path / "one/results/scene_3.png")["reference_path"] == str(files / "exemplar.jpg")
-    one, mixed = (pixels(tmp_path / folder / "results/scene_3.png") for folder in ("one", "out"))
+    assert read_settings(tmp_path / "one/results/scene_exemplar_3.png")["reference_path"] == str(files / "exemplar.jpg")
+    one, mixed = (
+        pixels(tmp_path / path) for path in ("one/results/scene_exemplar_3.png", "out/results/scene_exemplar+1_3.png")
+    )
     assert (one != mixed).any()
 
 
@@ -131,10 +133,10 @@ def test_wrong_jobs_are_told_and_the_others_made(edit, tmp_path, files):
 
 BAD = {
     "no list": ({"jobs": "IN/none.csv"}, "none.csv"),
-    "with a picture": ({"image_path": "IN/0.png"}, ("--image_path", "--jobs")),
+    "with a picture": ({"image_path": "IN/0.png"}, ("--image", "--jobs")),
     "with a box": ({"box": "0,0,4,4"}, ("--box", "--jobs")),
     "with samples": ({"n_samples": 2}, ("--n_samples", "--jobs")),
-    "weights alone": ({"reference_weights": 2}, ("--reference_weights", "--reference_path")),
+    "weights alone": ({"reference_weights": 2}, ("--exemplar_weights", "--exemplar")),
     "no exemplar": ({"head": "image,mask,seed,name"}, ("jobs.csv", "exemplar")),
     "a prompt": ({"head": "image,mask,exemplar,prompt"}, "prompt"),
     "batch": ({"batch": 0}, ("--batch", 0)),

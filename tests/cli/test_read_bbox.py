@@ -131,7 +131,7 @@ def test_preview_writes_a_sheet_of_the_items(root, call):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_the_measuring_script_measures_the_same_script(tmp_path):
     flags = ["--root", tmp_path / "new", "--images", 40, "--rows", 300, "--reads", 50]
-    command = [sys.executable, SCRIPT.with_name("measure_index.py"), *map(str, flags)]
+    command = [sys.executable, SCRIPT.parent / "studies" / "measure_index.py", *map(str, flags)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout[done.stdout.index("{") :])

@@ -101,7 +101,7 @@ def test_a_mask_is_drawn_from_its_seed(repaint, tmp_path, kind):
     assert np.array_equal(drawn, mask_picture(hole_mask(kind, SIZE, 5)))
     settings = read_settings(tmp_path / "out/results/scene_3.png")
     assert {"mask_type": kind, "mask_seed": 5}.items() <= settings.items()
-    repaint(mask_type=kind)
+    repaint("--overwrite", mask_type=kind)
     assert read_settings(tmp_path / "out/results/scene_3.png")["mask_seed"] == 0
 
 
@@ -221,7 +221,7 @@ def test_a_conf_of_the_originals(repaint, tmp_path, models):
     assert err.count("theirs.yml") == 1 and "config" not in out
     settings = read_settings(tmp_path / "out/results/scene_3.png")
     assert {"config": str(tmp_path / "in/theirs.yml"), "steps": 5, "jump_length": 2}.items() <= settings.items()
-    code, out, _ = repaint(conf_path=tmp_path / "in/theirs.yml", **given, jump_n_sample=None)
+    code, out, _ = repaint("--overwrite", conf_path=tmp_path / "in/theirs.yml", **given, jump_n_sample=None)
     assert code == 0 and "resampling 3: 13 network calls" in out
 
 
@@ -234,7 +234,7 @@ def test_an_edit_that_is_given_beats_a_conf(repaint, tmp_path, models):
         ({"edit": tmp_path / "in/mine.yaml", "sampler": "ddpm"}, "20x14, ddpm, 4 steps, jump length 1, resampling 3"),
         ({"edit": "default", "steps": 11, "jump_n_sample": 1}, "20x14, ddpm, 11 steps, jump length 10, resampling 1"),
     ):
-        code, out, err = repaint(**{**given, **flags})
+        code, out, err = repaint("--overwrite", **{**given, **flags})
         assert code == 0 and out.startswith(told), err
 
 

@@ -15,8 +15,8 @@ from tests.utils.pictures import mask
 BAD = {
     "picture missing": ({"image": "IN/none.png"}, "none.png"),
     "picture no picture": ({"image": "IN/text.png"}, "text.png"),
-    "no hole": ({"mask_path": None}, ("--mask_path", "--mask_type")),
-    "two holes": ({"mask_path": "IN/mask.png", "mask_type": "half"}, ("--mask_path", "--mask_type")),
+    "no hole": ({"mask_path": None}, ("--mask", "--mask_type")),
+    "two holes": ({"mask_path": "IN/mask.png", "mask_type": "half"}, ("--mask", "--mask_type")),
     "mask of another size": (
         {"mask_path": "IN/small.png"},
         ("small.png", "10x7", "20x14"),
@@ -45,7 +45,7 @@ BAD = {
     "eta": ({"eta": 2, "sampler": "ddim"}, ("eta", 2.0)),
     "eta no number": ({"eta": "nan", "sampler": "ddim"}, ("eta", "nan")),
     "seeds": ({"seed": 2**63 - 1, "n_samples": 2}, ("seed", 9223372036854775807, 9223372036854775806)),
-    "scale": ({"scale": 3}, "--scale"),
+    "scale": ({"scale": 3}, "--guidance_scale"),
     "sampler": ({"sampler": "plms"}, ("sampler", "plms", "ddpm", "ddim", "dpm_solver")),
     "samples": ({"n_samples": 0}, ("n_samples", 0)),
     "crop": ({"crop": "square"}, ("crop", "square", "none", "auto")),
@@ -114,7 +114,7 @@ def test_bad_input_is_named_in_one_line_and_leaves_nothing(
 
 
 def test_a_mask_is_inverted_only_if_it_is_a_file(repaint, tmp_path):  # noqa: F811
-    assert_refused(repaint("--invert_mask", mask_type="half"), "--invert_mask", "--mask_path")
+    assert_refused(repaint("--invert_mask", mask_type="half"), "--invert_mask", "--mask")
     assert not (tmp_path / "out").exists()
 
 

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 import ldm
 from ldm.checkpoints.keymaps import is_skipped, official
 from ldm.checkpoints.manifest import read_manifest
-from ldm.compat import latent_diffusion, load_config
+from ldm.compat import latent_diffusion
+from ldm.compat.configs import load_config
 from ldm.compat.table import flat
 from ldm.config import build
 from ldm.utils.errors import UserError

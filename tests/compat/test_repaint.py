@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ldm.checkpoints.manifest import read_manifest
-from ldm.compat import load_config, repaint, translate
+from ldm.compat.configs import load_config, repaint, translate
 from ldm.compat.table import flat
 from ldm.config import build
 from ldm.presets import RePaintSettings

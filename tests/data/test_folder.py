@@ -78,7 +78,10 @@ def test_items_are_squares_and_those_to_train_on_are_mirrored_anew_each_epoch(wr
     views = [data.train[epoch]["image"] for epoch in range(20)]
     assert all(view.shape == (3, 8, 8) and view.min() == -1 and view.max() == 1 for view in views)
     assert {view[0, 0, 0].item() for view in views} == {-1.0, 1.0}
-    assert all(torch.equal(data.validation[0]["image"], data.validation[0]["image"]) for _ in range(5))
+    for k in range(20):
+        Image.fromarray(half).save(tmp_path / "photos" / f"{k}.png")
+    held = folder_data(root, 8, 1, validation_share=0.5).validation
+    assert len(held) > 5 and {held[k]["image"][0, 0, 0].item() for k in range(len(held))} == {1.0}
     still = folder_data(root, 8, 1, flip=False).train
     assert {still[k]["image"][0, 0, 0].item() for k in range(20)} == {1.0}
 

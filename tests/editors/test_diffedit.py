@@ -202,7 +202,7 @@ WRONG_STEPS = [
     ("infer_mask", {"n_maps": 0}, ("n_maps", 0)),
     ("infer_mask", {"strength": 1.5}, ("strength", 1.5)),
     ("infer_mask", {"threshold": 1.0}, ("threshold", 1)),
-    ("infer_mask", {"clamp": -1.0}, ("clamp", -1.0)),
+    ("infer_mask", {"clamp": -1.0}, ("clamp", -1)),
     ("invert", {"encode_ratio": 1.2}, ("encode_ratio", 1.2)),
     ("invert", {"encode_ratio": 0.1, "steps": 4}, ("encode_ratio", 0.1, 4)),
     ("invert", {"steps": 0}, ("steps", 0)),

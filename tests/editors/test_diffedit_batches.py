@@ -7,7 +7,7 @@ from ldm.editors.diffedit import DiffEdit, DiffEditRequest, DiffEditResult
 from ldm.editors.mask_inference import EmptyMask
 from ldm.utils.errors import UserError
 from tests.editors.analytic import analytic_model
-from tests.refusals import assert_line
+from tests.refusals import assert_line, mentions
 from tests.utils.pictures import mask, photo
 
 FAST = {"steps": 5, "n_maps": 2}
@@ -30,7 +30,7 @@ def test_each_is_edited_as_if_it_were_alone(crop):
     editor = DiffEdit(analytic_model(), **FAST, crop=crop)
     results = editor.edit_all([*REQUESTS[:2], EMPTY, *REQUESTS[2:]], negative="right 0.5")
     empty = results.pop(2)
-    assert isinstance(empty, EmptyMask) and "'left 1' and 'left 1'" in str(empty)
+    assert isinstance(empty, EmptyMask) and mentions(str(empty), "left 1")
     assert [tuple(values.shape) for values in empty.maps] == [(16, 24)] and not empty.maps[0].any()
     for request, result in zip(REQUESTS, results, strict=True):
         own = {} if request.seed is None else {"seed": request.seed}

@@ -172,7 +172,8 @@ def test_a_mask_as_a_tensor():
 
 
 def test_all_of_the_picture_can_be_repainted():
-    assert np.isfinite(arrays(edit(hole=Image.new("L", (48, 32), 255)))[0]).all()
+    (repainted,) = arrays(edit(hole=Image.new("L", (48, 32), 255)))
+    assert (repainted != np.asarray(photo())).any(-1).mean() > 0.9
 
 
 def test_a_mask_too_small_for_the_latents_is_said_so(caplog):

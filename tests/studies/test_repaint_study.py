@@ -54,6 +54,7 @@ def test_a_study_goes_on_where_it_stopped_and_grows(tmp_path, made):
     more = study(file, batch=4).result(WALK, 5)
     assert made == [[45, 46]] and more.seconds > first.seconds
     whole = study(tmp_path / "whole.json", batch=5).result(WALK, 5)
+    assert whole.figures.keys() == first.figures.keys() != set()
     for name, values in whole.figures.items():
         assert more.figures[name] == pytest.approx(values, rel=1e-2) and more.figures[name][:3] == first.figures[name]
 

@@ -94,10 +94,10 @@ def test_every_method_at_every_ratio_from_one_mask_and_one_inversion(editor, bat
     kept = unchanged(editor, shipped_judge(), batch)
     assert {*kept} == {"features", "background", "class", "colour", "pattern", "all"}
 
-    alone = edit_all_ways(
-        editor, shipped_judge(), {key: value[1:] for key, value in batch.items()}, RATIOS, "caption", [8]
-    )
-    for key, figures in alone:
+    second = {key: value[1:] for key, value in batch.items()}
+    alone = dict(edit_all_ways(editor, shipped_judge(), second, RATIOS, "caption", [8]))
+    assert [*alone] == ways
+    for key, figures in alone.items():
         assert figures["background"].item() == pytest.approx(found[key]["background"][1].item(), abs=0.05)
 
 

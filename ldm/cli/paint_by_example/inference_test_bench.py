@@ -48,6 +48,7 @@ def main() -> None:
     from ldm.benchmark.cocoee import as_jobs
     from ldm.benchmark.layout import read_test_bench
     from ldm.checkpoints.open import load, precision_of
+    from ldm.cli.weights import choose_config
     from ldm.editors.exemplar import ExemplarEditor
     from ldm.presets import EditSettings
     from ldm.runs.job_edits import ExemplarJobs
@@ -56,6 +57,7 @@ def main() -> None:
     from ldm.utils.device import choose_device
     from ldm.utils.processes import this_share
 
+    choose_config(given)
     note_unused(f"--{name}" for name in IGNORED if name in given)
     settings = EditSettings.read(args.edit, **EditSettings.among(given))
     items, wrong = read_test_bench(args.test_bench)

@@ -27,7 +27,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from ldm.benchmark.toyworld import ToyWorld
-    from ldm.compat import load_config
+    from ldm.compat.configs import load_config
     from ldm.config import build
 
     benchmark = build(load_config(args.config))

@@ -50,6 +50,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from ldm.checkpoints.open import load, precision_of
+    from ldm.cli.weights import choose_config
     from ldm.diffusion.schedule import strided_timesteps
     from ldm.diffusion.vlb import Bound, bound
     from ldm.editors.denoisers import check_class, class_denoiser
@@ -60,6 +61,8 @@ def main() -> None:
     from ldm.utils.errors import UserError
     from ldm.utils.files import write_json
     from ldm.utils.random import NoiseSource, key_seed
+
+    choose_config(vars(args))
 
     def check(model: torch.nn.Module) -> None:
         if not isinstance(model, PixelDiffusion):

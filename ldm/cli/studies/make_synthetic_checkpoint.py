@@ -83,7 +83,7 @@ def main() -> None:
 
     from ldm.checkpoints.io import save_tensors
     from ldm.checkpoints.load import build_empty
-    from ldm.compat import load_config
+    from ldm.compat.configs import load_config
     from ldm.utils.files import replacing
 
     config = load_config(options.config)

@@ -36,7 +36,7 @@ def main() -> None:
           + ", ".join(f"{stage} {value:.0f}" for stage, value in minutes.items()), flush=True)  # fmt: skip
 
     def steps(config: str) -> int:
-        from ldm.compat import load_config
+        from ldm.compat.configs import load_config
 
         return max(1, round(args.fraction * load_config(f"train/toyworld_{config}").trainer.max_steps))
 

@@ -27,7 +27,7 @@ def main() -> None:
         raise UserError(f"--mfu {options.mfu}: expected a share, above 0 and at most 1")
 
     from ldm.checkpoints.load import build_empty
-    from ldm.compat import load_config
+    from ldm.compat.configs import load_config
     from ldm.training.cost import step_cost
     from ldm.training.loop.average import Averages
     from ldm.training.loop.budget import budget

@@ -43,12 +43,13 @@ def test_the_figures_of_three_scenes(run_script, flags, tmp_path):
     for kind, found in report["masks"].items():
         assert found["calls"] == {"RePaint": 6, "no resampling": 4} and found["exact"] == "6 of 6"
         assert list(found["figures"]) == ["RePaint", "no resampling", "Telea", "Navier-Stokes"]
+        assert found["difference"].keys() == found["figures"]["RePaint"].keys()
         for name, (value, _) in found["difference"].items():
             ours, once = (found["figures"][method][name][0] for method in ("RePaint", "no resampling"))
             assert value == pytest.approx(ours - once)
         assert f"| {kind} | Telea | - |" in done.stdout
     assert report["masks"]["half"]["covered"] == 0.5
-    assert all(counts["of"] == 2 for counts in report["better"].values())
+    assert report["better"] and all(counts["of"] == 2 for counts in report["better"].values())
     with Image.open(tmp_path / "out/examples.png") as grid:
         assert grid.width == 3 * (6 * 128 + 16) - 16
 

@@ -102,4 +102,4 @@ def test_the_averages_follow_the_weights_to_their_device():
     training, averages = started()
     training.to("meta")  # the only other device that every machine has
     averages.on_fit_start(None, training)
-    assert all(value.is_meta for value in averages.values.values())
+    assert averages.values and all(value.is_meta for value in averages.values.values())

@@ -105,6 +105,7 @@ def test_accumulated_batches_are_one_step_of_all_their_samples(tmp_path, monkeyp
 
 def test_saving_is_time_but_no_waiting_for_data(tmp_path, monkeypatch, clock):
     _, rows = run(tmp_path, monkeypatch, clock, others=[Saving(clock)], enable_checkpointing=True)
+    assert [row["step"] for row in rows] == ["2", "4", "6", "8"]
     for row in rows:
         assert float(row["train/samples_per_second"]) == pytest.approx(4 / 20)
         assert float(row["train/data_wait"]) == pytest.approx(2 / 20)

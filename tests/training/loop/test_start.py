@@ -15,10 +15,10 @@ def test_no_frozen_network_keeps_random_values(toyworld, frozen, tmp_path):
     training = start(config)
     files = load_file(frozen[0]) | load_file(frozen[1])
     dead = {id(p) for module in one_token_dead_weights(training.model.unet) for p in module.parameters()}
-    for name, parameter in training.model.named_parameters():
-        if not parameter.requires_grad and id(parameter) not in dead:
-            source = name.replace("conditioner.encoder.", "image_encoder.")
-            assert torch.equal(parameter, files[source]), name
+    untrained = {n: p for n, p in training.model.named_parameters() if not p.requires_grad and id(p) not in dead}
+    assert {name.partition(".")[0] for name in untrained} == {"autoencoder", "conditioner"}
+    for name, parameter in untrained.items():
+        assert torch.equal(parameter, files[name.replace("conditioner.encoder.", "image_encoder.")]), name
     del config.frozen
     with refused("--pretrained_model"):
         start(config)

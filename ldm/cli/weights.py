@@ -1,0 +1,31 @@
+"""The model of a command: its config, its weights, and what is said of it."""
+
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+from ldm.models.diffusion import DiffusionModel
+
+
+def choose_config(given: MutableMapping[str, Any]) -> None:
+    """Put the config of the flags of `ldm.utils.cli.add_model_flags` among them, if none was given.
+
+    Without weights it is the default; with weights the config that fits their file, which is said on stderr.
+
+    Raises:
+        UserError: no config is known for the weights.
+    """
+    default = given.pop("default_config")
+    if "config" in given:
+        return
+    given["config"] = default
+    if "ckpt" in given:
+        from ldm.doctor.recognise import config_of
+
+        given["config"] = config_of(given["ckpt"])
+        print(f"config: {given['config']}, as the tensors of {', '.join(map(str, given['ckpt']))} are", file=sys.stderr)
+
+
+def describe(model: DiffusionModel) -> str:
+    """Return what a first line adds about a model that knows few kinds of pictures."""
+    return f", a model that knows {model.domain.pictures} alone" if model.domain else ""
