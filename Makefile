@@ -7,6 +7,7 @@
 #   make ablation  the paper's ablation in miniature: five trainings of 20 minutes, measured; goes on where it stopped
 #   make toyworld  train every model that ships from nothing and measure them, in 4 h; goes on where it stopped
 #   make lint    style and import rules alone
+#   make docs    the documentation site into site/; a dead link or a wrong name is an error
 #   make lock    the newest versions of everything into requirements.lock, from which the others install
 #   make test-wheel, test-lowest, test-newest  what a user gets who installs without the lock; each in an environment
 #                of its own, in a temporary folder that is deleted
@@ -30,7 +31,7 @@ REPAINTED := outputs/repaint
 LIBRARY_TESTS := tests/test_repo.py tests/models tests/checkpoints tests/data tests/evaluation tests/editors \
 	tests/samplers tests/training tests/cli/test_edit.py
 
-.PHONY: edit diffedit repaint benchmark ablation test toyworld lint lock test-wheel test-lowest test-newest clean
+.PHONY: edit diffedit repaint benchmark ablation test toyworld lint docs lock test-wheel test-lowest test-newest clean
 .NOTPARALLEL:
 
 edit: .venv/installed
@@ -64,6 +65,10 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
+
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in site/: open site/index.html."
 
 # Toy networks are too small to share among threads; nothing is asked of a hub or of wandb.
 IN_PARALLEL := -n auto --maxprocesses 8 --dist worksteal
@@ -105,9 +110,13 @@ test-wheel: .venv/installed-dev
 	@$(call install,-e '.[benchmark]')
 	@touch .venv/installed $@
 
+.venv/installed-docs: setup.py requirements.lock
+	@$(call install,-e '.[docs]')
+	@touch .venv/installed $@
+
 .venv/installed-dev: setup.py requirements.lock
 	@$(call install,-e '.[all]')
-	@touch .venv/installed .venv/installed-benchmark $@
+	@touch .venv/installed .venv/installed-benchmark .venv/installed-docs $@
 
 # .venv with uv in it. What is there stays, unless its Python is gone or it was left half made.
 define environment
@@ -138,5 +147,5 @@ define install
 endef
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build site *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find configs ldm scripts tests -name __pycache__ -prune -exec rm -rf {} +

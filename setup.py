@@ -30,8 +30,13 @@ BENCHMARK = [  # FID by Inception, the Quality Score, and methods to compare wit
     "scikit-learn>=1.5",
     "torch-fidelity>=0.3",
 ]
+DOCS = [  # the site, `make docs`
+    "mkdocs-material>=9.6",
+    "mkdocstrings[python]>=0.30",
+]
 DEV = [
     *BENCHMARK,
+    *DOCS,
     "diffusers>=0.36",
     "import-linter>=2.5",
     "packaging>=24",
@@ -59,11 +64,12 @@ setup(
     packages=[*find_packages(include=["ldm", "ldm.*"]), *SHIPPED_PACKAGES],
     package_dir=SHIPPED_PACKAGES,
     package_data={
+        "ldm": ["py.typed"],
         "ldm.checkpoints": ["manifests/*.json.gz"],
         **{package: [SHIPPED[folder]] for package, folder in SHIPPED_PACKAGES.items()},
     },
     python_requires=">=3.11",
     install_requires=REQUIRES,
-    extras_require={"benchmark": BENCHMARK, "dev": DEV, "all": DEV},
+    extras_require={"benchmark": BENCHMARK, "docs": DOCS, "dev": DEV, "all": DEV},
     entry_points={"console_scripts": ["ldm = ldm.__main__:main"]},
 )

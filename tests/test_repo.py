@@ -1,8 +1,6 @@
-"""What holds for the repository as a whole: imports, commands, configs, sizes, the README's commands."""
+"""What holds for the repository as a whole: imports, commands, configs, sizes."""
 
 import inspect
-import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -145,34 +143,3 @@ def test_tracked_files_stay_small():
 def test_no_file_is_long():
     lines = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in SOURCES}
     assert {name: count for name, count in lines.items() if count > 500} == {}
-
-
-# what the README says
-
-
-def readme_commands() -> list[list[str]]:
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("ldm ")]
-
-
-def test_the_readme_commands_exist():
-    commands = readme_commands()
-    assert commands
-    for verb, *arguments in commands:
-        usage = python("-m", "ldm", verb, "--help").stdout
-        flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
-        known = set(re.findall(r"(?<![\w-])--\w[\w-]*", usage))
-        assert flags <= known, f"{verb}: {flags - known}"
-        for argument in arguments:
-            if argument.startswith("configs/"):
-                assert (ROOT / argument).is_file(), argument
-
-
-def test_the_paths_in_the_readme_exist():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tops = "configs|ldm|scripts|dataset|pretrained_models|tests|docs"
-    shown = set(re.findall(rf"(?<![\w/.-])((?:{tops})/[\w./-]*\w(?:\.\w+|/))", text))
-    fetched = {"ckpt", "pt", "safetensors"}
-    assert shown
-    assert [path for path in shown if path.rpartition(".")[2] not in fetched and not (ROOT / path).exists()] == []

@@ -80,7 +80,7 @@ def read_test_bench(root: str | Path) -> tuple[list[Item], list[str]]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"test bench {root}: no such folder; docs/benchmarks.md says from where it comes")
+        raise UserError(f"test bench {root}: no such folder; docs/reproduce.md says from where it comes")
     ids = read_ids(root / "id_list.npy")
     items, wrong = [], []
     for number, id in enumerate(tqdm(ids, str(root), unit="item", delay=2, disable=None)):

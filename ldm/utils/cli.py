@@ -130,7 +130,7 @@ def add_job_flags(parser: Parser) -> None:
     srun starts them. Exit code 4: some jobs failed."""
     add = parser.add_argument_group("a list of jobs instead of one picture", told).add_argument
     add("--jobs", type=Path, metavar="LIST", default=argparse.SUPPRESS,
-        help="a folder with image/ and so on, a table .csv, or JSON lines .jsonl, as the README says")  # fmt: skip
+        help="a folder with image/ and so on, a table .csv, or JSON lines .jsonl, as docs/jobs.md says")  # fmt: skip
     add("--batch", type=positive, default=4, help="jobs of the list made at once")
 
 

@@ -11,7 +11,7 @@ CURVES = ("resampled", "slower", "fast")  # of ldm.studies.repaint_study
 
 def main() -> None:
     parser = Parser("Compare RePaint's ways through time on ToyWorld. A study that was interrupted goes on.")
-    add_measuring_flags(parser, model="toyworld_prior", count=32, batch=16, out="docs", by="clip")
+    add_measuring_flags(parser, model="toyworld_prior", count=32, batch=16, out="docs/results", by="clip")
     add_precision_flag(parser)
     parser.add_argument("--mask", default="wide", help="kind of the holes")
     parser.add_argument("--full_count", type=positive, default=16, help="scenes for the full schedule")

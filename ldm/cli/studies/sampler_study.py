@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="seeds, for the seed noise")
     parser.add_argument("--batch", type=int, default=32, help="edits made at once; does not change them")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--out", type=Path, default=Path("docs/sampler_study"), help="OUT.json and OUT.png are written")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/sampler_study"), help="for OUT.json, OUT.png")
     args = parser.parse_args()
     for name, least in {"count": 1, "batch": 1, "repeats": 2}.items():
         if getattr(args, name) < least:
