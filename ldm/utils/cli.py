@@ -52,9 +52,9 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """Add the defaults that stand in `configs/` to the help of their flags."""
         if self.presets:
-            import yaml
+            from omegaconf import OmegaConf
 
-            defaults = yaml.safe_load((CONFIGS / self.presets / "default.yaml").read_text(encoding="utf-8"))
+            defaults = OmegaConf.to_container(OmegaConf.load(CONFIGS / self.presets / "default.yaml"))
             for action in self._actions:
                 value = defaults.get(action.dest)
                 if value is not None and action.help and action.nargs != 0 and "(default" not in action.help:
