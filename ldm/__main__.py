@@ -24,7 +24,7 @@ GROUPS = {
                 "measure-loading measure-index make-synthetic-checkpoint measure-full-size"),
     "Report a bug": ("ldm.cli", "env"),
 }  # fmt: skip
-MODULES = {verb: f"{room}.{verb.replace('-', '_')}" for room, verbs in GROUPS.values() for verb in verbs.split()}
+MODULES = {verb: f"{package}.{verb.replace('-', '_')}" for package, verbs in GROUPS.values() for verb in verbs.split()}
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def _dispatch() -> None:
 
 
 def _help() -> str:
-    """All verbs in their groups, each with the first line of its module's docstring. Nothing is imported for it."""
+    """Return all verbs in their groups, each with the first line of its module's docstring, importing none of them."""
     lines = ["usage: ldm COMMAND [flags]     (ldm COMMAND --help lists its flags)"]
     for title, (_, verbs) in GROUPS.items():
         lines += ["", f"{title}:"]

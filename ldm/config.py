@@ -1,4 +1,4 @@
-"""OmegaConf YAML in, built objects out. The only place in `ldm` that imports by name.
+"""Configs: OmegaConf YAML in, built objects out. The only module of `ldm` that imports by name.
 
 A node `{target: package.module.Class, params: {...}}` is built by calling its target; nodes inside `params` come first.
 A mapping `{include: models/kl_f8.yaml}` stands for the content of that file (relative to `configs/`), so each network's
@@ -33,7 +33,7 @@ MOVED = {  # modules that class paths in old configs name
 
 
 def find_config(name: str | Path) -> Path:
-    """A path as given, or a name under `configs/` with or without `.yaml` (`toyworld`, `models/kl_f8`)."""
+    """Find a config: a path, or a name under `configs/` with or without `.yaml` (`toyworld`, `models/kl_f8`)."""
     candidates = [Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml", ROOT / name]
     for path in candidates:
         if os.path.isfile(path):  # a Path of too long a name would raise
@@ -89,7 +89,7 @@ def load_config(
 
 
 def _merge(config: DictConfig, over: DictConfig) -> DictConfig:
-    """`over` over `config`, mapping by mapping; where `over` names another target, parameters of the old one go."""
+    """Merge `over` over `config`, mapping by mapping; where it names another target, the old one's parameters go."""
 
     def merge(below: Any, above: Any) -> Any:
         if not (isinstance(below, dict) and isinstance(above, dict)):
@@ -102,13 +102,16 @@ def _merge(config: DictConfig, over: DictConfig) -> DictConfig:
 
 
 def _in_full(key: str, node: dict) -> str:
-    """A dotted key with the `params` that were left out of it."""
-    parts = []
+    """Return a dotted key with the `params` that were left out of it."""
+    names: list[str] = []
     for part in key.split("."):
-        for name in ("params", part) if "target" in node and part not in ("target", "params") else (part,):
-            parts.append(name)
-            node = value if isinstance(value := node.get(name), dict) else {}
-    return ".".join(parts)
+        is_target = "target" in node  # then every name but `target` and `params` is one of its parameters
+        steps = ["params", part] if is_target and part not in ("target", "params") else [part]
+        for name in steps:
+            names.append(name)
+            inner = node.get(name)
+            node = inner if isinstance(inner, dict) else {}
+    return ".".join(names)
 
 
 def _check_key(config: dict, key: str, override: str) -> None:
@@ -134,7 +137,7 @@ def _check_key(config: dict, key: str, override: str) -> None:
 
 
 def _keys(node: dict, prefix: str = "") -> Iterator[str]:
-    """The dotted names of everything inside, outer ones first."""
+    """Yield the dotted names of everything inside, outer ones first."""
     for key, value in node.items():
         yield f"{prefix}{key}"
         if isinstance(value, dict):
@@ -142,7 +145,7 @@ def _keys(node: dict, prefix: str = "") -> Iterator[str]:
 
 
 def _read(path: Path, read: Callable[[Path], DictConfig], within: tuple[Path, ...] = ()) -> DictConfig:
-    """A file with its includes; `within` are the files that include it."""
+    """Read a file with its includes; `within` are the files that include it."""
     if path.resolve() in within:
         raise UserError(f"config {path}: includes itself")
     return _resolve_includes(read(path), (*within, path.resolve()))

@@ -1,4 +1,4 @@
-"""What can be chosen about an edit, and the presets in `configs/` that choose it: no default stands anywhere else."""
+"""Settings of the editors, and the presets in `configs/` that hold their defaults."""
 
 import os
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class Settings:
 
     @classmethod
     def among(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those of some values, such as a command's flags, that are settings of this kind."""
+        """Filter values, such as a command's flags, by the names of this kind's settings."""
         names = {field.name for field in fields(cls)}
         return {name: value for name, value in values.items() if name in names}
 
@@ -119,7 +119,7 @@ def _check_names(kind: type[Settings], given: Mapping[str, Any], label: str) -> 
 
 @checked
 class Drawing(Settings):
-    """How samples are drawn.
+    """Settings of how samples are drawn.
 
     Args:
         sampler: a function of `ldm.samplers`, by its name.
@@ -150,7 +150,7 @@ class Drawing(Settings):
 
 @checked
 class Sampling(Drawing):
-    """How samples of a latent diffusion model are drawn.
+    """Settings of how a latent diffusion model is sampled.
 
     Args:
         guidance_scale: classifier-free guidance, 1 = none.
@@ -162,7 +162,7 @@ class Sampling(Drawing):
 
 @checked
 class Compositing(Settings):
-    """How the edit of a region comes into its picture.
+    """Settings of how the edit of a region is composited into its picture.
 
     Args:
         crop: `none` edits the picture at its own size; `auto` edits a square around the mask at the model's size.
@@ -184,7 +184,7 @@ class Compositing(Settings):
 
 @checked
 class EditSettings(Sampling, Compositing):
-    """Everything about an edit by example but its pictures.
+    """All settings of an edit by example.
 
     Args:
         exemplar_fit: `stretch` the exemplar to the encoder's square (as in training), `crop` its middle, or `original`:
@@ -197,7 +197,7 @@ class EditSettings(Sampling, Compositing):
 
 @checked
 class PixelSampling(Drawing):
-    """How samples of a model of pictures are drawn.
+    """Settings of how a pixel model is sampled.
 
     Args:
         classifier_scale: of a classifier's guidance (2105.05233), if there is one.
@@ -210,7 +210,7 @@ class PixelSampling(Drawing):
 
 @checked
 class RePaintSettings(Drawing, Compositing, Walk):
-    """Everything about filling a hole by RePaint but the picture and its condition.
+    """All settings of filling a hole by RePaint.
 
     Args:
         sampler: of the steps down.
@@ -239,7 +239,7 @@ class RePaintSettings(Drawing, Compositing, Walk):
 
 @checked
 class MaskInference(Settings):
-    """How a mask is inferred.
+    """Settings of how a mask is inferred.
 
     Args:
         n_maps: noises over which the mask's map is averaged.
@@ -258,7 +258,7 @@ class MaskInference(Settings):
 
 @checked
 class Encoding(Settings):
-    """How far a picture is encoded.
+    """Settings of how far a picture is encoded.
 
     Args:
         steps: of the DDIM grid; only its lowest `encode_ratio` is visited, up by the inversion and down by the edit.
@@ -277,7 +277,7 @@ class Encoding(Settings):
 
 @checked
 class DiffEditSettings(Compositing, MaskInference, Encoding):
-    """Everything about a DiffEdit but its picture and its prompts.
+    """All settings of DiffEdit.
 
     Args:
         guidance_scale: classifier-free guidance of the edit, 1 = none. The inversion has none.
@@ -304,5 +304,7 @@ def encoded_steps(ratio: float, steps: int) -> int:
     """
     visited = round(ratio * steps)
     if visited < 1:
-        raise UserError(f"encode_ratio {ratio:g} of {steps} steps: is no step, expected {1 / steps:g} or more")
+        raise UserError(
+            f"encode_ratio {ratio:g} of {steps} steps: encodes not a single step, expected {1 / steps:g} or more"
+        )
     return visited

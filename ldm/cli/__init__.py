@@ -1,1 +1,1 @@
-"""What the command `ldm` does, a module for each verb; nothing imports them but `ldm/__main__.py` and `scripts/`."""
+"""The command `ldm`, a module for each verb; only `ldm/__main__.py` and `scripts/` import them."""

@@ -42,7 +42,7 @@ def main() -> None:
     config = load_config(args.config, overrides=args.overrides)
     benchmark = build(config) if "target" in config else None
     if not isinstance(benchmark, Benchmark):
-        raise UserError(f"config {args.config}: it is none of a benchmark; see configs/benchmark")
+        raise UserError(f"config {args.config}: does not describe a benchmark; see configs/benchmark")
     share = this_share()
     folder = args.out or Path("outputs/benchmark") / Path(args.config).stem
     check_writable(folder)

@@ -11,7 +11,7 @@ def main() -> None:
         "Write the latent cache that a training config reads, from its `source`. Shards already there are kept."
     )
     parser.add_argument("-b", "--base", nargs="+", required=True, help="the training config")
-    parser.add_argument("--epochs", type=int, default=3, help="draw each item of the source so many times")
+    parser.add_argument("--epochs", type=int, default=3, help="how often each item of the source is drawn")
     parser.add_argument("--shard", type=int, default=2000, help="items per file")
     parser.add_argument("--part", default="0/1", help="k/n: write every n-th shard from the k-th, to share the work")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override config values")

@@ -120,7 +120,7 @@ def main() -> None:
     model = load(args.config, given.get("ckpt"), device, args.precision, check=DiffEdit.check)
     precision = precision_of(model)
     editor = DiffEdit(model, settings)
-    # A prompt that it cannot read is refused, and one that it has to cut is told of, before anything is drawn
+    # Before anything is drawn: refuses a prompt that it cannot read, and warns of one that it has to cut
     model.conditioner.encoder.tokenizer([*given.get("prompt", []), args.source_prompt, args.negative_prompt])
     evaluations = settings.evaluations(mask=mask is None)
     if "round_trip" in given:
@@ -180,8 +180,8 @@ def edit_one(
 
     for i, prompt in enumerate(prompts):
         share = result.masks[i].histogram()[255] / (image.width * image.height)
-        told = f", round trip of the inversion {figures[i]['round_trip_psnr']:.1f} dB" if figures else ""
-        print(f"{prompt}: mask {share:.1%} of the picture{told}")
+        trip = f", round trip of the inversion {figures[i]['round_trip_psnr']:.1f} dB" if figures else ""
+        print(f"{prompt}: mask {share:.1%} of the picture{trip}")
     for path in save_diffedit(result, image, prompts, args.outdir, stem, record, figures, "show_map" in given):
         print(path)
 
@@ -194,10 +194,10 @@ def edit_jobs(
     precision: str,
     share: "Share",
 ) -> None:
-    """Edit the pictures of a list; the flags say what it does not.
+    """Edit the pictures of a list; flags fill in what the list leaves out.
 
     Args:
-        wrong: what is wrong with others of the list.
+        wrong: the errors of lines that are not jobs.
     """
     from ldm.runs.job_edits import DiffEditJobs
     from ldm.runs.work import editor_about, work_list

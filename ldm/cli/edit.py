@@ -157,7 +157,7 @@ def result_name(args: argparse.Namespace) -> str:
 
 
 def open_scene(args: argparse.Namespace, settings: "EditSettings") -> "tuple[Image.Image, Tensor]":
-    """The scene and what of it is to be repainted, or the box around that, (1, 1, H, W); both of the size asked for."""
+    """Open the scene and its mask, or the box around that, (1, 1, H, W), both at the size asked for."""
     import torch.nn.functional as F
     from PIL import Image
 
@@ -218,8 +218,8 @@ def edit_one(
     for batch in range(given.get("n_iter", 1)):
         seed = settings.seed + batch * settings.n_samples
         with tqdm(total=settings.steps, desc=f"seed {seed}", unit="step", disable=None) as bar:
-            told = {"seed": seed, "start_seed": start_seed, "callback": lambda *_: bar.update()}  # noqa: B023
-            result = editor(image, mask, exemplars, weights, **told)
+            options = {"seed": seed, "start_seed": start_seed, "callback": lambda *_: bar.update()}  # noqa: B023
+            result = editor(image, mask, exemplars, weights, **options)
         save, grid = "skip_save" not in given, "skip_grid" not in given
         found_map = None if found is None else found.map[0, 0]
         for path in save_edit(result, image, args.outdir, name, record, save, grid, found_map):
@@ -234,10 +234,10 @@ def edit_jobs(
     precision: str,
     share: "Share",
 ) -> None:
-    """Edit the pictures of a list; the flags say what it does not.
+    """Edit the pictures of a list; flags fill in what the list leaves out.
 
     Args:
-        wrong: what is wrong with others of the list.
+        wrong: the errors of lines that are not jobs.
     """
     from ldm.runs.job_edits import ExemplarJobs
     from ldm.runs.work import editor_about, work_list
@@ -245,6 +245,6 @@ def edit_jobs(
     given, how = vars(args), {"invert": "invert_mask" in args}
     about = {**editor_about(editor, precision), **how}
     weights = tuple(given.get("reference_weights", ())) or None
-    told = {"exemplars": tuple(given.get("reference_path", ())), "weights": weights}
-    jobs = [job if job.exemplars else job.with_defaults(**told) for job in jobs]
+    defaults = {"exemplars": tuple(given.get("reference_path", ())), "weights": weights}
+    jobs = [job if job.exemplars else job.with_defaults(**defaults) for job in jobs]
     work_list(jobs, wrong, args.outdir, about, ExemplarJobs(editor, **how), batch=args.batch, share=share)

@@ -82,8 +82,8 @@ def parse_args() -> argparse.Namespace:
     add("--gif", action="store_true", help="write the process too, as animated pictures: folder process")
     add("--plot_schedule", action="store_true", help="write the way through time too: schedule.png")
 
-    told = "Flags beat --edit, and an --edit that is given beats a conf of the original's, if --config is one."
-    group = parser.add_argument_group("edit", told, **only_if_given)
+    about = "Flags beat --edit, and an --edit that is given beats a conf of the original's, if --config is one."
+    group = parser.add_argument_group("edit", about, **only_if_given)
     add = group.add_argument
     add("--edit", help="default (the paper's), fast (configs/repaint), or a YAML file of your own (default: what the "
         "conf says, and default)")  # fmt: skip
@@ -135,7 +135,7 @@ def main() -> None:
         image = open_image(args.image)
         mask = open_hole(given, image.size, settings.mask_rule)
         exemplar = open_image(args.reference_path) if "reference_path" in given else None
-        told = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "negative": args.negative_prompt}
+        condition = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "negative": args.negative_prompt}
     check_writable(args.outdir)
     if not listed:
         names = [f"{args.image.stem}_{settings.seed + k}.png" for k in range(settings.n_samples)]
@@ -150,10 +150,10 @@ def main() -> None:
     device = choose_device(args.device, share.local_rank)
     classifier = load_classifier(given, config, device, args.precision)
 
-    def check(model):  # what it cannot use, and what it misses, is told of before its weights are read
+    def check(model):  # before its weights are read
         editor = RePaint(model, settings, classifier)
         if not listed:
-            editor.check_condition(**told, exemplar=exemplar)
+            editor.check_condition(**condition, exemplar=exemplar)
         check_steps(settings.steps, model.schedule.num_timesteps)
         if "guidance_scale" in given and model.conditioner is None:
             raise UserError("--guidance_scale: this model has no condition to guide")
@@ -171,11 +171,11 @@ def main() -> None:
     if listed:
         fill_jobs(args, editor, jobs, wrong, precision, share)
     else:
-        fill_one(args, editor, image, mask, {**told, "exemplar": exemplar}, precision)
+        fill_one(args, editor, image, mask, {**condition, "exemplar": exemplar}, precision)
 
 
 def check_hole_flags(given: dict[str, Any]) -> None:
-    """See that flags of the hole do something, and note which one is drawn if they do not say it."""
+    """Check that the flags of the hole have an effect, and note which one is drawn if they do not say it."""
     from ldm.utils.errors import UserError
     from ldm.utils.holes import STROKES, hole_kind
 
@@ -191,7 +191,7 @@ def check_hole_flags(given: dict[str, Any]) -> None:
 
 
 def open_hole(given: Mapping[str, Any], size: tuple[int, int], rule: str) -> "Tensor":
-    """The hole that the flags name, of a picture of `size` (width, height): (1, 1, H, W)."""
+    """Return the hole that the flags name, for a picture of `size` (width, height): (1, 1, H, W)."""
     from ldm.utils.holes import hole_mask
     from ldm.utils.mask import open_mask
 
@@ -205,14 +205,14 @@ def fill_one(
     editor: "RePaint",
     image: "Image.Image",
     mask: "Tensor",
-    told: Mapping[str, Any],
+    condition: Mapping[str, Any],
     precision: str,
 ) -> None:
     """Fill the hole of a picture.
 
     Args:
         mask: (1, 1, H, W), the hole.
-        told: to the model, arguments of the editor's call.
+        condition: arguments of the editor's call.
     """
     from tqdm import tqdm
 
@@ -220,7 +220,7 @@ def fill_one(
     from ldm.runs.repaints import Film, duration, save_films, save_repaint, seconds_per_call
 
     def fill(callback):
-        return editor(image, mask, **told, callback=callback)
+        return editor(image, mask, **condition, callback=callback)
 
     calls, each = editor.settings.calls(), seconds_per_call(fill)
     print(f"expected time: {duration(calls * each)} ({each:.3g} s a call)", flush=True)
@@ -251,10 +251,10 @@ def fill_jobs(
     precision: str,
     share: "Share",
 ) -> None:
-    """Fill the holes of a list; the flags say what it does not.
+    """Fill the holes of a list; flags fill in what the list leaves out.
 
     Args:
-        wrong: what is wrong with others of the list.
+        wrong: the errors of lines that are not jobs.
     """
     from ldm.runs.job_edits import RePaintJobs
     from ldm.runs.kept_results import fingerprint
@@ -266,6 +266,6 @@ def fill_jobs(
     guide = {} if editor.classifier is None else {"classifier": fingerprint(editor.classifier)}
     about = {**editor_about(editor, precision), **guide, **how}
     exemplars = (args.reference_path,) if "reference_path" in given else ()
-    told = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "exemplars": exemplars}
-    jobs = [job.with_defaults(**told) for job in jobs]
+    defaults = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "exemplars": exemplars}
+    jobs = [job.with_defaults(**defaults) for job in jobs]
     work_list(jobs, wrong, args.outdir, about, RePaintJobs(editor, **how), batch=args.batch, share=share)

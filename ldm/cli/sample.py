@@ -65,7 +65,7 @@ def main() -> None:
     device = choose_device(args.device)
     classifier = load_classifier(given, config, device, args.precision)
 
-    def check(model):  # what it cannot use, and what it misses, is told of before its weights are read
+    def check(model):  # before its weights are read
         PixelSampler(model, settings, classifier)
         check_class(model, class_id, classifier)
         check_steps(settings.steps, model.schedule.num_timesteps)

@@ -15,7 +15,7 @@ UNUSED = {"train": ["-t"], "no-test": [], "project": ["-p"], "debug": ["-d"]}
 
 
 def parse_args() -> argparse.Namespace:
-    """The command line as ours alone: `base`, `overrides`, `logdir` and `resume` say what the original's flags said."""
+    """Parse the command line, with the original's flags translated to `base`, `overrides`, `logdir` and `resume`."""
     parser = Parser("Train what a config file describes. Ends with weights.safetensors in the run folder.")
     add = parser.add_argument
     add("-b", "--base", nargs="+", default=[], metavar="FILE",
@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def run_folder(path: Path) -> Path:
-    """The folder of a run from itself or anything inside it."""
+    """Return the folder of a run, given itself or anything inside it."""
     for folder in (path, *path.resolve().parents[:3]):  # at the deepest in checkpoints/last
         if path.exists() and (folder / "config.yaml").is_file():
             return folder

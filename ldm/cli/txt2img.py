@@ -75,7 +75,7 @@ def main() -> None:
     precision = precision_of(model)
     editor = TextToImage(model, settings)
     height, width = given.get("H", model.image_size), given.get("W", model.image_size)
-    # A prompt that it cannot read is refused, and one that it has to cut is told of, before the first picture
+    # Before the first picture: refuses a prompt that it cannot read, and warns of one that it has to cut
     model.conditioner.encoder.tokenizer([*prompts, args.negative_prompt])
     print(f"{width}x{height}, {settings.sampler}, {settings.steps} steps, guidance {settings.guidance_scale:g}, "
           f"precision {precision}, {device}{describe(model)}")  # fmt: skip

@@ -35,40 +35,40 @@ class View:
     size: tuple[int, int]
 
     def cut(self, scene: Tensor) -> Tensor:
-        """(B, C, H, W) -> the window, (B, C, height, width)."""
+        """Cut the window out of (B, C, H, W): (B, C, height, width)."""
         return scene[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
     def crop(self, scene: Image.Image) -> Image.Image:
-        """The window of a picture."""
+        """Cut the window out of a picture."""
         return scene.crop((self.left, self.top, self.left + self.width, self.top + self.height))
 
     def to_model(self, window: Tensor, multiple: int) -> Tensor:
-        """Window of a picture -> the model's input, mirrored at its right and bottom up to multiples of `multiple`."""
+        """Bring a window to the model's size, mirrored at its right and bottom up to multiples of `multiple`."""
         return pad_to_multiple(resize(window, self.size), multiple)
 
     def mask_to_model(self, window: Tensor, multiple: int) -> Tensor:
-        """The same for a window of a mask; whatever is touched is selected, so that nothing of the hole is left."""
+        """Bring a window of a mask to the model's size; every cell that it touches is selected."""
         if window.shape[-2:] != self.size:
             window = (F.interpolate(window, self.size, mode="area") > 0).to(window.dtype)
         return pad_to_multiple(window, multiple)
 
     def inside(self, multiple: int) -> Tensor:
-        """(1, 1, H, W) of the size of `to_model`'s result: 1 on the picture, 0 on what mirrors it."""
+        """Return (1, 1, H, W) of the size of `to_model`'s result: 1 on the picture, 0 on what mirrors it."""
         height, width = self.size
         return F.pad(torch.ones(1, 1, height, width), (0, -width % multiple, 0, -height % multiple))
 
     def mask_from_model(self, mask: Tensor) -> Tensor:
-        """A mask or map of the model's input -> of the window, (B, 1, height, width): the most that touches a pixel."""
+        """Bring a mask or map of the model's input to the window's size: a pixel gets the highest value on it."""
         return F.adaptive_max_pool2d(mask[..., : self.size[0], : self.size[1]], (self.height, self.width))
 
     def from_model(self, output: Tensor) -> Tensor:
-        """The model's output -> (B, C, height, width): the padding is cut off and the resizing undone."""
+        """Bring the model's output to the window's size: the padding is cut off and the resizing undone."""
         return resize(output[..., : self.size[0], : self.size[1]], (self.height, self.width))
 
 
 @dataclass(frozen=True)
 class Region:
-    """What of a picture is to be edited, and how the model sees it.
+    """A region of a picture that is to be edited, and how the model sees it.
 
     Attributes:
         image: the picture, RGB or RGBA.
@@ -86,7 +86,7 @@ class Region:
 
     @property
     def masked(self) -> Image.Image:
-        """The picture, RGB, with what is to be edited blanked."""
+        """The picture, RGB, with the region to be edited blanked."""
         return to_pil(to_tensor(self.image)[0] * (1 - self.mask[0]))
 
     def composite(self, output: Tensor, settings: Compositing) -> list[Image.Image]:
@@ -95,27 +95,27 @@ class Region:
 
 
 def whole(scene: Tensor) -> View:
-    """The view of everything at its own size."""
+    """Return the view of everything at its own size."""
     height, width = scene.shape[-2:]
     return View(0, 0, height, width, (height, width))
 
 
 def fitted(scene: Tensor, image_size: int) -> View:
-    """The view of everything, its longer side seen at `image_size`."""
+    """Return the view of everything, its longer side seen at `image_size`."""
     height, width = scene.shape[-2:]
     scale = image_size / max(height, width)
     return View(0, 0, height, width, (max(round(height * scale), 1), max(round(width * scale), 1)))
 
 
 def choose_view(mask: Tensor, settings: Compositing, image_size: int) -> View:
-    """What of a scene an edit inside the mask (1, 1, H, W) works on, as the settings say."""
+    """Return the view that an edit inside the mask (1, 1, H, W) works on, as the settings say."""
     if settings.crop == "auto":
         return around_mask(mask, image_size, settings.feather)
     return whole(mask)
 
 
 def around_mask(mask: Tensor, image_size: int, margin: int) -> View:
-    """A square around the mask with context, seen at `image_size`: a small mask becomes a large one.
+    """Return a square around the mask with context, seen at `image_size`: a small mask becomes a large one.
 
     Where the picture ends the window ends too, so beside a long mask it can be a rectangle.
 
@@ -140,7 +140,7 @@ def around_mask(mask: Tensor, image_size: int, margin: int) -> View:
 
 
 def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
-    """Items of one key together, as windows of one size are that can be a batch; in the order of first appearance."""
+    """Group items by a key, in the order of first appearance, as windows of one size are grouped into a batch."""
     groups: dict[Hashable, list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -148,12 +148,12 @@ def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
 
 
 def keep_alpha(image: Image.Image) -> Image.Image:
-    """The picture in mode RGBA if it has any transparency, else RGB."""
+    """Return the picture in mode RGBA if it has any transparency, else RGB."""
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic, antialiased; an image that has the size already comes back untouched."""
+    """Resize bicubically, antialiased; an image that already has the size is returned untouched."""
     if image.shape[-2:] == size:
         return image
     return F.interpolate(image, size, mode="bicubic", align_corners=False, antialias=True).clamp(-1, 1)
@@ -166,7 +166,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def _mirrored(n: int, total: int) -> Tensor:
-    """Indices 0 .. n-1, n-2 .. 1, 0, 1 .. : a walk to and fro over n pixels, `total` long."""
+    """Return the indices 0 .. n-1, n-2 .. 1, 0, 1 .. : back and forth over n pixels, `total` long."""
     period = max(2 * (n - 1), 1)
     i = torch.arange(total) % period
     return torch.minimum(i, period - i) if n > 1 else i
@@ -187,7 +187,7 @@ def distance(mask: Tensor, limit: int) -> Tensor:
 
 
 def feather_weights(far: Tensor, feather: int) -> Tensor:
-    """How much of the edit shows at a distance from the mask: 1 on it, falling smoothly to 0 at `feather` pixels."""
+    """Return the edit's weight at a distance from the mask: 1 on it, falling smoothly to 0 at `feather` pixels."""
     return 0.5 + 0.5 * torch.cos(torch.pi * (far / feather).clamp(max=1)) if feather else (far == 0).float()
 
 
@@ -212,7 +212,7 @@ def match_colour(edited: Tensor, original: Tensor, ring: Tensor) -> Tensor:
 
 
 def composite(edited: Tensor, original: Tensor, mask: Tensor, feather: int, colour: bool) -> tuple[Tensor, Tensor]:
-    """Lay an edit into the original: fully inside the mask, fading out over `feather` pixels outside it.
+    """Composite an edit into the original: fully inside the mask, fading out over `feather` pixels outside it.
 
     Args:
         edited: (B, 3, H, W).
@@ -234,7 +234,7 @@ def composite(edited: Tensor, original: Tensor, mask: Tensor, feather: int, colo
 def composite_into(
     edited: Tensor, image: Image.Image, mask: Tensor, view: View, settings: Compositing
 ) -> list[Image.Image]:
-    """The finished pictures: edits of a window (B, 3, height, width) laid into the scene, as the settings say.
+    """Return the finished pictures: edits of a window (B, 3, height, width) composited into the scene.
 
     Pixels that compositing keeps, and the scene's alpha, are the scene's own bytes.
     """
@@ -249,7 +249,7 @@ def composite_into(
 
 
 def stitch(edit: Tensor, image: Image.Image, weights: Tensor, view: View, rounding: str) -> Image.Image:
-    """One edit (3, height, width) in its scene; where the weight is 0 the scene is untouched."""
+    """Put one edit (3, height, width) into its scene; where the weight is 0 the scene is untouched."""
     result = np.array(image.convert("RGB"))
     shows = (weights[0, 0] > 0).numpy()
     window = result[view.top : view.top + view.height, view.left : view.left + view.width]
@@ -261,7 +261,7 @@ def stitch(edit: Tensor, image: Image.Image, weights: Tensor, view: View, roundi
 
 
 def check_background(pictures: list[Image.Image], image: Image.Image, mask: Tensor, feather: int) -> None:
-    """What compositing promises, checked on its results: beyond `feather` pixels from the mask nothing has changed."""
+    """Check what compositing promises: beyond `feather` pixels from the mask nothing has changed."""
     background = (distance(mask, feather) > feather)[0, 0].numpy()
     before = np.array(image)[background]
     for picture in pictures:

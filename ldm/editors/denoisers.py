@@ -1,4 +1,4 @@
-"""What a model is told about the picture to make: network, condition and guidance together, as samplers want them."""
+"""Denoisers of conditioned models: network, condition and guidance in one function, as samplers take it."""
 
 import logging
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 def exemplar_denoiser(
     model: LatentDiffusion, image: Tensor, mask: Tensor, context: Tensor, noise: Tensor, scale: float
 ) -> Denoise:
-    """To paint what an exemplar shows into the hole of a scene.
+    """Return a denoiser that paints what an exemplar shows into the hole of a scene.
 
     Args:
         model: with a 9-channel UNet and an `ExemplarConditioner`.
         image: (B or 1, 3, H, W) in [-1, 1], sides multiples of `model.multiple`.
         mask: (B or 1, 1, H, W), 1 = repaint.
-        context: (B or 1, L, C), what the conditioner made of the exemplar.
-        noise: (B, c, h, w), samples the posterior of the masked scene's latent.
-        scale: of guidance.
+        context: (B or 1, L, C), the conditioner's output for the exemplar.
+        noise: (B, c, h, w), for the sample of the posterior of the masked scene's latent.
+        scale: guidance scale.
     """
     image, mask, noise = (v.to(next(model.parameters())) for v in (image, mask, noise))
     batch, concat = len(noise), model.inpainting_channels(image, mask, noise)
@@ -42,7 +42,7 @@ def exemplar_denoiser(
 
 
 def prompt_denoiser(model: LatentDiffusion, prompts: Sequence[str], negatives: Sequence[str], scale: float) -> Denoise:
-    """To make what each prompt of the batch says, guided away from the negative one beside it.
+    """Return a denoiser that makes what each prompt of the batch says, guided away from the negative one beside it.
 
     Args:
         model: with a `TextConditioner`.
@@ -67,15 +67,15 @@ def class_denoiser(
     scale: float,
     ancestral: bool,
 ) -> tuple[Denoise, Denoise | None]:
-    """To make pictures of a class each, or all of none.
+    """Return a denoiser that makes pictures of one class each, or of no class, and a gradient for ancestral samplers.
 
-    The second that is returned is the `gradient` that samplers of the kind of `ddpm` take.
+    The gradient is what `ddpm` and `repaint` take; other samplers have the classifier inside their denoiser.
 
     Args:
         model: without a conditioner.
-        class_ids: of the batch, checked by `check_class`.
-        classifier: guides by `scale`, if there is one.
-        ancestral: for a sampler of that kind, which the network tells its variance too.
+        class_ids: one for each picture of the batch, checked by `check_class`.
+        classifier: guides with the strength `scale`, if there is one.
+        ancestral: for an ancestral sampler, which also uses the variance that the network predicts.
     """
     y = None if None in class_ids else torch.tensor(class_ids, device=model.device)
     schedule, pixels = model.schedule, isinstance(model, PixelDiffusion)
@@ -91,27 +91,33 @@ def class_denoiser(
 
 
 def check_classifier(classifier: nn.Module | None) -> None:
-    """
+    """Check that a classifier has the attribute `num_classes`.
+
     Raises:
-        UserError: it does not say how many classes it tells apart.
+        UserError: it has not, or the number is not positive.
     """
     count = getattr(classifier, "num_classes", None)
     if classifier is not None and not (isinstance(count, int) and count > 0):
-        raise UserError(f"classifier: num_classes of {type(classifier).__name__} is {count}, expected a whole number")
+        raise UserError(
+            f"classifier: {type(classifier).__name__}.num_classes is {count}, expected a whole number above 0"
+        )
 
 
 def check_class(model: nn.Module, class_id: int | None, classifier: nn.Module | None) -> None:
-    """
+    """Check the class for a model and a classifier.
+
     Raises:
-        UserError: the class that a model or a classifier needs is missing, not among its own, or of no use.
+        UserError: a class is needed and missing, is not among theirs, or cannot be used.
     """
     known = [n for n in (getattr(model, "num_classes", None), getattr(classifier, "num_classes", None)) if n]
     if not known:
         if class_id is not None:
-            raise UserError(f"class_id {class_id}: this model knows no classes")
+            raise UserError(f"class_id {class_id}: this model is not class-conditional, expected no class_id")
     elif len(set(known)) > 1:
-        raise UserError(f"the model has {known[0]} classes and the classifier {known[1]}, expected the same")
+        raise UserError(f"the model has {known[0]} classes and the classifier {known[1]}, expected the same number")
     elif class_id is None:
-        raise UserError(f"class_id: this model is class-conditional, expected one of 0 to {known[0] - 1}")
+        raise UserError(
+            f"class_id: is missing, this model is class-conditional; expected a number from 0 to {known[0] - 1}"
+        )
     elif not 0 <= class_id < known[0]:
-        raise UserError(f"class_id {class_id}: expected one of 0 to {known[0] - 1}")
+        raise UserError(f"class_id {class_id}: expected a number from 0 to {known[0] - 1}")

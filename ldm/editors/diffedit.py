@@ -51,11 +51,11 @@ class Inversion:
 
 @dataclass(frozen=True)
 class DiffEditRequest:
-    """A picture, and what it is to become.
+    """A picture, and what it should become.
 
     Attributes:
         image: of any size.
-        targets: what it is to show; with several prompts, each makes a picture of its own.
+        targets: what it should show; with several prompts, each makes a picture of its own.
         source: what it shows, for the mask; may be empty.
         mask: what to edit, instead of what is inferred: a picture (white = edit, see `ldm.utils.mask`) or (1, 1, H, W)
             of zeros and ones.
@@ -105,7 +105,7 @@ class PreparedPicture:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture is to be edited, for each target.
+    """The places where a picture is to be edited, for each target.
 
     Attributes:
         maps: (H, W) in [0, 1]; none if a mask was given.
@@ -188,7 +188,7 @@ class DiffEdit(Editor[DiffEditSettings]):
             negative, changes: see `__call__`.
 
         Returns:
-            For each request its result, or why there is none: an `EmptyMask` if nothing was found to edit.
+            For each request its result or its error, an `EmptyMask` if nothing was found to edit.
         """
         settings = self.changed(changes)
         prepared = [attempt(self._prepare, request, settings) for request in requests]
@@ -219,7 +219,7 @@ class DiffEdit(Editor[DiffEditSettings]):
 
     def _prepare(self, request: DiffEditRequest, settings: DiffEditSettings) -> PreparedPicture:
         if not request.targets or not all(prompt.strip() for prompt in request.targets):
-            raise UserError("target prompt: is empty, expected what the picture is to show")
+            raise UserError("target prompt: is empty, expected a description of what the picture should show")
         image = as_image(request.image)
         scene, mask = to_tensor(image), None
         if request.mask is not None:
@@ -414,6 +414,6 @@ class DiffEdit(Editor[DiffEditSettings]):
 def _place(request: DiffEditRequest, maps: Tensor, holes: Tensor) -> Place | EmptyMask:
     for prompt, hole in zip(request.targets, holes, strict=True):
         if not hole.any():
-            words = f"nothing of the picture differs between {request.source!r} and {prompt!r}"
+            words = f"the model sees no difference between {request.source!r} and {prompt!r} in the picture"
             return EmptyMask(f"the inferred mask is empty: {words}", list(maps[:, 0]))
     return Place(list(maps[:, 0]), list(holes.split(1)))

@@ -1,4 +1,4 @@
-"""What all editors have in common: a model, the settings of their calls, batches of requests, and results."""
+"""The base of all editors: a model, the settings of its calls, batches of requests, and results."""
 
 import logging
 import math
@@ -163,24 +163,24 @@ class Editor(Generic[S]):
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """Pictures -> latents (B, c, h, w) float32, by the mode of the posterior: nothing about them is random."""
+        """Encode pictures to latents (B, c, h, w) float32, by the posterior's mode: nothing about them is random."""
         return self.model.encode(image.to(self.like.device), None).float()
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Latents -> pictures (B, 3, H, W) float32 on the CPU, about [-1, 1]."""
+        """Decode latents to pictures (B, 3, H, W) float32 on the CPU, about [-1, 1]."""
         pictures = self.model.decode(z.to(self.like)).float().cpu()
         check_finite(pictures)  # would be written as arbitrary colours
         return pictures
 
     def to_cells(self, mask: Tensor) -> Tensor:
-        """(B, 1, H, W) -> (B, 1, h, w): a latent cell is edited if any of its pixels is."""
+        """Shrink a mask (B, 1, H, W) to latent cells (B, 1, h, w): a cell is edited if any of its pixels is."""
         return F.max_pool2d(mask, self.model.downsampling)
 
     def run_sampler(
         self, denoise: Denoise, x: Tensor, settings: Sampling, noise: NoiseSource, callback: Callback | None = None
     ) -> Tensor:
-        """Take pure noise x (B, ...) to a sample, on the default grid, by the settings' sampler, steps and eta."""
+        """Sample from pure noise x (B, ...), on the default grid, by the settings' sampler, steps and eta."""
         schedule = self.model.schedule
         timesteps = sampling_timesteps(settings.steps, schedule.num_timesteps)
         eta = {"eta": settings.eta} if settings.sampler == "ddim" else {}
@@ -259,54 +259,65 @@ def for_each(edit: Callable[..., T], image: object, *others: object) -> list[T] 
 
 
 def check_finite(output: Tensor) -> None:
-    """
+    """Check that all numbers of a model's output are finite.
+
     Raises:
-        UserError: what a model made is not finite.
+        UserError: some are not.
     """
     if not output.isfinite().all():
         raise UserError("the model's output is not finite: its weights are damaged, or its precision is too low")
 
 
 def check_text_model(model: LatentDiffusion, purpose: str) -> None:
-    """
+    """Check that a model turns a prompt, and nothing else, into a picture.
+
     Raises:
-        UserError: the model does not turn a prompt and nothing else into a picture.
+        UserError: it is of another kind; `purpose` says what needs such a model.
     """
     if not isinstance(model, LatentDiffusion):
-        raise UserError(f"{purpose}: {type(model).__name__} is no text-to-image model")
+        raise UserError(f"{purpose}: expected a text-to-image model, found {type(model).__name__}")
     check_unet(model, purpose, model.autoencoder.latent_channels, "a text-to-image model")
     if not isinstance(model.conditioner, TextConditioner):
-        raise UserError(f"{purpose}: {type(model.conditioner).__name__} takes no prompts")
+        raise UserError(
+            f"{purpose}: expected a model of prompts, found the conditioner {type(model.conditioner).__name__}"
+        )
 
 
 def check_exemplar_model(model: LatentDiffusion, purpose: str) -> None:
-    """
+    """Check that a model paints what one picture shows into the hole of another.
+
     Raises:
-        UserError: the model does not paint what a picture shows into the hole of another.
+        UserError: it is of another kind.
     """
     check_unet(model, purpose, 2 * model.autoencoder.latent_channels + 1, "an exemplar model")
     if not hasattr(model.conditioner, "image_size"):
-        raise UserError(f"{purpose}: {type(model.conditioner).__name__} takes no pictures")
+        raise UserError(
+            f"{purpose}: expected a model of exemplars, found the conditioner {type(model.conditioner).__name__}"
+        )
 
 
 def check_unconditional_model(model: LatentDiffusion, purpose: str) -> None:
-    """
+    """Check that a model without a conditioner works without one; it may be class-conditional.
+
     Raises:
-        UserError: the model, which has no conditioner, does not work without one. It may know classes.
+        UserError: its UNet needs a context, or has other input channels.
     """
     check_unet(model, purpose, model.autoencoder.latent_channels, "a model without conditioner", classes=True)
     if model.unet.context_dim is not None:
-        raise UserError(f"{purpose}: the UNet takes context, and the model has no conditioner")
+        raise UserError(f"{purpose}: the UNet needs a context, but the model has no conditioner")
 
 
 def check_unet(model: LatentDiffusion, purpose: str, channels: int, kind: str, classes: bool = False) -> None:
-    """
+    """Check the input channels of a model's UNet, and that it needs no class.
+
     Raises:
-        UserError: the UNet has other input channels than such a model needs, or knows classes, which none tells it.
+        UserError: it has other input channels than `kind` has, or is class-conditional.
     """
-    found, those_by_example = model.unet.in_channels, 2 * model.autoencoder.latent_channels + 1
+    found, by_example = model.unet.in_channels, 2 * model.autoencoder.latent_channels + 1
     if found != channels:
-        hint = f" ({found} are those of an exemplar model)" if found == those_by_example else ""
-        raise UserError(f"{purpose}: the UNet has {found} input channels, not the {channels} of {kind}{hint}")
+        hint = f" ({found} are the input channels of an exemplar model)" if found == by_example else ""
+        raise UserError(f"{purpose}: the UNet has {found} input channels, expected the {channels} of {kind}{hint}")
     if not classes and getattr(model, "num_classes", None):
-        raise UserError(f"{purpose}: the UNet knows {model.num_classes} classes, that of {kind} knows none")
+        raise UserError(
+            f"{purpose}: the UNet is conditioned on {model.num_classes} classes, expected {kind}, which has no classes"
+        )

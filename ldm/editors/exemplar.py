@@ -26,7 +26,7 @@ from ldm.utils.random import NoiseSource, key_seed
 
 @dataclass(frozen=True)
 class ExemplarRequest:
-    """A scene, and what is to be painted into it.
+    """A scene, and what should be painted into it.
 
     Attributes:
         image: the scene, of any size.
@@ -65,7 +65,7 @@ class EditResult(Result[EditSettings]):
 
 @dataclass(frozen=True)
 class BoxMask:
-    """What of a box has to change.
+    """The part of a box that has to change.
 
     Attributes:
         map: (1, 1, H, W) in [0, 1] at the scene's size, 0 outside the box.
@@ -147,7 +147,7 @@ class ExemplarEditor(Editor[EditSettings]):
             changes: fields of `EditSettings`; `n_samples` is not read.
 
         Returns:
-            For each request its result, or why there is none.
+            For each request its result or its error.
         """
         settings = self.changed({**changes, "n_samples": 1})
         prepared = [attempt(self._prepare, request, settings) for request in requests]
@@ -187,7 +187,7 @@ class ExemplarEditor(Editor[EditSettings]):
         callback: Callable[[int], None] | None = None,
         **changes: object,
     ) -> BoxMask:
-        """Find what of a box has to change for it to show the exemplar: the mask of a call.
+        """Find the part of a box that has to change for it to show the exemplar: the mask of a call.
 
         Under `crop: auto` the model looks at a square around the box here, and around the mask in the call.
 

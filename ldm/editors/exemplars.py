@@ -24,15 +24,15 @@ def mix_exemplars(
         fit: see `EditSettings.exemplar_fit`.
 
     Raises:
-        UserError: there is no exemplar, or the weights are not as many or not all above 0.
+        UserError: the list is empty, or the weights are of another number or not all above 0.
     """
     several = as_list(exemplar)
     exemplars = [as_image(picture, "exemplar") for picture in ([exemplar] if several is None else several)]
     weights = [1.0] * len(exemplars) if weights is None else list(weights)
     if not exemplars:
-        raise UserError("exemplar: there is none")
+        raise UserError("exemplar: the list is empty, expected one or more")
     if len(weights) != len(exemplars) or not all(0 < weight < math.inf for weight in weights):
-        raise UserError(f"weights {weights}: expected one for each exemplar, {len(exemplars)}, all above 0")
+        raise UserError(f"weights {weights}: expected a number above 0 for each exemplar, {len(exemplars)} in all")
     squares, contexts = encode_exemplars(conditioner, exemplars, fit)
     shares = torch.tensor(weights, dtype=torch.float64) / max(weights)  # of huge ones the sum is infinite
     shares = (shares / shares.sum()).to(contexts)

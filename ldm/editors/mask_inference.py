@@ -1,4 +1,4 @@
-"""Where two conditions make a network see other noise: DiffEdit (Couairon et al., 2210.11427), section 3.2, step 1."""
+"""Mask inference: where two conditions make a network predict different noise (DiffEdit, 2210.11427, section 3.2)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ ROUNDING = 1e-4  # differences of eps, whose variance is 1, below this mean noth
 
 @dataclass(frozen=True)
 class InferredMask:
-    """Where reference and query differ.
+    """A mask of where reference and query differ.
 
     Attributes:
         map: (B, 1, h, w) in [0, 1], at the latent's size.
@@ -41,7 +41,7 @@ class InferredMask:
 
 
 class EmptyMask(UserError):
-    """No place was found where reference and query differ.
+    """The error of an inferred mask that is empty: reference and query differ nowhere.
 
     Attributes:
         maps: the (H, W) maps in [0, 1] of all queries, at the picture's size.
@@ -98,13 +98,13 @@ def difference_map(
     noises: Tensor,
     callback: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Mean over noises and channels of |eps(x_t, reference) - eps(x_t, query)|, (Q, 1, h, w).
+    """Return the mean over noises and channels of |eps(x_t, reference) - eps(x_t, query)|, (Q, 1, h, w).
 
     Args:
         denoise: `(x, t, context) -> eps`.
         z: (B, c, h, w) clean latents, one or as many as queries.
-        reference: (B, L, C) contexts of what the pictures show.
-        query: (Q, L, C) contexts of what they are to show.
+        reference: (B, L, C), the contexts of what the pictures show.
+        query: (Q, L, C), the contexts of what they should show.
         t: the timestep to which z is noised.
         noises: (n, B or 1, c, h, w), one for each map, of each picture or of all.
         callback: called with the number of maps just added.
@@ -125,7 +125,7 @@ def difference_map(
 
 
 def scale_map(difference: Tensor, clamp: float, inside: Tensor | None = None) -> Tensor:
-    """A difference map (B, 1, h, w) with its outliers cut, scaled to [0, 1]; each on its own.
+    """Cut the outliers of difference maps (B, 1, h, w) and scale each to [0, 1] on its own.
 
     Values are cut at `clamp` times the map's mean; then the lowest becomes 0 and the highest 1. Where no difference is
     more than rounding the result is 0, where it is the same everywhere 1.

@@ -1,4 +1,4 @@
-"""Pictures from noise, by a model of pictures: unconditional, or of a class (Dhariwal and Nichol, 2105.05233)."""
+"""Sampling of a pixel model: unconditional, or of one class (Dhariwal and Nichol, 2105.05233)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class PixelSampler(Editor[PixelSampling]):
             guide.
 
     Raises:
-        UserError: the model is none of pictures, or the classifier does not say its `num_classes`.
+        UserError: the model is not a pixel model, or the classifier has no `num_classes`.
     """
 
     kind = PixelSampling
@@ -60,7 +60,9 @@ class PixelSampler(Editor[PixelSampling]):
     @staticmethod
     def check(model: PixelDiffusion) -> None:
         if not isinstance(model, PixelDiffusion):
-            raise UserError(f"sampling: {type(model).__name__} is no model of pictures (ldm txt2img has prompts)")
+            raise UserError(
+                f"sampling: expected a pixel model, found {type(model).__name__} (`ldm txt2img` draws from prompts)"
+            )
 
     @torch.no_grad()
     def __call__(
@@ -87,7 +89,7 @@ class PixelSampler(Editor[PixelSampling]):
     def sample(
         self, class_id: int | None, noise: NoiseSource, settings: PixelSampling, callback: Callback | None = None
     ) -> Tensor:
-        """Pictures (B, 3, H, W) float32, about [-1, 1]; `noise` draws B rows: the start, and what the steps add."""
+        """Sample pictures (B, 3, H, W) float32, about [-1, 1]; `noise` draws B rows: start, then steps."""
         check_class(self.model, class_id, self.classifier)
         model, schedule, ancestral = self.model, self.model.schedule, settings.sampler == "ddpm"
         x = noise.randn(*model.latent_shape(model.image_size, model.image_size))

@@ -39,7 +39,7 @@ from ldm.utils.random import NoiseSource
 
 @dataclass(frozen=True)
 class RePaintRequest:
-    """A picture, and what is to fill its hole.
+    """A picture, and what should fill its hole.
 
     Attributes:
         image: of any size.
@@ -78,7 +78,7 @@ class RePaintResult(Result[RePaintSettings]):
 
 @dataclass(frozen=True)
 class Condition:
-    """What a hole is to be filled with, as far as a model can be told.
+    """A condition on what fills a hole, as far as a model takes one.
 
     Attributes:
         class_id: of a class-conditional model or of the classifier's classes.
@@ -127,7 +127,7 @@ class RePaint(Editor[RePaintSettings]):
     ):
         super().__init__(model, settings, **changes)
         if classifier is not None and not isinstance(model, PixelDiffusion):
-            raise UserError(f"a classifier guides models of pictures, not {type(model).__name__}")
+            raise UserError(f"classifier: guides pixel models only, found {type(model).__name__}")
         check_classifier(classifier)
         self.classifier = classifier
 
@@ -136,7 +136,7 @@ class RePaint(Editor[RePaintSettings]):
         if isinstance(model, LatentDiffusion):
             check_latent_model(model, "RePaint")
         elif not isinstance(model, PixelDiffusion):
-            raise UserError(f"RePaint: {type(model).__name__} is no diffusion model")
+            raise UserError(f"RePaint: expected a diffusion model, found {type(model).__name__}")
 
     @torch.no_grad()
     def __call__(
@@ -185,7 +185,7 @@ class RePaint(Editor[RePaintSettings]):
             changes: fields of `RePaintSettings`; `n_samples` is not read.
 
         Returns:
-            For each request its result, or why there is none.
+            For each request its result or its error.
         """
         settings = self.changed({**changes, "n_samples": 1})
         prepared = [attempt(self._prepare, request, settings) for request in requests]
@@ -219,7 +219,9 @@ class RePaint(Editor[RePaintSettings]):
             UserError: nothing of the picture is known, see `sample`.
         """
         if mask.all():
-            raise UserError("mask: everything is selected, nothing of the picture is known (ldm sample samples)")
+            raise UserError(
+                "mask: everything is selected, nothing of the picture is known; `ldm sample` draws whole pictures"
+            )
         region = super().region(image, mask, settings)
         self._known_cells(region.hole, settings)
         return region
@@ -231,7 +233,7 @@ class RePaint(Editor[RePaintSettings]):
         negative: str = "",
         exemplar: Picture | None = None,
     ) -> Condition:
-        """Return what the model is to fill a hole with; see `RePaintRequest`.
+        """Return the condition for a request; see `RePaintRequest`.
 
         Raises:
             UserError: the model needs something else, or cannot use something.
@@ -252,9 +254,11 @@ class RePaint(Editor[RePaintSettings]):
         """
         check_class(self.model, class_id, self.classifier)
         if not self.takes_prompts and (prompt is not None or negative):
-            raise UserError("prompt: this model takes none")
+            raise UserError("prompt: this model takes no prompts")
         if self.takes_exemplars != (exemplar is not None):
-            raise UserError(f"exemplar: this model {'needs one' if self.takes_exemplars else 'takes none'}")
+            raise UserError(
+                f"exemplar: {'is missing for this model' if self.takes_exemplars else 'this model takes no exemplars'}"
+            )
 
     @property
     def takes_prompts(self) -> bool:
@@ -285,9 +289,9 @@ class RePaint(Editor[RePaintSettings]):
             settings: how; compositing and the seed are not read (errors name the crop).
 
         Raises:
-            UserError: of a picture nothing is known: no pixel, or in latents no cell that is known wholly. A crop of
-                `auto`, which shrinks pictures to the model's size and calls a pixel unknown if any that it stands for
-                is, can come to that with fine masks.
+            UserError: nothing of a picture is known: no pixel, or no latent cell entirely. With fine masks
+                `crop="auto"` can lead to that, since it shrinks pictures to the model's size, and a pixel of the small
+                picture is unknown if any of those it stands for is.
         """
         model, schedule, device = self.model, self.model.schedule, self.like.device
         cells = self._known_cells(mask, settings).to(device)
@@ -318,7 +322,7 @@ class RePaint(Editor[RePaintSettings]):
         cells, side = self.to_cells(mask), self.model.downsampling
         if bool(cells.flatten(1).all(1).any()):
             if side > 1:
-                raise UserError(f"mask: leaves no latent cell of {side} pixels a side that is wholly known")
+                raise UserError(f"mask: leaves no latent cell, of {side} x {side} pixels, that is entirely known")
             shrunk = ": --crop auto shrinks the picture until none is left; use --crop none"
             raise UserError(f"mask: leaves no known pixel{shrunk if settings.crop == 'auto' else ''}")
         return cells

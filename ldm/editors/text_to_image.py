@@ -68,7 +68,7 @@ class TextToImage(Editor[Sampling]):
 
         Args:
             prompts: one or several; "" is the unconditional model.
-            negative: what the pictures are guided away from, in the place of the empty prompt.
+            negative: what the pictures are guided away from, instead of the empty prompt.
             height, width: of the pictures, 1 or more; by default as the model was trained. What is no multiple of
                 `model.multiple` is sampled at the next one, and the middle of it is cut out.
             callback: `(i, t, x, x0)` after each step; x0 is the latent predicted so far.
@@ -81,7 +81,7 @@ class TextToImage(Editor[Sampling]):
         settings, model = self.changed(changes), self.model
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
-            raise UserError("prompts: there is none, expected one or more")
+            raise UserError("prompts: the list is empty, expected one or more")
         height, width = (model.image_size if side is None else side for side in (height, width))
         for name, side in (("height", height), ("width", width)):
             if side < 1:
@@ -114,7 +114,7 @@ class TextToImage(Editor[Sampling]):
         callback: Callback | None = None,
         start: NoiseSource | None = None,
     ) -> Tensor:
-        """The latents (B, c, h, w) float32 of B prompts.
+        """Sample the latents (B, c, h, w) float32 of B prompts.
 
         Args:
             size: (height, width) in pixels, multiples of `model.multiple`.

@@ -8,14 +8,17 @@ from ldm.utils.errors import UserError
 
 
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """`auto` is a GPU if there is one, else the CPU; anything else a name torch knows, e.g. `cuda:1`.
+    """Return the device of a name: `auto` is a CUDA GPU, else Apple's, else the CPU; or a name of torch's, as `cuda:1`.
 
     Args:
         local_rank: of this process among those of its machine, see `ldm.utils.processes.Share`: `auto` gives each a GPU
             in turn (srun may show a process its own alone).
     """
     if name == "auto":
-        name = f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.is_available():
+            name = f"cuda:{local_rank % torch.cuda.device_count()}"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         probe = torch.zeros(1, device=name)
         probe.item()  # a device that holds no values, such as `meta`, has none to give
