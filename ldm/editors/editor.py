@@ -24,7 +24,7 @@ from ldm.presets import Compositing, Preset, Sampling, Settings
 from ldm.samplers import SAMPLERS
 from ldm.samplers.common import Callback, Denoise
 from ldm.utils.device import choose_device
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, attempt
 from ldm.utils.image import as_list, to_tensor
 from ldm.utils.png import next_number, save_png
 from ldm.utils.random import NoiseSource
@@ -80,11 +80,14 @@ class Result(Generic[S]):
 class Prepared(Protocol):
     """A request that an editor has prepared: its region, and whatever else sampling it takes."""
 
-    region: compose.Region
+    @property
+    def region(self) -> compose.Region: ...
+
+    @property
+    def seed(self) -> int: ...
 
 
-P = TypeVar("P", bound=Prepared)
-T = TypeVar("T")
+P, Q, R, T = TypeVar("P", bound=Prepared), TypeVar("Q"), TypeVar("R", bound=Result), TypeVar("T")
 
 
 class Editor(Generic[S]):
@@ -211,30 +214,51 @@ class Editor(Generic[S]):
                             "back at %.0f dB, its own at %g or more; expect little of the edit",
                             domain.pictures, decibels, domain.round_trip)  # fmt: skip
 
-    def edit_regions(
-        self,
-        prepared: Sequence[P | UserError],
-        settings: Compositing,
-        sample: Callable[[Tensor, Tensor, list[P]], Tensor],
-    ) -> list[Image.Image | UserError]:
-        """Return a finished picture for each request that could be prepared, and its error for each other.
 
-        Those whose windows are of one size are sampled in one batch.
+class RegionEditor(Editor[S], Generic[S, Q, P, R]):
+    """An editor that paints into the masked region of a picture, of one request or of several in batches.
+
+    Subclasses prepare a request, sample a batch of prepared ones, and put pictures together into a result.
+    """
+
+    def prepare(self, request: Q, settings: S) -> P:
+        """Prepare a request.
+
+        Raises:
+            UserError: something is wrong with it.
+        """
+        raise NotImplementedError
+
+    def sample_batch(self, windows: Tensor, holes: Tensor, batch: list[P], settings: S) -> Tensor:
+        """Sample one latent, (B, c, h, w), for each window (B, 3, H, W) and its hole (B, 1, H, W)."""
+        raise NotImplementedError
+
+    def result(self, prepared: P, images: list[Image.Image], seeds: list[int], settings: S) -> R:
+        """Return the result of a request."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def edit_all(self, requests: Sequence[Q], **changes: object) -> list[R | UserError]:
+        """Edit several pictures, a sample of each; those whose windows are of one size in one batch.
+
+        Request k alone is edited the same by a call with its seed, except for rounding.
 
         Args:
-            sample: (windows (B, 3, h, w), holes (B, 1, h, w), their requests) -> latents.
+            changes: settings by name; `n_samples` is not read.
+
+        Returns:
+            For each request its result or its error.
         """
-        pictures: list[Image.Image | UserError] = [
-            one if isinstance(one, UserError) else one.region.image for one in prepared
-        ]
-        ready = [row for row, one in enumerate(prepared) if not isinstance(one, UserError)]
-        for rows in compose.grouped(ready, lambda row: prepared[row].region.window.shape):
-            batch = [prepared[row] for row in rows]
+        settings = self.changed({**changes, "n_samples": 1})
+        results = [attempt(self.prepare, request, settings) for request in requests]
+        ready = [row for row, one in enumerate(results) if not isinstance(one, UserError)]
+        for rows in compose.grouped(ready, lambda row: results[row].region.window.shape):
+            batch = [results[row] for row in rows]
             windows, holes = (torch.cat([getattr(one.region, name) for one in batch]) for name in ("window", "hole"))
-            outputs = self.decode(sample(windows, holes, batch)).split(1)
+            outputs = self.decode(self.sample_batch(windows, holes, batch, settings)).split(1)
             for row, one, output in zip(rows, batch, outputs, strict=True):
-                (pictures[row],) = one.region.composite(output, settings)
-        return pictures
+                results[row] = self.result(one, one.region.composite(output, settings), [one.seed], settings)
+        return results
 
 
 def for_each(edit: Callable[..., T], image: object, *others: object) -> list[T] | None:

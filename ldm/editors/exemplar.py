@@ -12,13 +12,12 @@ from torch import Tensor
 from ldm.diffusion.denoiser import Denoiser
 from ldm.editors.compose import Region
 from ldm.editors.denoisers import exemplar_denoiser
-from ldm.editors.editor import Editor, Result, check_exemplar_model, for_each
+from ldm.editors.editor import RegionEditor, Result, check_exemplar_model, for_each
 from ldm.editors.exemplars import mix_exemplars
 from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_map
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.presets import EditSettings, MaskInference
 from ldm.samplers.common import Callback
-from ldm.utils.errors import UserError, attempt
 from ldm.utils.image import Picture, as_image
 from ldm.utils.mask import Box, box_mask, fit_mask, mask_picture
 from ldm.utils.random import NoiseSource, key_seed
@@ -86,7 +85,7 @@ class PreparedEdit:
     seed: int
 
 
-class ExemplarEditor(Editor[EditSettings]):
+class ExemplarEditor(RegionEditor[EditSettings, ExemplarRequest, PreparedEdit, EditResult]):
     """Repaints the masked region of a scene after an exemplar, with a 9-channel model.
 
     Args:
@@ -128,49 +127,27 @@ class ExemplarEditor(Editor[EditSettings]):
         if (results := for_each(alone, image, mask, exemplar)) is not None:
             return results
         settings = self.changed(changes)
-        prepared = self._prepare(ExemplarRequest(image, mask, exemplar, weights), settings)
+        prepared = self.prepare(ExemplarRequest(image, mask, exemplar, weights), settings)
         seeds = [settings.seed + k for k in range(settings.n_samples)]
         start = None if start_seed is None else NoiseSource([start_seed])
         region, noise = prepared.region, NoiseSource(seeds)
         with self.progress_bar(settings.steps, "step", callback) as bar:
             step = callback or (lambda *_: bar.update())
             z = self.sample(region.window, region.hole, prepared.context, noise, settings, step, start)
-        return self._result(prepared, region.composite(self.decode(z), settings), seeds, settings)
+        return self.result(prepared, region.composite(self.decode(z), settings), seeds, settings)
 
-    @torch.no_grad()
-    def edit_all(self, requests: Sequence[ExemplarRequest], **changes: object) -> list[EditResult | UserError]:
-        """Edit several scenes, a sample of each; those whose windows are of one size in one batch.
-
-        Request k alone is edited so by a call with its seed, except for rounding.
-
-        Args:
-            changes: fields of `EditSettings`; `n_samples` is not read.
-
-        Returns:
-            For each request its result or its error.
-        """
-        settings = self.changed({**changes, "n_samples": 1})
-        prepared = [attempt(self._prepare, request, settings) for request in requests]
-
-        def sample(windows: Tensor, holes: Tensor, batch: list[PreparedEdit]) -> Tensor:
-            context, noise = torch.cat([one.context for one in batch]), NoiseSource(one.seed for one in batch)
-            return self.sample(windows, holes, context, noise, settings)
-
-        pictures = self.edit_regions(prepared, settings, sample)
-        return [
-            picture if isinstance(picture, UserError) else self._result(one, [picture], [one.seed], settings)
-            for one, picture in zip(prepared, pictures, strict=True)
-        ]
-
-    def _prepare(self, request: ExemplarRequest, settings: EditSettings) -> PreparedEdit:
+    def prepare(self, request: ExemplarRequest, settings: EditSettings) -> PreparedEdit:
         image = as_image(request.image)
         region = self.region(image, fit_mask(request.mask, image.size, settings.mask_rule), settings)
         seen, context = mix_exemplars(self.model.conditioner, request.exemplar, request.weights, settings.exemplar_fit)
         return PreparedEdit(region, seen, context, settings.seed if request.seed is None else request.seed)
 
-    @staticmethod
-    def _result(
-        prepared: PreparedEdit, images: list[Image.Image], seeds: list[int], settings: EditSettings
+    def sample_batch(self, windows: Tensor, holes: Tensor, batch: list[PreparedEdit], settings: EditSettings) -> Tensor:
+        context, noise = torch.cat([one.context for one in batch]), NoiseSource(one.seed for one in batch)
+        return self.sample(windows, holes, context, noise, settings)
+
+    def result(
+        self, prepared: PreparedEdit, images: list[Image.Image], seeds: list[int], settings: EditSettings
     ) -> EditResult:
         mask, masked = mask_picture(prepared.region.mask), prepared.region.masked
         return EditResult(images, settings, seeds, mask, masked, prepared.exemplars)

@@ -17,7 +17,7 @@ from ldm.diffusion.schedule import strided_timesteps
 from ldm.editors.compose import Region
 from ldm.editors.denoisers import check_class, check_classifier, class_denoiser, exemplar_denoiser, prompt_denoiser
 from ldm.editors.editor import (
-    Editor,
+    RegionEditor,
     Result,
     check_exemplar_model,
     check_text_model,
@@ -31,7 +31,7 @@ from ldm.models.pixel_diffusion import PixelDiffusion
 from ldm.presets import Compositing, RePaintSettings
 from ldm.samplers.common import Callback, Denoise
 from ldm.samplers.repaint import repaint
-from ldm.utils.errors import UserError, attempt
+from ldm.utils.errors import UserError
 from ldm.utils.image import Picture, as_image
 from ldm.utils.mask import fit_mask, mask_picture
 from ldm.utils.random import NoiseSource
@@ -101,7 +101,7 @@ class PreparedFill:
     seed: int
 
 
-class RePaint(Editor[RePaintSettings]):
+class RePaint(RegionEditor[RePaintSettings, RePaintRequest, PreparedFill, RePaintResult]):
     """Fills holes of pictures.
 
     Args:
@@ -167,48 +167,28 @@ class RePaint(Editor[RePaintSettings]):
         if (results := for_each(partial(self, callback=callback, **wanted, **changes), image, mask)) is not None:
             return results
         settings = self.changed(changes)
-        prepared = self._prepare(RePaintRequest(image, mask, **wanted), settings)
+        prepared = self.prepare(RePaintRequest(image, mask, **wanted), settings)
         seeds = [settings.seed + k for k in range(settings.n_samples)]
         region, noise = prepared.region, NoiseSource(seeds)
         with self.progress_bar(settings.calls(), "call", callback) as bar:
             step = callback or (lambda *_: bar.update())
             z = self.sample(region.window, region.hole, [prepared.condition], noise, settings, step)
-        return self._result(prepared, region.composite(self.decode(z), settings), seeds, settings)
+        return self.result(prepared, region.composite(self.decode(z), settings), seeds, settings)
 
-    @torch.no_grad()
-    def edit_all(self, requests: Sequence[RePaintRequest], **changes: object) -> list[RePaintResult | UserError]:
-        """Fill the holes of several pictures, a sample of each; those whose windows are of one size in one batch.
-
-        Request k alone is filled so by a call with its seed, except for rounding.
-
-        Args:
-            changes: fields of `RePaintSettings`; `n_samples` is not read.
-
-        Returns:
-            For each request its result or its error.
-        """
-        settings = self.changed({**changes, "n_samples": 1})
-        prepared = [attempt(self._prepare, request, settings) for request in requests]
-
-        def sample(windows: Tensor, holes: Tensor, batch: list[PreparedFill]) -> Tensor:
-            conditions, noise = [one.condition for one in batch], NoiseSource(one.seed for one in batch)
-            return self.sample(windows, holes, conditions, noise, settings)
-
-        pictures = self.edit_regions(prepared, settings, sample)
-        return [
-            picture if isinstance(picture, UserError) else self._result(one, [picture], [one.seed], settings)
-            for one, picture in zip(prepared, pictures, strict=True)
-        ]
-
-    def _prepare(self, request: RePaintRequest, settings: RePaintSettings) -> PreparedFill:
+    def prepare(self, request: RePaintRequest, settings: RePaintSettings) -> PreparedFill:
         image = as_image(request.image)
         region = self.region(image, fit_mask(request.mask, image.size, settings.mask_rule), settings)
         condition = self.condition(request.class_id, request.prompt, request.negative, request.exemplar)
         return PreparedFill(region, condition, settings.seed if request.seed is None else request.seed)
 
-    @staticmethod
-    def _result(
-        prepared: PreparedFill, images: list[Image.Image], seeds: list[int], settings: RePaintSettings
+    def sample_batch(
+        self, windows: Tensor, holes: Tensor, batch: list[PreparedFill], settings: RePaintSettings
+    ) -> Tensor:
+        noise = NoiseSource(one.seed for one in batch)
+        return self.sample(windows, holes, [one.condition for one in batch], noise, settings)
+
+    def result(
+        self, prepared: PreparedFill, images: list[Image.Image], seeds: list[int], settings: RePaintSettings
     ) -> RePaintResult:
         return RePaintResult(images, settings, seeds, mask_picture(prepared.region.mask), prepared.region.masked)
 

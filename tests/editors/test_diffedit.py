@@ -221,3 +221,27 @@ def test_a_step_alone_refuses_what_the_whole_does(step, arguments, wanted):
 def test_an_exemplar_model_is_refused():
     with refused("UNet", 9, 4):
         DiffEdit(tiny_model())
+
+
+def test_a_step_alone_follows_the_editors_settings():
+    model = analytic_model()
+    editor = DiffEdit(model, steps=10, encode_ratio=0.6, n_maps=3, guidance_scale=1.0)
+    inversion = editor.invert(pictures())
+    assert len(inversion.timesteps) == 6 == model.unet.rows
+    editor.infer_mask(pictures(), [""], ["left 1.5"])
+    assert model.unet.rows == 6 + 2 * 3
+    editor.edit(inversion, half(), ["left 1.5"])
+    assert model.unet.rows == 6 + 2 * 3 + 6
+    assert len(editor.invert(pictures(), encode_ratio=0.2).timesteps) == 2  # the call beats them
+
+
+def test_steps_take_contexts_as_well_as_prompts():
+    editor = DiffEdit(analytic_model(), **FAST)
+    source, target = (editor.model.conditioner([prompt]) for prompt in ("right 0.3", "left 1.5"))
+    both = [editor.infer_mask(pictures(), *pair).map for pair in ((["right 0.3"], ["left 1.5"]), (source, target))]
+    assert torch.equal(*both)
+    inversions = [editor.invert(pictures(), condition) for condition in (["left 1.5"], target)]
+    top = int(inversions[0].timesteps[0])
+    assert torch.equal(inversions[0].latents[top], inversions[1].latents[top])
+    edits = [editor.edit(inversions[0], half(), wanted) for wanted in (["left 1.5"], target)]
+    assert torch.equal(*edits)
