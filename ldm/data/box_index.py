@@ -118,9 +118,7 @@ class BoxFolder:
             boxes = [tuple(int(edge) for edge in line.split()) for line in file.read_text().splitlines() if line]
             good = [0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height for x0, y0, x1, y1 in boxes]
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"{file}: expected lines `x1 y1 x2 y2` of whole numbers, found something else ({error})"
-            ) from error
+            raise UserError(f"{file}: not readable as lines `x1 y1 x2 y2` of whole numbers ({error})") from error
         if not good or not all(good):
             found = boxes[good.index(False)] if good else "nothing"
             raise UserError(f"{file}: expected boxes inside the picture of {width} x {height} pixels, found {found}")
