@@ -23,8 +23,7 @@ from ldm.benchmark.report import Column, Report, Row, abouts, random_notes
 from ldm.benchmark.rows import made_before, make_row, records
 from ldm.benchmark.run import Benchmark, Generated, Measured, RunContext, collect_errors, files_hash, open_extractors
 from ldm.checkpoints.open import load, precision_of
-from ldm.data.images import centre_square, is_picture, read_picture
-from ldm.data.images import to_tensor as as_tensor
+from ldm.data.images import array_to_tensor, centre_square, is_picture, read_picture
 from ldm.editors.diffedit import DiffEdit
 from ldm.evaluation.bootstrap import Estimate, mean_estimate
 from ldm.evaluation.extractors import Extractor, LpipsDistance
@@ -206,7 +205,7 @@ class DiffEditBenchmark(Benchmark):
 
 def squared(job: Job, size: int) -> Opened:
     """The middle of a job's picture at the model's size."""
-    return Opened(as_tensor(centre_square(read_picture(job.image), size))[None], job)
+    return Opened(array_to_tensor(centre_square(read_picture(job.image), size))[None], job)
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ def main() -> None:
 
     import torch
 
-    from ldm.data.images import to_tensor
+    from ldm.data.images import array_to_tensor
     from ldm.doctor.examine import examine
     from ldm.doctor.report import render, verdict
     from ldm.toyworld.render import render_scene
     from ldm.utils.device import choose_device
 
     def pictures(side: int) -> torch.Tensor:
-        return torch.stack([to_tensor(render_scene(index, side).image) for index in range(2)])
+        return torch.stack([array_to_tensor(render_scene(index, side).image) for index in range(2)])
 
     findings = examine(options.ckpt, options.config, choose_device(options.device), pictures)
     width = max(60, min(110, shutil.get_terminal_size((100, 24)).columns))

@@ -20,9 +20,9 @@ REFERENCE_SIZE = 224
 
 
 def augment(image: Tensor, rng: Random) -> Tensor:
-    """Flip (p .5), rotation within 20 degrees (p .5), elastic transform with affine jitter (p .3), box blur (p .3).
+    """Flip (p .5), rotate by up to 20 degrees (p .5), warp elastically with affine jitter (p .3), box-blur (p .3).
 
-    Rotation and elastic transform are resampled once, together: (3, S, S) float in, the same out, borders mirrored.
+    Rotation and elastic transform are one resampling. (3, S, S) float in and out, borders mirrored.
     """
     size = image.shape[-1]
     if rng.random() < 0.5:
@@ -43,13 +43,13 @@ def augment(image: Tensor, rng: Random) -> Tensor:
 
 
 def rotation(degrees: float, size: int) -> np.ndarray:
-    """3x3 matrix that turns pixel positions (x, y, 1) counter-clockwise about the picture's centre."""
+    """Return the 3x3 matrix that turns pixel positions (x, y, 1) counter-clockwise about the picture's centre."""
     cos, sin, c = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), size / 2
     return np.array([[cos, sin, (1 - cos) * c - sin * c], [-sin, cos, sin * c + (1 - cos) * c], [0, 0, 1]])
 
 
 def affine_jitter(size: int, rng: Random) -> np.ndarray:
-    """3x3 matrix that moves three corners of the central square (2/3 of the side) by U(-50, 50) pixels each way."""
+    """Return the 3x3 matrix that moves three corners of the central square (2/3 of the side) by U(-50, 50) pixels."""
     centre, reach, jitter = size // 2, size // 3, AFFINE_JITTER * size / REFERENCE_SIZE
     before = np.array([[1, 1], [1, -1], [-1, -1]]) * reach + centre
     after = before + np.array([[rng.uniform(-jitter, jitter) for _ in range(2)] for _ in range(3)])
@@ -58,23 +58,23 @@ def affine_jitter(size: int, rng: Random) -> np.ndarray:
 
 
 def elastic_displacement(size: int, rng: Random) -> np.ndarray:
-    """(2, size, size) displacements (x, y) in pixels: alpha times uniform noise in [-1, 1] under a Gaussian of sigma.
+    """Draw displacements (x, y) in pixels, (2, size, size): alpha times uniform noise in [-1, 1], blurred by sigma.
 
-    With the original's alpha of 1 and sigma of 50 it stays below a twentieth of a pixel: the affine jitter does it all.
+    With the original's alpha of 1 and sigma of 50 they stay below 0.05 pixels: the affine jitter does all the work.
     """
     scale = size / REFERENCE_SIZE
     noise = np.random.default_rng(rng.getrandbits(64)).random((2, size, size), np.float32) * 2 - 1
     expand, project = _gaussian(size, ELASTIC_SIGMA * scale)
-    # Coarser pixels average fewer draws, which raises the field's deviation by 1 / scale: taken out again.
+    # Coarser pixels average fewer draws, which raises the field's deviation by 1 / scale: scale**2 compensates.
     return expand @ (project @ noise @ project.T) @ expand.T * np.float32(ELASTIC_ALPHA * scale**2)
 
 
 @lru_cache(maxsize=8)
 def _gaussian(size: int, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """A Gaussian filter along one axis, cut at 4 sigma, borders mirrored (edge repeated), as a product of two matrices.
+    """Factor a 1-D Gaussian filter, cut at 4 sigma, borders mirrored (edge repeated), into two low-rank matrices.
 
-    (size, rank) and (rank, size) float32. A wide filter leaves few degrees of freedom (7 at 224 pixels), which makes it
-    cheap; those left out are weaker by 3e-5 and more, so that the field is right to a thousandth of its deviation.
+    (size, rank) and (rank, size) float32. A wide filter has few degrees of freedom (7 at 224 pixels), which makes it
+    cheap; singular values below 3e-5 of the largest are dropped: the field's error is 0.1% of its deviation.
     """
     radius = int(4 * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
@@ -105,8 +105,8 @@ def warp(image: Tensor, matrix: np.ndarray, displacement: np.ndarray | None = No
 
 
 def box_blur(image: Tensor, kernel: int) -> Tensor:
-    """Mean over kernel x kernel pixels (kernel odd), borders mirrored."""
+    """Average over kernel x kernel pixels (kernel odd), borders mirrored."""
     size = image.shape[-1]
     padded = F.pad(image[None], (kernel // 2,) * 4, mode="reflect")[0]
-    rows = sum(padded[:, k : k + size] for k in range(kernel))  # one axis after the other: far quicker than pooling
+    rows = sum(padded[:, k : k + size] for k in range(kernel))  # one axis at a time: far faster than pooling
     return sum(rows[..., k : k + size] for k in range(kernel)) / kernel**2

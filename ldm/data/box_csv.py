@@ -1,4 +1,4 @@
-"""The rows of an Open Images box CSV, block by block: which are boxes to train on, and why the others are not."""
+"""Open Images box CSVs, read block by block: which rows are boxes to train on, and why the others are dropped."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ REASONS = {  # a row is dropped under the first rule that it breaks
     "fields": "too few or too many fields",
     "number": "lacks a number",
     "inside": "reaches beyond the picture",
-    "order": "empty or turned round",
+    "order": "empty or inverted",
     "area": f"area below {AREA[0]} or above {AREA[1]}",
     "picture": "no picture on disk",
     **{flag: f"{column} is 1" for flag, column in FLAGS.items()},
-    "asked": "class not asked for",
+    "asked": "class not requested",
     "known": f"label not in {CLASSES}",
 }
 RULES = list(REASONS)
@@ -35,11 +35,11 @@ BLOCK = 1 << 24  # bytes of the CSV that are read at a time
 
 @dataclass(frozen=True)
 class Choice:
-    """Which rows are kept, of those that hold a box of the right area in a picture on disk.
+    """The rows to keep, among those that hold a box of the right area in a picture on disk.
 
     Args:
-        labels: the MIDs to keep, or None for every row.
-        asked: whether `labels` are a choice of the user; otherwise they are all that the class file lists.
+        labels: MIDs to keep, or None for every row.
+        asked: whether the user chose `labels`; otherwise they are all that the class file lists.
         exclude: keys of `FLAGS`; rows where one of them is 1 are dropped.
     """
 
@@ -49,37 +49,37 @@ class Choice:
 
     @property
     def columns(self) -> list[str]:
-        """What is read of the CSV."""
+        """The columns of the CSV that are read."""
         label = [] if self.labels is None else ["LabelName"]
         return ["ImageID", *EDGES, *label, *(FLAGS[flag] for flag in self.exclude)]
 
 
 class Report:
-    """Writes a line `line,ImageID,reason` for each dropped row, and counts them."""
+    """The file of dropped rows, a line `line,ImageID,reason` each, with a count for each reason."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self._next = file, 2  # the number of the line of the CSV that comes next; the first is the header
+        self.file, self._next = file, 2  # line number of the next row of the CSV; line 1 is the header
         self._cut: list[tuple[int, bytes, int]] = []
         self._counts = np.zeros(len(RULES), int)
         file.write(b"line,ImageID,reason\n")
 
     @property
     def rows(self) -> int:
-        """How many rows there are, kept or dropped."""
+        """Number of rows, kept or dropped."""
         return self._next - 2
 
     @property
     def dropped(self) -> dict[str, int]:
-        """{reason: rows}"""
+        """Number of rows dropped for each reason."""
         return {REASONS[rule]: int(n) for rule, n in zip(RULES, self._counts, strict=True) if n}
 
     def cut(self, row: pacsv.InvalidRow) -> str:
-        """The parser's handler of rows of another length than the header's; they reach no block."""
+        """Record a row whose length differs from the header's: the parser's handler; such rows reach no block."""
         self._cut.append((row.number, row.text.partition(",")[0].encode(), RULES.index("fields")))
         return "skip"
 
     def add(self, ids: pa.Array, reason: np.ndarray) -> None:
-        """The next block: the ids of its N rows, and for each the number of the rule that it breaks, or `KEPT`."""
+        """Report on the next block: the ids of its N rows, and for each the index of the rule it breaks, or `KEPT`."""
         line = np.arange(self._next, self._next + len(ids) + len(self._cut))
         line = line[~np.isin(line, [row[0] for row in self._cut])][: len(ids)]
         rows = np.flatnonzero(reason != KEPT)
@@ -87,7 +87,7 @@ class Report:
         self._write(list(dropped), int(line[-1]) + 1)
 
     def close(self) -> None:
-        """The rest of the rows that were cut."""
+        """Write the remaining rows of a wrong length."""
         self._write([], max([self._next, *(row[0] + 1 for row in self._cut)]))
 
     def _write(self, rows: list[tuple[int, bytes, int]], end: int) -> None:
@@ -100,13 +100,13 @@ class Report:
 
 
 def read_blocks(path: Path, columns: list[str], report: Report) -> Iterator[pa.RecordBatch]:
-    """The columns of a CSV, as bytes, some megabytes at a time; rows of another length are given to `report.cut`.
+    """Yield the columns of a CSV, as bytes, some megabytes at a time; rows of a wrong length go to `report.cut`.
 
-    Quotes are plain characters, so that one that is never closed spoils one row, not all that follow. One thread:
-    only then does the parser number the rows.
+    Quotes are plain characters, so that an unclosed one spoils a single row, not all that follow. The parser numbers
+    rows only when it runs in one thread.
 
     Raises:
-        UserError: it is no CSV.
+        UserError: the file is not a CSV.
     """
     try:
         with open(path, "rb") as file:
@@ -131,21 +131,21 @@ def read_blocks(path: Path, columns: list[str], report: Report) -> Iterator[pa.R
 
 
 def judge(block: pa.RecordBatch, choice: Choice, number: dict[bytes, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which rows of a block to keep.
+    """Decide which rows of a block to keep.
 
     Args:
-        number: {image id: its number} of the pictures on disk.
+        number: {image id: index} of the pictures on disk.
 
     Returns:
-        Of the N rows the place in `RULES` of the first rule that each breaks, or `KEPT`, (N,) int8; the number of the
-        picture, (N,) int32; the box x0, y0, x1, y1 in 0..1, (N, 4) float64.
+        for each of the N rows: the index in `RULES` of the first rule that it breaks, or `KEPT`, (N,) int8; the index
+        of its picture, (N,) int32; its box x0, y0, x1, y1 in 0..1, (N, 4) float64.
     """
     boxes = np.stack([_numbers(block[edge]) for edge in EDGES], 1)
     ids = block["ImageID"].dictionary_encode()
     image = np.array([number.get(image_id, -1) for image_id in ids.dictionary.to_pylist()], np.int32)[ids.indices]
 
     x0, y0, x1, y1 = boxes.T
-    with np.errstate(invalid="ignore"):  # infinities, which are not inside
+    with np.errstate(invalid="ignore"):  # infinities, which "inside" rejects
         area = (x1 - x0) * (y1 - y0)
     broken = {
         "number": np.isnan(boxes).any(1),
@@ -160,16 +160,16 @@ def judge(block: pa.RecordBatch, choice: Choice, number: dict[bytes, int]) -> tu
         wanted = pc.is_in(block["LabelName"], pa.array([label.encode() for label in choice.labels]))
         broken["asked" if choice.asked else "known"] = ~wanted.to_numpy(zero_copy_only=False)
     reason = np.full(len(block), KEPT, np.int8)
-    for rule in sorted(broken, key=RULES.index, reverse=True):  # the first rule has the last word
+    for rule in sorted(broken, key=RULES.index, reverse=True):  # the first broken rule is written last
         reason[broken[rule]] = RULES.index(rule)
     return reason, image, boxes
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
-    """Text -> (N,) float64; what is no number becomes NaN."""
+    """Parse text to (N,) float64; anything that is not a number becomes NaN."""
     try:
         return column.cast(pa.float64()).to_numpy()
-    except pa.ArrowInvalid:  # rare, and slow is good enough for a block that has such text
+    except pa.ArrowInvalid:  # rare, so slow is good enough
         return np.array([_number(text) for text in column.to_pylist()])
 
 

@@ -1,9 +1,9 @@
-"""The boxes of a split, one entry a picture: what training reads, made by `ldm read-bbox`.
+"""The boxes of a split, one entry per picture: what training reads and `ldm read-bbox` writes.
 
-Two forms on disk, beside the folder `images` of the Open Images layout:
+There are two forms on disk, beside the folder `images` of the Open Images layout:
 
-    bbox/train.arrow             one Arrow IPC file a split, memory-mapped; boxes in parts of the picture
-    bbox/train_0/<image id>.txt  the form of the original Paint by Example: `x0 y0 x1 y1` a line, in whole pixels
+    bbox/train.arrow             one Arrow IPC file per split, memory-mapped; boxes relative to the picture, 0..1
+    bbox/train_0/<image id>.txt  the original's format: a line `x0 y0 x1 y1` per box, in whole pixels
 """
 
 import json
@@ -16,33 +16,33 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from ldm.data.crops import Box
 from ldm.data.images import header_of
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
+from ldm.utils.mask import Box
 
 SCHEMA = pa.schema(
     {
         "image_id": pa.binary(),
-        "shard": pa.int32(),  # a number in the list of folders that the metadata hold
+        "shard": pa.int32(),  # index into the list of folders in the metadata
         "boxes": pa.list_(pa.list_(pa.float32(), 4)),  # x0, y0, x1, y1 in 0..1
     }
 )
 FOLDERS, ABOUT = b"folders", b"about"  # keys of the metadata; the values are JSON
-ORIENTATION = 0x0112  # Exif tag; 5 to 8 exchange width and height
+ORIENTATION = 0x0112  # Exif tag; 5 to 8 swap width and height
 
 
 class BoxIndex:
-    """The memory-mapped file. Opening reads its footer only; processes that have it open share its pages.
+    """A memory-mapped index file. Opening reads only its footer; processes that have it open share its pages.
 
     Args:
-        file: what `write_index` wrote.
+        file: written by `write_index`.
 
     Attributes:
         about: how the file was made, as given to `write_index`.
 
     Raises:
-        UserError: the file is no such index, or incomplete.
+        UserError: the file is not an index, or is incomplete.
     """
 
     def __init__(self, file: Path):
@@ -55,36 +55,36 @@ class BoxIndex:
             self.folders, self.about = json.loads(metadata[FOLDERS]), json.loads(metadata[ABOUT])
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
             message = " ".join(str(error).split())
-            raise UserError(f"{file}: no index of boxes ({message}); make it with ldm read-bbox") from error
+            raise UserError(f"{file}: not an index of boxes ({message}); make one with ldm read-bbox") from error
         ids, shard, boxes = batch.columns
         self._ids, self._shard, self._start = ids, shard.to_numpy(), boxes.offsets.to_numpy()
         self._boxes = boxes.values.values.to_numpy().reshape(-1, 4)
 
     def __reduce__(self):
-        return BoxIndex, (self.file,)  # a worker process that is not forked opens the file itself
+        return BoxIndex, (self.file,)  # a worker process that is not forked reopens the file
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def image(self, i: int) -> str:
-        """Picture i as a path below `images`, such as train_0/0a1b.jpg. Pictures are sorted by their id."""
+        """Return the path of picture i below `images`, such as train_0/0a1b.jpg. Pictures are sorted by id."""
         return f"{self.folders[self._shard[i]]}/{os.fsdecode(self._ids[i].as_py())}.jpg"
 
     def boxes(self, i: int, width: int, height: int) -> list[Box]:
-        """The boxes of picture i, which is `width` x `height` pixels: whole pixels, rounded, at least one box."""
+        """Return the boxes of picture i, at least one, rounded to whole pixels of its `width` x `height`."""
         parts = self._boxes[self._start[i] : self._start[i + 1]]
         return [tuple(box) for box in np.rint(parts * np.array([width, height] * 2)).astype(int).tolist()]
 
 
 class BoxFolder:
-    """The original's text files, listed when opened and read as they are when asked for.
+    """The original's text files: listed when opened, each read on demand.
 
     Args:
-        folder: holds the shards, e.g. `bbox`.
-        folders: names of the shards, the same as those of the pictures.
+        folder: parent of the shards, e.g. `bbox`.
+        folders: names of the shards, equal to those of the pictures' folders.
 
     Raises:
-        UserError: there is no .txt in these folders; from `boxes`: a file has a line that is no box of the picture.
+        UserError: there is no .txt in these folders; from `boxes`: a line is not a box inside the picture.
     """
 
     def __init__(self, folder: Path, folders: Sequence[str]):
@@ -108,17 +108,17 @@ class BoxFolder:
         return f"{self.folders[self._shard[i]]}/{os.fsdecode(self._ids[i])}"
 
     def image(self, i: int) -> str:
-        """As `BoxIndex.image`."""
+        """Return the path of picture i, see `BoxIndex.image`."""
         return f"{self._name(i)}.jpg"
 
     def boxes(self, i: int, width: int, height: int) -> list[Box]:
-        """As `BoxIndex.boxes`; width and height only serve to refuse boxes that were made for another picture."""
+        """Return the boxes of picture i; width and height only serve to refuse boxes of another picture."""
         file = self.folder / f"{self._name(i)}.txt"
         try:
             boxes = [tuple(int(edge) for edge in line.split()) for line in file.read_text().splitlines() if line]
             good = [0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height for x0, y0, x1, y1 in boxes]
         except (OSError, ValueError) as error:
-            raise UserError(f"{file}: expected lines `x1 y1 x2 y2` of whole numbers ({error})") from error
+            raise UserError(f"{file}: not readable as lines `x1 y1 x2 y2` of whole numbers ({error})") from error
         if not good or not all(good):
             found = boxes[good.index(False)] if good else "nothing"
             raise UserError(f"{file}: expected boxes inside the picture of {width} x {height} pixels, found {found}")
@@ -126,15 +126,15 @@ class BoxFolder:
 
 
 def index_file(root: Path, split: str) -> Path:
-    """Where the index of a split lies."""
+    """Return the path of a split's index."""
     return Path(root) / "bbox" / f"{split}.arrow"
 
 
 def open_boxes(root: Path, split: str) -> BoxIndex | BoxFolder:
-    """The boxes of a split: the index `bbox/<split>.arrow`, or else the text files in `bbox/<split>` or `<split>_*`.
+    """Open the boxes of a split: `bbox/<split>.arrow`, or else the text files in `bbox/<split>` or `bbox/<split>_*`.
 
     Raises:
-        UserError: neither is there, or it cannot be read.
+        UserError: neither exists, or the one that does cannot be read.
     """
     file = index_file(root, split)
     if file.exists():
@@ -143,16 +143,16 @@ def open_boxes(root: Path, split: str) -> BoxIndex | BoxFolder:
         return BoxFolder(file.parent, split_folders(file.parent, split))
     except OSError as error:
         raise UserError(
-            f"{file}: no boxes there, nor in folders {split} or {split}_* beside it; make them with "
-            f"ldm read-bbox --root {root}, ToyWorld with ldm make-toyworld --out {root}"
+            f"{file}: no such file, and no folder {split} or {split}_* of boxes beside it; make the boxes with "
+            f"ldm read-bbox --root {root}, or ToyWorld with ldm make-toyworld --out {root}"
         ) from error
 
 
 def split_folders(parent: Path, split: str) -> list[str]:
-    """Names of the folders <split> and <split>_* in `parent`, sorted.
+    """List the folders <split> and <split>_* in `parent`, sorted by name.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there are no such folders.
     """
     with os.scandir(parent) as entries:
         names = [entry.name for entry in entries if entry.is_dir()]
@@ -171,12 +171,12 @@ def write_index(
     boxes: np.ndarray,
     about: dict,
 ) -> None:
-    """Write what `BoxIndex` reads.
+    """Write the file that `BoxIndex` reads.
 
     Args:
         folders: names of the picture folders.
-        ids: of the N pictures, sorted; their file names are <id>.jpg.
-        shard: (N,) int32, the number of each picture's folder.
+        ids: ids of the N pictures, sorted; file names are <id>.jpg.
+        shard: (N,) int32, the index of each picture's folder.
         start: (N + 1,) int32; picture i has boxes start[i] .. start[i + 1].
         boxes: (M, 4) float32, x0, y0, x1, y1 in 0..1.
         about: plain values to keep with the file.
@@ -194,11 +194,10 @@ def write_index(
 def write_folders(index: BoxIndex, root: Path) -> list[str]:
     """Write the boxes of an index as the original's text files, `root/bbox/<shard>/<id>.txt`.
 
-    Of each picture only the header is read, for its size. The folders take the place of earlier ones when all of them
-    are complete.
+    Only the header of each picture is read, for its size. The folders replace earlier ones once all are complete.
 
     Returns:
-        One message for every picture that cannot be read; it gets no file.
+        a message for each unreadable picture, which gets no file.
 
     Raises:
         UserError: a file cannot be written.
@@ -222,12 +221,12 @@ def write_folders(index: BoxIndex, root: Path) -> list[str]:
             shutil.rmtree(folder / name, ignore_errors=True)
             path.rename(folder / name)
     except OSError as error:
-        raise UserError(f"{folder}: cannot write there ({error.strerror})") from error
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     return unreadable
 
 
 def upright_size(file: Path) -> tuple[int, int]:
-    """Width and height of a picture as a person sees it, from its header alone."""
+    """Read the width and height of a picture, turned upright, from its header alone."""
     with header_of(file) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(ORIENTATION, 1) > 4 else (width, height)

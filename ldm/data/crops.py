@@ -1,25 +1,26 @@
-"""Boxes and windows: what Paint by Example cuts out of a picture (arXiv 2211.13227, section 3).
+"""The boxes and windows that Paint by Example cuts out of a picture (arXiv 2211.13227, section 3).
 
-A box is (x0, y0, x1, y1) in pixels, x1 and y1 exclusive. Randomness comes from a `random.Random`; its draws are made in
-the order of the original code, so the same seed gives the same geometry.
+A box is (x0, y0, x1, y1) in pixels, x1 and y1 exclusive. Random numbers come from a `random.Random`, drawn in the
+order of the original code, so the same seed gives the same geometry.
 """
 
 from random import Random
 
 import numpy as np
 
-Box = tuple[int, int, int, int]
-AREA = (0.02, 0.8)  # of the picture, both ends included: a smaller box shows too little, a larger one leaves no context
+from ldm.utils.mask import Box
+
+AREA = (0.02, 0.8)  # share of the picture, inclusive: smaller boxes show too little, larger ones leave no context
 
 
 def padded_box(box: Box, pad: int, width: int, height: int) -> Box:
-    """The box grown by `pad` on every side, clipped to the picture: what the exemplar shows."""
+    """Return the box grown by `pad` on every side, clipped to the picture: what the exemplar shows."""
     x0, y0, x1, y1 = box
     return max(x0 - pad, 0), max(y0 - pad, 0), min(x1 + pad, width), min(y1 + pad, height)
 
 
 def extended_box(box: Box, width: int, height: int, rng: Random) -> Box:
-    """The box with each side moved outwards by up to 0.4 of the free space there."""
+    """Return the box with each side moved outwards by up to 0.4 of the free space there."""
     x0, y0, x1, y1 = box
     return (
         x0 - rng.randint(0, int(0.4 * x0)),
@@ -30,15 +31,15 @@ def extended_box(box: Box, width: int, height: int, rng: Random) -> Box:
 
 
 def square_window(box: Box, width: int, height: int, rng: Random, squash: bool = False) -> Box:
-    """A square window that contains the (extended) box.
+    """Draw a square window that contains the (extended) box.
 
-    Its side is the picture's shorter side, at a random place along the longer one, then shrunk symmetrically by up to
+    Its side is the picture's shorter side, placed at random along the longer one, then shrunk symmetrically by up to
     0.6 of the distance between box and window. A square picture is kept whole.
 
     Args:
-        squash: when the box is longer than the picture's shorter side, so that no such window exists, return the whole
-            picture, to be squashed into a square, as the original does. Otherwise the window is a larger square that
-            reaches beyond the picture: `cut` pads it.
+        squash: if the box is longer than the picture's shorter side, so that no such window exists, return the whole
+            picture, to be squashed into a square, as in the original. False returns a larger square that extends
+            beyond the picture: `cut` pads it.
     """
     if width == height:
         return 0, 0, width, height
@@ -49,7 +50,7 @@ def square_window(box: Box, width: int, height: int, rng: Random, squash: bool =
 
     x0, y0, x1, y1 = box
     first, last = max(x1 - height, 0), min(x0, width - height)
-    if squash and last <= first:  # a single fitting window counts as none here
+    if squash and last <= first:  # as in the original, also if exactly one window fits
         return 0, 0, width, height
     if last < first:
         side = rng.randint(x1 - x0, width)
@@ -63,7 +64,7 @@ def square_window(box: Box, width: int, height: int, rng: Random, squash: bool =
 
 
 def cut(picture: np.ndarray, window: Box, fill: int = 0) -> np.ndarray:
-    """The window of a picture (H, W, ...); where it reaches beyond the picture, `fill`."""
+    """Cut a window out of a picture (H, W, ...), filled with `fill` outside the picture."""
     x0, y0, x1, y1 = window
     height, width = picture.shape[:2]
     inside = picture[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]

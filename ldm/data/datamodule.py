@@ -1,4 +1,4 @@
-"""Data sets to Lightning: which items a step sees is a function of (seed, step), on any number of devices."""
+"""Data sets for Lightning: the items of a step are a function of (seed, step), on any number of devices."""
 
 import signal
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from ldm.utils.random import generator
 class StepSampler(Sampler[int]):
     """The indices that one of `replicas` processes loads for the optimizer steps from `first` to `last`.
 
-    An epoch is every item once, in an order drawn from (seed, epoch), cut into whole global batches; a rest that fills
-    none is left out. Within a global batch process `rank` takes every `replicas`-th item from the `rank`-th. The items
-    of an `Epochs` data set are asked for under indices that count on through the epochs.
+    An epoch visits every item once, in an order drawn from (seed, epoch), cut into whole global batches; an incomplete
+    last one is dropped. Process `rank` takes every `replicas`-th item of a global batch, starting at the `rank`-th. The
+    indices of an `Epochs` data set keep counting through the epochs.
     """
 
     def __init__(self, data: Dataset, batch_size: int, seed: int, first: int, last: int, rank: int, replicas: int):
@@ -27,7 +27,7 @@ class StepSampler(Sampler[int]):
         self.rank, self.replicas = rank, replicas
 
     def __len__(self) -> int:
-        """From step 0 on: Lightning compares it with the batches that a resumed run has behind it."""
+        """Count the items from step 0: Lightning compares the number with the batches already seen by a resumed run."""
         return self.last * self.batch_size // self.replicas
 
     def __iter__(self) -> Iterator[int]:
@@ -42,7 +42,7 @@ class StepSampler(Sampler[int]):
 
 
 class ShareSampler(Sampler[int]):
-    """Items `rank`, `rank + replicas`, ...: as many for every rank, so the last ones begin again at item 0."""
+    """Items `rank`, `rank + replicas`, ...: equally many for every rank, so the last ones wrap around to item 0."""
 
     def __init__(self, data: Dataset, rank: int, replicas: int):
         self.size, self.rank, self.replicas = len(data), rank, replicas
@@ -55,7 +55,7 @@ class ShareSampler(Sampler[int]):
 
 
 class StatelessLoader(DataLoader):
-    """Tells Lightning that nothing has to be saved for a resumed run to go on with the right item."""
+    """A loader without state: a resumed run continues with the right item from its step alone."""
 
     def state_dict(self) -> dict:
         return {}
@@ -65,9 +65,9 @@ class StatelessLoader(DataLoader):
 
 
 def leave_signals_to_training(worker: int) -> None:
-    """A loading process outlives what tells the training to stop, for it has a last step to finish.
+    """Keep a loading process alive when the training is asked to stop, so that the last step can finish.
 
-    Ctrl-C and schedulers signal all processes. A second SIGTERM ends it, as the training may mean it.
+    Ctrl-C and schedulers signal all processes. A second SIGTERM ends the worker: it may come from the training itself.
     """
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
@@ -78,16 +78,16 @@ def leave_signals_to_training(worker: int) -> None:
 class DataModule(pl.LightningDataModule):
     """Batches of `train`, in a new order each epoch, and of `validation`, always the same.
 
-    A step's batch is the same set of items however many devices share it, and a resumed run goes on with the items of
-    its next step: both follow from (seed, step). The whole training is one epoch to Lightning, as long as its Trainer's
-    `max_steps`; the Trainer must not put samplers of its own in place (`use_distributed_sampler=False`).
+    A step's batch is the same set of items on any number of devices, and a resumed run continues with the items of its
+    next step: both follow from (seed, step). To Lightning the whole training is one epoch of the Trainer's `max_steps`;
+    the Trainer must not install samplers of its own (`use_distributed_sampler=False`).
 
     Args:
-        train, validation: data sets, already built; without `validation` there is no validation.
-        validation_items: validate on the first so many only.
-        batch_size: items of one optimizer step, over all devices.
-        batch_per_device: the most that one device holds at once; more than that is accumulated. None: no limit.
-        num_workers: loading processes a loader; the items do not depend on it.
+        train, validation: data sets, already built; validation is optional.
+        validation_items: validate on only the first that many items.
+        batch_size: items per optimizer step, over all devices.
+        batch_per_device: most items that one device holds at once; the rest is accumulated. None: no limit.
+        num_workers: processes per loader; the items do not depend on it.
 
     Raises:
         UserError: the data has fewer items than one batch; see also `divide`.
@@ -105,7 +105,7 @@ class DataModule(pl.LightningDataModule):
     ):
         super().__init__()
         if not 0 < batch_size <= len(train):
-            raise UserError(f"batch_size {batch_size}: expected 1 to {len(train)}, the items of the training data")
+            raise UserError(f"batch_size {batch_size}: expected 1 to {len(train)}, the number of training items")
         if batch_per_device is not None and batch_per_device < 1:
             raise UserError(f"batch_per_device {batch_per_device}: expected a positive number, or null for no limit")
         if validation is not None and validation_items is not None:
@@ -120,26 +120,26 @@ class DataModule(pl.LightningDataModule):
         return len(self.train) // self.batch_size
 
     def divide(self, devices: int) -> int:
-        """Share the batch among so many devices; returns over how many smaller batches each accumulates gradients.
+        """Split the batch among the devices; return how many smaller batches each one accumulates.
 
         Raises:
-            UserError: it does not go round.
+            UserError: it cannot be split evenly.
         """
         share, rest = divmod(self.batch_size, devices)
         if rest:
-            raise UserError(f"batch_size {self.batch_size}: does not divide by {devices} devices")
+            raise UserError(f"batch_size {self.batch_size}: expected a multiple of the {devices} devices")
         self.loaded_at_once = min(share, self.batch_per_device or share)
         if share % self.loaded_at_once:
             raise UserError(
-                f"batch_size {self.batch_size}: the share of each of {devices} devices, {share}, does not divide by "
+                f"batch_size {self.batch_size}: each of {devices} devices gets {share} items, expected a multiple of "
                 f"batch_per_device {self.batch_per_device}"
             )
         return share // self.loaded_at_once
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
-        # A resumed run has Lightning's count of batches from its checkpoint, which other devices may have shared
-        # otherwise: when gradients are due is told from it.
+        # Lightning derives from its count of batches when gradients are due. A resumed run has that count from its
+        # checkpoint, which may come from another number of devices.
         progress = trainer.fit_loop.epoch_loop.batch_progress
         done = trainer.global_step * trainer.accumulate_grad_batches
         for counts in (progress.current, progress.total):

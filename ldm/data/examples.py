@@ -6,15 +6,14 @@ from random import Random
 
 from torch import Tensor
 
-from ldm.data.crops import Box
 from ldm.data.images import TolerantDataset, read_picture
 from ldm.data.recipe import Recipe
 from ldm.utils.errors import UserError
-from ldm.utils.mask import open_mask
+from ldm.utils.mask import Box, open_mask
 
 
 class ExampleDataset(TolerantDataset):
-    """Items of the recipe, see `Recipe.__call__`, with "image_id", a string."""
+    """A data set of the recipe's items, see `Recipe.__call__`, each with an "image_id", a string."""
 
     def __init__(self, recipe: Recipe, seed: int, max_unreadable: float):
         super().__init__(seed, max_unreadable)
@@ -28,7 +27,7 @@ class ExampleDataset(TolerantDataset):
         mask: Path | None = None,
         exemplar: Path | None = None,
     ) -> dict[str, Tensor]:
-        """The recipe on files; `boxes` is called with the picture's width and height. UserErrors name the file."""
+        """Apply the recipe to files; `boxes` gets the picture's width and height. UserErrors name the file."""
         picture = read_picture(file)
         height, width = picture.shape[:2]
         pixels = boxes(width, height)

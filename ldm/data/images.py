@@ -1,4 +1,4 @@
-"""Pictures from disk, and data sets of files: unreadable ones are replaced, counted and listed, too many an error."""
+"""Pictures from disk, and data sets of files, where unreadable files are replaced, counted, logged and limited."""
 
 import logging
 import os
@@ -23,19 +23,19 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 MOST_WORKERS = 256
-UNLUCKY = 4  # so many failures more than the set rate explains may be chance
+UNLUCKY = 4  # failures in excess of the allowed rate that may be chance
 
 Item = dict[str, Tensor | str]
 
 
 def read_picture(file: Path | str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright; a missing, damaged or foreign file is a UserError."""
+    """Read a picture as (H, W, 3) uint8 RGB, upright; a missing, damaged or foreign file is a UserError."""
     return np.asarray(decode(file).convert("RGB"))
 
 
 @contextmanager
 def header_of(file: Path | str) -> Iterator[Image.Image]:
-    """A picture of which nothing but the header is read; a foreign file, or too many pixels, is a UserError."""
+    """Open a picture and read only its header; a foreign file, or too many pixels, is a UserError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -44,26 +44,26 @@ def header_of(file: Path | str) -> Iterator[Image.Image]:
     except Exception as error:  # decoders of damaged files raise almost anything
         foreign = isinstance(error, Image.UnidentifiedImageError)
         why = f"neither {' nor '.join(FORMATS)}" if foreign else " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read as an image ({why})") from error
+        raise UserError(f"{file}: not a readable image ({why})") from error
 
 
-def to_tensor(picture: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [-1, 1]."""
+def array_to_tensor(picture: np.ndarray) -> Tensor:
+    """Convert (H, W, 3) uint8 to (3, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
 class Epochs:
-    """Random decisions of an item as a function of (seed, epoch, item), whichever worker process makes it.
+    """A data set whose random decisions are a function of (seed, epoch, item), in any worker process.
 
-    The epoch comes with the index: item i of epoch e is asked for as `data[e * len(data) + i]`, so that nothing needs
-    to be told when an epoch begins, and workers may load ahead across its end.
+    The index carries the epoch: item i of epoch e is `data[e * len(data) + i]`, so that nothing has to be notified
+    when an epoch begins, and workers may load ahead across its end.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
 
     def random(self, index: int) -> Random:
-        """The source of every random decision about the item at `index`, counted on through the epochs."""
+        """Return the source of every random decision about the item at `index`, which counts through the epochs."""
         epoch, item = divmod(index, len(self))
         return Random(key_seed(self.seed, epoch, item))
 
@@ -71,15 +71,14 @@ class Epochs:
 class TolerantDataset(Epochs, Dataset):
     """Items made from files, of which a few may be missing or damaged.
 
-    In the place of an unreadable item stands another one, drawn from (seed, epoch, i): what `data[index]` is stays a
-    function of these. Each unreadable file is named in the log. Reads and failures are counted in shared memory, over
-    all worker processes.
+    An unreadable item is replaced by another one, drawn from (seed, epoch, i), so that `data[index]` remains a function
+    of these. The log names each unreadable file. Reads and failures are counted in shared memory, over all workers.
 
     Args:
         max_unreadable: share of unreadable items, 0..1 (exclusive), above which reading stops.
 
     Raises:
-        UserError: when an item is read, and more are unreadable than that.
+        UserError: from reading an item, if the share of unreadable ones exceeds that.
     """
 
     def __init__(self, seed: int, max_unreadable: float):
@@ -87,12 +86,12 @@ class TolerantDataset(Epochs, Dataset):
         if not 0 <= max_unreadable < 1:
             raise UserError(f"max_unreadable {max_unreadable}: expected a share, 0 <= share < 1")
         self.max_unreadable = max_unreadable
-        # One row a process that reads, which alone writes to it: no count is lost and no lock is needed.
+        # One row per reading process, the only one that writes to it: no count is lost and no lock is needed.
         self._counts = torch.zeros(MOST_WORKERS, 2, dtype=torch.int64).share_memory_()
         self._listed: set[str] = set()
 
     def item(self, place: int, rng: Random) -> Item:
-        """Item number `place` of an epoch with the decisions of `rng`; UserError if a file of it is unreadable."""
+        """Return item number `place` of an epoch, randomised by `rng`; UserError if one of its files is unreadable."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> Item:
@@ -111,7 +110,7 @@ class TolerantDataset(Epochs, Dataset):
 
     @property
     def unreadable(self) -> tuple[int, int]:
-        """How many reads failed, of how many, in this process and its workers."""
+        """The number of failed reads and of all reads, in this process and its workers."""
         good, bad = self._counts.sum(0).tolist()
         return bad, good + bad
 
@@ -122,20 +121,20 @@ class TolerantDataset(Epochs, Dataset):
     def _judge(self, error: str) -> None:
         if error not in self._listed:
             self._listed.add(error)
-            log.warning("%s; another item takes its place", error)
+            log.warning("%s; replaced by another item", error)
         bad, reads = self.unreadable
         if bad > UNLUCKY + self.max_unreadable * reads:
-            limit = f"limit max_unreadable = {self.max_unreadable:g}"
-            raise UserError(f"{bad} of {reads} pictures unreadable ({limit}), the last one: {error}")
+            limit = f"expected a share of at most max_unreadable {self.max_unreadable:g}"
+            raise UserError(f"{bad} of {reads} pictures unreadable, {limit}; the last one: {error}")
 
 
 class Pictures(TolerantDataset):
-    """Pictures of files, as {"image": (3, size, size) float32 in [-1, 1]}.
+    """Pictures from files, as {"image": (3, size, size) float32 in [-1, 1]}.
 
     Args:
-        files: the pictures.
-        size: the shorter side is resized to it (bicubic), then the centre is cut out.
-        flip: mirror half of the items, anew each epoch.
+        files: picture files.
+        size: the shorter side is resized to it (bicubic), then the centre is cropped.
+        flip: mirror half of the items, redrawn each epoch.
     """
 
     def __init__(
@@ -148,7 +147,7 @@ class Pictures(TolerantDataset):
         return len(self.files)
 
     def item(self, place: int, rng: Random) -> Item:
-        image = to_tensor(centre_square(read_picture(self.files[place]), self.size))
+        image = array_to_tensor(centre_square(read_picture(self.files[place]), self.size))
         if self.flip and rng.random() < 0.5:
             image = image.flip(-1)
         return {"image": image}
@@ -166,18 +165,18 @@ class ImageFolder(Pictures):
 
 
 def picture_files(root: Path | str) -> list[Path]:
-    """The pictures below a folder by their suffixes, sorted.
+    """List the pictures below a folder, found by their suffixes, sorted.
 
     Raises:
-        UserError: there are none, or no such folder.
+        UserError: there is no such folder, or no picture in it.
     """
-    root = str(root)  # 2024, on a command line, is a number
+    root = str(root)  # 2024 on a command line is a number
     if not Path(root).is_dir():
         raise UserError(f"{root}: no such folder")
     files = sorted(Path(folder, name) for folder, _, names in os.walk(root) for name in names if is_picture(name))
     if not files:
         kinds = ", ".join(sorted(SUFFIXES))
-        raise UserError(f"{root}: no pictures ({kinds}) in this folder or below")
+        raise UserError(f"{root}: expected pictures ({kinds}) in this folder or below, found none")
     return files
 
 
@@ -186,7 +185,7 @@ def is_picture(name: str) -> bool:
 
 
 def centre_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> (size, size, 3): shorter side resized to `size`, centre cut out."""
+    """Resize the shorter side of a picture (H, W, 3) uint8 to `size` and crop the centre, (size, size, 3)."""
     height, width = picture.shape[:2]
     side = min(height, width)
     x0, y0 = (width - side) // 2, (height - side) // 2

@@ -10,16 +10,18 @@ from ldm.utils.errors import UserError
 
 
 class LatentCache(Dataset):
-    """What `ldm cache-latents` wrote: per item what the frozen networks made of it, such as its latent `z`.
+    """A latent cache written by `ldm cache-latents`: the frozen networks' outputs per item, such as its latent `z`.
 
     Args:
-        folder: holds shards `*.safetensors`, each with the same tensors (float16 or whole numbers) of its items.
+        folder: shards `*.safetensors`, each with the same tensors (float16 or whole numbers) of its items.
     """
 
     def __init__(self, folder: str):
         shards = sorted(Path(folder).glob("*.safetensors"))
         if not shards:
-            raise UserError(f"{folder}: no latent cache there; write it with ldm cache-latents")
+            raise UserError(
+                f"{folder}: expected a latent cache, found no *.safetensors; write it with ldm cache-latents"
+            )
         parts = [load_file(shard) for shard in shards]
         self.tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

@@ -1,13 +1,13 @@
-"""Your own pictures as training data: a manifest, JSON lines (.jsonl) or Parquet (.parquet), one row an item.
+"""Your own pictures as training data: a manifest, JSON lines (.jsonl) or Parquet (.parquet), one row per item.
 
     {"image": "photos/1.jpg", "box": [40, 30, 200, 180]}
     {"image": "photos/2.jpg", "mask": "masks/2.png", "exemplar": "cutouts/2.png"}
     {"image": "photos/3.jpg", "caption": "a red bus in the rain"}
 
-image: a picture file. What is repainted is either `box`, x0, y0, x1, y1 in pixels of the upright picture (x1 and y1
-exclusive), or `mask`, a picture file in which it is white. exemplar: a picture file to be shown whole; without it, what
-the box (of the mask) shows is the exemplar. A picture with several boxes has several rows. Paths are relative to the
-manifest's folder. `ldm make-manifest` writes manifests.
+image: a picture file. The hole is either `box`, x0, y0, x1, y1 in pixels of the upright picture (x1 and y1 exclusive),
+or `mask`, a picture file in which it is white. exemplar: a picture file to be shown whole; by default what the box (or
+the mask's bounding box) shows. A picture with several boxes has several rows. Paths are relative to the manifest's
+folder. `ldm make-manifest` writes manifests.
 """
 
 import json
@@ -25,7 +25,7 @@ import pyarrow.parquet as parquet
 from tqdm import tqdm
 
 from ldm.data.examples import ExampleDataset
-from ldm.data.images import Item, TolerantDataset, centre_square, read_picture, to_tensor
+from ldm.data.images import Item, TolerantDataset, array_to_tensor, centre_square, read_picture
 from ldm.data.recipe import Recipe
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
@@ -42,13 +42,13 @@ SCHEMA = pa.schema(
 )
 FILES = ("image", "mask", "exemplar")
 CHUNK = 1 << 15
-LISTED = 10  # rows named for each reason to leave them out
+LISTED = 10  # rows named in the log for each reason to skip them
 
 log = logging.getLogger(__name__)
 
 
 class ManifestDataset(ExampleDataset):
-    """The rows of a manifest that say what is repainted; "image_id" is the row's `image`.
+    """The rows of a manifest with a box or a mask; "image_id" is the row's `image`.
 
     Raises:
         UserError: see `read_manifest`.
@@ -75,7 +75,7 @@ class CaptionDataset(TolerantDataset):
     image: (3, size, size) float32 in [-1, 1], the picture's central square. caption: string.
 
     Args:
-        flip: mirror half of the items, anew each epoch; off, as captions may say left and right.
+        flip: mirror half of the items, redrawn each epoch; off by default, as captions may say left and right.
 
     Raises:
         UserError: see `read_manifest`.
@@ -90,20 +90,20 @@ class CaptionDataset(TolerantDataset):
         return len(self.rows)
 
     def item(self, place: int, rng: Random) -> Item:
-        image = to_tensor(centre_square(read_picture(self.folder / self.rows["image"][place].as_py()), self.size))
+        image = array_to_tensor(centre_square(read_picture(self.folder / self.rows["image"][place].as_py()), self.size))
         if self.flip and rng.random() < 0.5:
             image = image.flip(-1)
         return {"image": image, "caption": self.rows["caption"][place].as_py()}
 
 
 def read_manifest(file: Path, purpose: str) -> pa.Table:
-    """The usable rows of a manifest, columns as in `SCHEMA`; no picture is opened.
+    """Read the usable rows of a manifest, columns as in `SCHEMA`; no picture is opened.
 
-    Rows that lack something, whose box is none or whose files are missing are left out, and the log says how many,
-    which and why.
+    Rows that lack a value, whose box is invalid or whose files are missing are skipped; the log says how many, which
+    and why.
 
     Args:
-        purpose: "hole", for rows that say what is repainted, or "caption".
+        purpose: "hole", for rows with a box or a mask, or "caption".
 
     Raises:
         UserError: the file cannot be read, has an unknown column, or holds no usable row.
@@ -118,22 +118,22 @@ def read_manifest(file: Path, purpose: str) -> pa.Table:
             dropped.setdefault(reason, []).append(number)
         else:
             kept.append(row)
-        if len(kept) == CHUNK:  # a million rows as Python objects would take a gigabyte
+        if len(kept) == CHUNK:  # a million rows as Python objects take a gigabyte
             chunks.append(pa.Table.from_pylist(kept, SCHEMA))
             kept.clear()
     chunks.append(pa.Table.from_pylist(kept, SCHEMA))
     rows = pa.concat_tables(chunks).combine_chunks()
     if not len(rows):
         counts = "; ".join(f"{len(numbers)} {reason}" for reason, numbers in dropped.items())
-        raise UserError(f"{file}: none of its rows can be used ({counts or 'it is empty'})")
+        raise UserError(f"{file}: no usable row ({counts or 'the file is empty'})")
     for reason, numbers in dropped.items():
         listed = ", ".join(map(str, numbers[:LISTED])) + (", ..." if len(numbers) > LISTED else "")
-        log.warning("%s: left out %d rows that %s (row %s)", file, len(numbers), reason, listed)
+        log.warning("%s: skipped %d rows that %s (row %s)", file, len(numbers), reason, listed)
     return rows
 
 
 def write_manifest(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as JSON lines, or as Parquet if the name says so; whole or not at all.
+    """Write rows as JSON lines, or as Parquet if the suffix is .parquet; atomically.
 
     Raises:
         UserError: the file cannot be written.
@@ -147,7 +147,7 @@ def write_manifest(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Row numbers from 1 (in JSON lines: line numbers) and rows without empty values; anything but a dict is no row."""
+    """Yield row numbers from 1 (line numbers in JSON lines) and rows without null values; a valid row is a dict."""
     try:
         if file.suffix == ".parquet":
             table = parquet.ParquetFile(file)
@@ -170,7 +170,7 @@ def _rows(file: Path) -> Iterator[tuple[int, Any]]:
                 yield number, row
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         message = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise UserError(f"{file}: expected a manifest, JSON lines or .parquet ({message})") from error
+        raise UserError(f"{file}: not readable as a manifest, JSON lines or .parquet ({message})") from error
 
 
 def _check_columns(names: Any, where: str) -> None:
@@ -181,11 +181,11 @@ def _check_columns(names: Any, where: str) -> None:
 
 def _type_fault(row: Any) -> str | None:
     if not isinstance(row, dict):
-        return "are no JSON object"
+        return "are not a JSON object"
     for name, value in row.items():
         if name != "box" and not isinstance(value, str):
-            return f"have a value for {name} that is no text"
-    return None if row.get("image") else "name no image"
+            return f"have a value for {name} that is not a string"
+    return None if row.get("image") else "have no image"
 
 
 def _hole_fault(row: dict) -> str | None:
@@ -198,8 +198,8 @@ def _hole_fault(row: dict) -> str | None:
         return "have a box that is not four numbers x0, y0, x1, y1"
     x0, y0, x1, y1 = np.rint(box)
     if x0 >= x1 or y0 >= y1:
-        return "have a box that is empty or turned round"
-    return "have a box that begins outside the picture" if min(x0, y0) < 0 else None
+        return "have a box that is empty or inverted"
+    return "have a box that starts outside the picture" if min(x0, y0) < 0 else None
 
 
 def _caption_fault(row: dict) -> str | None:
@@ -211,7 +211,7 @@ def _is_number(value: Any) -> bool:
 
 
 class _Listing:
-    """Whether files are there, by one listing a folder: on a network disk far quicker than one question a file."""
+    """A check for missing files by listing each folder once: on a network disk far faster than a check per file."""
 
     def __init__(self, root: Path):
         self.root, self.folders = root, {}
@@ -219,7 +219,7 @@ class _Listing:
     def fault(self, row: dict) -> str | None:
         for name in FILES:
             if name in row and not self._has(row[name]):
-                return f"name a missing file as {name}"
+                return f"name a missing file for {name}"
         return None
 
     def _has(self, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""Manifests of what people have: COCO annotations, or a folder of pictures with a folder of masks."""
+"""Manifests made from COCO annotations, or from a folder of pictures and a folder of masks."""
 
 import json
 import math
@@ -16,13 +16,13 @@ from ldm.utils.errors import UserError
 MASK_SUFFIX = "_mask"
 
 Rows = list[dict[str, Any]]
-Dropped = dict[str, list[str]]  # why -> the names of what was left out
+Dropped = dict[str, list[str]]  # reason -> names of the dropped items
 
 
 def from_coco(annotations: Path, images: Path, folder: Path) -> tuple[Rows, Dropped]:
-    """A row for each box of a COCO instances file that the paper's rule keeps (0.02 to 0.8 of the picture).
+    """Return a row for each box of a COCO instances file that the paper's rule keeps (0.02 to 0.8 of the picture).
 
-    A box that reaches beyond the picture by less than a pixel is clipped to it.
+    A box that extends beyond the picture by less than a pixel is clipped to it.
 
     Args:
         annotations: JSON with the lists `images` (id, file_name, width, height) and `annotations` (image_id, bbox as
@@ -31,10 +31,10 @@ def from_coco(annotations: Path, images: Path, folder: Path) -> tuple[Rows, Drop
         folder: where the manifest will lie; its paths are relative to it.
 
     Returns:
-        the rows in the order of the annotations, and what was left out and why.
+        the rows in the order of the annotations, and the dropped items by reason.
 
     Raises:
-        UserError: the file is no such JSON.
+        UserError: the file is not such JSON.
     """
     content = _read_coco(annotations)
     pictures = {picture.get("id"): picture for picture in content["images"] if isinstance(picture, dict)}
@@ -56,19 +56,19 @@ def from_coco(annotations: Path, images: Path, folder: Path) -> tuple[Rows, Drop
 
 
 def _coco_box(annotation: dict, picture: dict | None) -> tuple[list[float], str | None]:
-    """x0, y0, x1, y1 clipped to the picture, and the first rule that the annotation breaks."""
+    """Return x0, y0, x1, y1 clipped to the picture, and the first rule that the annotation breaks."""
     if picture is None:
         return [], "belong to a picture that is not listed"
     if annotation.get("iscrowd"):
-        return [], "stand for a crowd"
+        return [], "mark a crowd"
     width, height = float(picture["width"]), float(picture["height"])
     x, y, w, h = map(float, annotation["bbox"])
     if not all(map(math.isfinite, (x, y, w, h, width, height))):
         return [], "lack a number or a name"
     if w <= 0 or h <= 0:
-        return [], "are empty or turned round"
+        return [], "are empty or inverted"
     if min(x, y) <= -1 or x + w >= width + 1 or y + h >= height + 1:
-        return [], "reach beyond the picture"
+        return [], "extend beyond the picture"
     box = [max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)]
     area = (box[2] - box[0]) * (box[3] - box[1]) / (width * height)
     if not AREA[0] <= area <= AREA[1]:
@@ -81,7 +81,7 @@ def _read_coco(file: Path) -> dict[str, list]:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         message = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise UserError(f"{file}: expected COCO annotations, a JSON file ({message})") from error
+        raise UserError(f"{file}: not readable as COCO annotations, a JSON file ({message})") from error
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f"{file}: expected COCO annotations, a JSON object with lists `images` and `annotations`")
@@ -89,18 +89,18 @@ def _read_coco(file: Path) -> dict[str, list]:
 
 
 def from_folders(images: Path, masks: Path, exemplars: Path | None, folder: Path) -> tuple[Rows, Dropped]:
-    """A row for each picture below `images` with a mask: a file of the same path and stem, or the stem and `_mask`.
+    """Return a row for each picture below `images` that has a mask with the same path and stem, or stem + `_mask`.
 
     Args:
         masks: may be `images` itself; masks are then the files whose stem ends in `_mask`.
-        exemplars: pictures of the same path and stem, each the exemplar of its picture.
+        exemplars: folder of exemplars with the same path and stem as their pictures.
         folder: where the manifest will lie; its paths are relative to it.
 
     Returns:
-        the rows sorted by the picture's path, and what was left out and why.
+        the rows sorted by the picture's path, and the dropped items by reason.
 
     Raises:
-        UserError: a folder is missing, holds no pictures, or two whose names differ in their suffix only.
+        UserError: a folder is missing, holds no pictures, or holds two whose names differ only in their suffix.
     """
     pictures, found = _by_stem(images), _by_stem(masks)
     shown = {} if exemplars is None else _by_stem(exemplars)
@@ -124,18 +124,20 @@ def from_folders(images: Path, masks: Path, exemplars: Path | None, folder: Path
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder under their relative paths without suffix."""
+    """Map relative paths without suffix to the pictures below a folder."""
     files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
     if not files:
-        raise UserError(f"{folder}: no pictures ({', '.join(sorted(SUFFIXES))}) in this folder or below")
+        raise UserError(
+            f"{folder}: expected pictures ({', '.join(sorted(SUFFIXES))}) in this folder or below, found none"
+        )
     by_stem = {}
     for file in sorted(files):
         other = by_stem.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)
         if other is not file:
-            raise UserError(f"{folder}: {other.name} and {file.name} differ in their suffix only; remove one of them")
+            raise UserError(f"{folder}: {other.name} and {file.name} differ only in their suffix; remove one of them")
     return by_stem
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """The path as seen from the folder, with forward slashes."""
+    """Return the path relative to the folder, with forward slashes."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()

@@ -1,6 +1,6 @@
 """Training masks: the extended box itself, or a shape whose sides are Bezier curves bulging towards it; and blobs.
 
-Blobs are of no training: they measure what a model makes of holes of other shapes. All masks are uint8, 255 = repaint,
+Blobs are for evaluation only: they show how a model handles holes of other shapes. All masks are uint8, 255 = repaint,
 0 = keep.
 """
 
@@ -9,11 +9,11 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ldm.data.crops import Box
+from ldm.utils.mask import Box
 
 
 def box_mask(box: Box, width: int, height: int) -> np.ndarray:
-    """(height, width) uint8: 255 within the box."""
+    """Return a mask (height, width) uint8: 255 inside the box."""
     x0, y0, x1, y1 = box
     mask = np.zeros((height, width), np.uint8)
     mask[y0:y1, x0:x1] = 255
@@ -21,7 +21,7 @@ def box_mask(box: Box, width: int, height: int) -> np.ndarray:
 
 
 def bounds(mask: np.ndarray) -> Box:
-    """The smallest box around what a mask (H, W) selects; empty (all zeros) where it selects nothing."""
+    """Return the bounding box of what a mask (H, W) selects; (0, 0, 0, 0) if it selects nothing."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return 0, 0, 0, 0
@@ -29,9 +29,9 @@ def bounds(mask: np.ndarray) -> Box:
 
 
 def blob_mask(box: Box, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """(height, width) uint8: 255 within an uneven ellipse around a box, as a hand draws it.
+    """Draw a mask (height, width) uint8: 255 inside a wobbly ellipse around a box, as if drawn by hand.
 
-    Its radius, as a share of the box's extent, is 0.62 with waves of 2 to 5 to the round: most corners stick out.
+    Its radius is 0.62 of the box's extent, with 2 to 5 waves per turn: most corners of the box stick out.
     """
     x0, y0, x1, y1 = box
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
@@ -44,17 +44,17 @@ def blob_mask(box: Box, width: int, height: int, rng: np.random.Generator) -> np
 
 
 def bezier_mask(box: Box, extended: Box, width: int, height: int, rng: Random, jitter: int) -> np.ndarray:
-    """(height, width) uint8: 255 within the polygon of `bezier_outline`."""
+    """Draw a mask (height, width) uint8: 255 inside the polygon of `bezier_outline`."""
     mask = Image.new("L", (width, height))
     ImageDraw.Draw(mask).polygon(bezier_outline(box, extended, rng, jitter), fill=255)
     return np.asarray(mask)
 
 
 def bezier_outline(box: Box, extended: Box, rng: Random, jitter: int) -> list[tuple[float, float]]:
-    """Four quadratic Bezier curves from corner to corner of the box (top, right, bottom, left).
+    """Return points on four quadratic Bezier curves from corner to corner of the box (top, right, bottom, left).
 
-    The middle control point of a side lies at half its length, on the extended box. 18 points a curve are moved by up
-    to `jitter` pixels each way; a point that repeats an x or a y of its curve is left out, as in the original.
+    The middle control point of a side lies halfway along it, on the extended box. Each curve has 18 points, moved by up
+    to `jitter` pixels along each axis; a point that repeats an x or y of its curve is skipped, as in the original.
     """
     x0, y0, x1, y1 = box
     ex0, ey0, ex1, ey1 = extended
@@ -79,6 +79,6 @@ def bezier_outline(box: Box, extended: Box, rng: Random, jitter: int) -> list[tu
 
 
 def _quadratic(a: float, b: float, c: float, t: float) -> float:
-    """The curve's value at t. The order of the operations matters: repeated values are found by exact comparison."""
+    """Evaluate the curve at t. The order of operations matters: repeated values are found by exact comparison."""
     s = 1.0 - t
     return (s * a + (2.0 * t) * b) * s + (t * t) * c

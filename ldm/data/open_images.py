@@ -1,7 +1,7 @@
-"""Open Images as self-supervised training data, read from the layout that the official downloads have:
+"""Open Images as self-supervised training data, read from the layout of the official downloads:
 
 root/images/{train_0, train_1, ..., validation, test}/<image id>.jpg
-root/bbox/<split>.arrow, or the original's folders of text files: the boxes, as ldm read-bbox writes them
+root/bbox/<split>.arrow, or the original's folders of text files: the boxes, written by ldm read-bbox
 """
 
 from pathlib import Path
@@ -14,14 +14,14 @@ from ldm.data.recipe import Recipe
 
 
 class OpenImagesDataset(ExampleDataset):
-    """The pictures of a split that have a usable box, each once an epoch; one of its boxes is drawn uniformly.
+    """The pictures of a split that have a usable box, each once per epoch; one of its boxes is drawn uniformly.
 
     Args:
         root: folder with `images` and `bbox`.
         split: train, validation or test; the train pictures lie in any number of folders train_*.
 
     Raises:
-        UserError: no boxes there.
+        UserError: there are no boxes.
     """
 
     def __init__(self, root: str, split: str, recipe: Recipe, seed: int = 0, max_unreadable: float = 0.01):

@@ -1,6 +1,6 @@
-"""From the box annotations of Open Images to an index of the boxes that Paint by Example trains on.
+"""An index of the boxes that Paint by Example trains on, built from the box annotations of Open Images.
 
-One pass over the CSV, block by block; no picture is opened. The layout is that of the official downloads:
+The CSV is read once, block by block; no picture is opened. The layout is that of the official downloads:
 
     root/images/{train_0, train_1, ..., validation, test}/<image id>.jpg
     root/annotations/*{train, validation, test}-annotations-bbox.csv
@@ -24,7 +24,7 @@ from ldm.utils.nearest import nearest
 
 @dataclass(frozen=True)
 class Source:
-    """What `build_index` reads; `open_source` makes it and has checked it."""
+    """The checked input of `build_index`, made by `open_source`."""
 
     root: Path
     split: str
@@ -33,15 +33,15 @@ class Source:
 
     @property
     def report(self) -> Path:
-        """Lists the dropped rows."""
+        """The file that lists the dropped rows."""
         return self.root / "bbox" / f"{self.split}-dropped.csv"
 
 
 def find_splits(root: Path) -> list[str]:
-    """The splits that have a box CSV, by name.
+    """List the splits that have a box CSV, sorted.
 
     Raises:
-        UserError: there is none.
+        UserError: no split has one.
     """
     files = (root / "annotations").glob("*-annotations-bbox.csv")
     splits = sorted({file.name.removesuffix("-annotations-bbox.csv").rpartition("-")[2] for file in files})
@@ -51,17 +51,17 @@ def find_splits(root: Path) -> list[str]:
 
 
 def open_source(root: Path, split: str, classes: Sequence[str] = (), exclude: Sequence[str] = ()) -> Source:
-    """Look at what a split has, without any long work.
+    """Check the input files of a split, without any long work.
 
     Args:
         root: folder with `images` and `annotations`.
         split: train, validation, test.
-        classes: names or MIDs of the classes to keep. None named: all that class-descriptions-boxable.csv lists, and
-            every row where there is no such file.
+        classes: names or MIDs of the classes to keep; by default all in class-descriptions-boxable.csv, or every row if
+            there is no such file.
         exclude: keys of `FLAGS`.
 
     Raises:
-        UserError: no CSV or several, a column is missing, an unknown class, no folder of pictures.
+        UserError: there is no CSV or several, no folder of pictures, a missing column, or an unknown class.
     """
     files = sorted((root / "annotations").glob(f"*{split}-annotations-bbox.csv"))
     if len(files) != 1:
@@ -76,7 +76,8 @@ def open_source(root: Path, split: str, classes: Sequence[str] = (), exclude: Se
     missing = [name for name in source.choice.columns if name not in header]
     if missing:
         raise UserError(
-            f"{source.file}: no column {', '.join(missing)} in its first line ({', '.join(header)[:200]!r})"
+            f"{source.file}: expected a CSV with a column {', '.join(missing)}, "
+            f"found columns {', '.join(header)[:200]!r}"
         )
     _picture_folders(source)
     return source
@@ -90,15 +91,15 @@ def _labels(root: Path, classes: Sequence[str]) -> frozenset[str] | None:
         with open(file, encoding="utf-8-sig", newline="") as lines:
             label = {name.strip(): mid.strip() for mid, name in csv.reader(lines)}
         if not label:
-            raise ValueError("it is empty")
+            raise ValueError("the file is empty")
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{file}: expected lines `label,name of the class` ({error})") from error
+        raise UserError(f"{file}: not readable as lines `label,class name` ({error})") from error
     if not classes:
         return frozenset(label.values())
     known = {text.lower(): text for text in (*label.values(), *label)}
     for name in classes:
         if name.lower() not in known:
-            raise UserError(f"class {name!r} is not in {file}; {nearest(name, known.values())}")
+            raise UserError(f"class {name!r}: not listed in {file}; {nearest(name, known.values())}")
     found = (known[name.lower()] for name in classes)
     return frozenset(label.get(text, text) for text in found)
 
@@ -109,17 +110,17 @@ def _picture_folders(source: Source) -> list[str]:
         return split_folders(images, source.split)
     except OSError as error:
         wanted = f"{source.split} or {source.split}_*"
-        raise UserError(f"{images}: expected the pictures there in a folder {wanted}, found none") from error
+        raise UserError(f"{images}: expected pictures in a folder {wanted}, found no such folder") from error
 
 
 def build_index(source: Source) -> BoxIndex:
-    """Write the index of a split and the report of the dropped rows; open the index.
+    """Write the index of a split and the report of the dropped rows, and open the index.
 
-    Its `about` holds csv, classes and exclude (what it was made from), pictures (on disk), rows, boxes (kept) and
-    dropped ({reason: rows}).
+    Its `about` holds csv, classes and exclude (its input), pictures (on disk), rows, boxes (kept) and dropped
+    ({reason: rows}).
 
     Raises:
-        UserError: no picture, a file that is no CSV, no box left, a file that cannot be written.
+        UserError: there is no picture, the CSV cannot be read, no box is left, or a file cannot be written.
     """
     folders, ids, shard = list_pictures(source)
     number = {image_id: i for i, image_id in enumerate(ids)}
@@ -127,7 +128,7 @@ def build_index(source: Source) -> BoxIndex:
     try:
         source.report.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{source.report.parent}: cannot be made ({error.strerror})") from error
+        raise UserError(f"{source.report.parent}: cannot be created ({error.strerror})") from error
     with replacing(source.report) as partial, open(partial, "wb") as file:
         report = Report(file)
         for block in read_blocks(source.file, source.choice.columns, report):
@@ -138,10 +139,10 @@ def build_index(source: Source) -> BoxIndex:
         report.close()
     if not sum(map(len, images)):
         counts = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
-        raise UserError(f"{source.file}: none of its {report.rows} boxes can be used ({counts}); see {source.report}")
+        raise UserError(f"{source.file}: all {report.rows} boxes were dropped ({counts}); see {source.report}")
 
     image, corners = np.concatenate(images), np.concatenate(boxes)
-    order = np.argsort(image, kind="stable")  # the rows of a picture need not be neighbours
+    order = np.argsort(image, kind="stable")  # the rows of a picture may be scattered
     counts = np.bincount(image, minlength=len(ids))
     shown = np.flatnonzero(counts)
     about = {
@@ -159,9 +160,9 @@ def build_index(source: Source) -> BoxIndex:
 
 
 def list_pictures(source: Source) -> tuple[list[str], list[bytes], np.ndarray]:
-    """The split's folders on disk, the ids of the pictures in them (sorted) and the folder number of each, (N,) int32.
+    """List the split's folders on disk, the ids of their pictures (sorted) and the folder index of each, (N,) int32.
 
-    A picture that lies in several folders is taken from the first.
+    A picture that is in several folders is taken from the first.
     """
     shard: dict[bytes, int] = {}
     folders = _picture_folders(source)
@@ -171,6 +172,6 @@ def list_pictures(source: Source) -> tuple[list[str], list[bytes], np.ndarray]:
                 if entry.name.endswith(b".jpg"):
                     shard.setdefault(entry.name[:-4], number)
     if not shard:
-        raise UserError(f"{source.root / 'images'}: no .jpg in {', '.join(folders)}")
+        raise UserError(f"{source.root / 'images'}: expected .jpg files in {', '.join(folders)}, found none")
     ids = sorted(shard)
     return folders, ids, np.array([shard[image_id] for image_id in ids], np.int32)

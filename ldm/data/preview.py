@@ -1,4 +1,4 @@
-"""A contact sheet of a training set: each row an item as training will see it."""
+"""Contact sheets of a training set: each row is an item as training sees it."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ from ldm.utils.overlay import tint
 
 
 def write_sheet(dataset: Dataset, path: Path, count: int = 8) -> list[str]:
-    """Write the first `count` items of the first epoch as one PNG, a row each; returns what the items say in words.
+    """Write the first `count` items of the first epoch as one PNG, a row each; return their texts and whole numbers.
 
     Raises:
         UserError: the items hold no pictures (a latent cache), the file cannot be written, or `count` is below 1.
     """
     if count < 1:
-        raise UserError(f"count {count}: expected a positive number")
+        raise UserError(f"count {count}: expected 1 or more")
     items = [dataset[index] for index in range(min(count, len(dataset)))]
     rows = [views(item) for item in items]
     if not rows[0]:
-        raise UserError(f"{type(dataset).__name__}: its items hold no pictures to show ({', '.join(items[0])})")
+        raise UserError(f"{type(dataset).__name__}: expected items with pictures, found {', '.join(items[0])}")
     sheet = contact_sheet({name: [to_pil(row[name]) for row in rows] for name in rows[0]})
     with replacing(path) as partial:
         sheet.save(partial, "PNG")
@@ -32,7 +32,7 @@ def write_sheet(dataset: Dataset, path: Path, count: int = 8) -> list[str]:
 
 
 def views(item: dict) -> dict[str, Tensor]:
-    """The pictures of an item under a name, (3, H, W) in [-1, 1]."""
+    """Return the pictures of an item by name, (3, H, W) in [-1, 1]."""
     shown = {}
     if "image" in item:
         shown["image"] = image = item["image"]
@@ -47,6 +47,6 @@ def views(item: dict) -> dict[str, Tensor]:
 
 
 def words(item: dict) -> str:
-    """What an item says in words and whole numbers."""
-    said = {name: value for name, value in item.items() if isinstance(value, str | int)}
-    return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in said.items())
+    """Return the texts and whole numbers of an item in one line."""
+    texts = {name: value for name, value in item.items() if isinstance(value, str | int)}
+    return ", ".join(value if isinstance(value, str) else f"{name} {value}" for name, value in texts.items())

@@ -1,6 +1,6 @@
 """Paint by Example's recipe: a picture, one of its boxes as the hole, the same box as the exemplar.
 
-arXiv 2211.13227, section 3. Random decisions are made in the order of the original code (`ldm.data.crops`).
+arXiv 2211.13227, section 3. Random numbers are drawn in the order of the original code (`ldm.data.crops`).
 """
 
 from collections.abc import Sequence
@@ -14,27 +14,28 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.data.augmentation import augment
-from ldm.data.crops import Box, cut, extended_box, padded_box, square_window
-from ldm.data.images import to_tensor
+from ldm.data.crops import cut, extended_box, padded_box, square_window
+from ldm.data.images import array_to_tensor
 from ldm.data.masks import bezier_mask, bounds, box_mask
 from ldm.utils.clip import clip_normalise
 from ldm.utils.errors import UserError
+from ldm.utils.mask import Box
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Makes a training item of a picture; plain values, so that a config states it once for all its data sets.
+    """The recipe of a training item; plain values, so that a config states them once for all its data sets.
 
     Args:
         size: S, side of the item's image and mask in pixels.
-        exemplar_size: E, side of the exemplar in pixels; what it shows is squashed into this square.
+        exemplar_size: E, side of the exemplar in pixels; its content is squashed into this square.
         arbitrary_mask_percent: share of Bezier-shaped masks, 0..1; the others are filled boxes.
-        pad: how far the exemplar reaches beyond the box, in pixels of the file.
+        pad: how far the exemplar extends beyond the box, in pixels of the file.
         jitter: how far the points of a Bezier-shaped mask stray, in pixels of the file.
-        augment: augment the exemplar; off for a look at the plain crops.
-        squash: as in the original, squash a picture of which no square window holds the box; otherwise it is padded.
-        antialias: resize the picture with antialiasing, for sizes far below the files'; the original and the official
-            weights know no such thing. The mask is always resized without.
+        augment: augment the exemplar; turn off to look at the plain crops.
+        squash: as in the original, squash a picture if no square window in it holds the box; otherwise pad it.
+        antialias: resize the picture with antialiasing, for sizes far below the files'; the original does not, and the
+            official weights do not expect it. The mask is never antialiased.
     """
 
     size: int = 512
@@ -48,7 +49,7 @@ class Recipe:
 
     def __post_init__(self):
         if not 0 <= self.arbitrary_mask_percent <= 1:
-            raise UserError(f"arbitrary_mask_percent {self.arbitrary_mask_percent}: expected a share, 0..1")
+            raise UserError(f"arbitrary_mask_percent {self.arbitrary_mask_percent}: expected a share from 0 to 1")
 
     def __call__(
         self,
@@ -58,7 +59,7 @@ class Recipe:
         mask: np.ndarray | None = None,
         exemplar: np.ndarray | None = None,
     ) -> dict[str, Tensor]:
-        """One item: "image", "mask", "exemplar" and "box".
+        """Make one item: "image", "mask", "exemplar" and "box".
 
         image: (3, S, S) float32 in [-1, 1]. mask: (1, S, S) float32, 1 = repaint, soft at the edge where the window
         was resized (bilinear). exemplar: (3, E, E) float32, normalised for CLIP. box: (x0, y0, x1, y1) in pixels of
@@ -67,17 +68,19 @@ class Recipe:
         Args:
             picture: (H, W, 3) uint8 RGB.
             boxes: in pixels of the picture; one is drawn uniformly.
-            mask: (H, W) uint8, 255 = repaint: the hole as it is, and the box is its bounding box.
-            exemplar: (h, w, 3) uint8, shown whole in the place of the box.
+            mask: (H, W) uint8, 255 = repaint: used as it is, with its bounding box as the box.
+            exemplar: (h, w, 3) uint8, shown whole instead of the box.
 
         Raises:
-            UserError: the box is empty or reaches beyond the picture.
+            UserError: the box is empty or extends beyond the picture.
         """
         height, width = picture.shape[:2]
         box = tuple(rng.choice(boxes)) if mask is None else bounds(mask)
         x0, y0, x1, y1 = box
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-            raise UserError(f"box {list(box)} is empty or reaches beyond the picture of {width}x{height} pixels")
+            raise UserError(
+                f"box {list(box)}: empty or outside the picture, expected a box within {width}x{height} pixels"
+            )
         if mask is not None:
             extended = box
         else:
@@ -88,7 +91,7 @@ class Recipe:
                 mask = box_mask(extended, width, height)
         window = square_window(extended, width, height, rng, self.squash)
         item = {
-            "image": resize(to_tensor(cut(picture, window, fill=128)), self.size, self.antialias),
+            "image": resize(array_to_tensor(cut(picture, window, fill=128)), self.size, self.antialias),
             "mask": resize(torch.from_numpy(np.array(cut(mask, window)))[None].float().div_(255), self.size),
         }
         shown = cut(picture, padded_box(box, self.pad, width, height)) if exemplar is None else exemplar
@@ -101,13 +104,13 @@ class Recipe:
 
 
 def exemplar_tensor(picture: np.ndarray, size: int) -> Tensor:
-    """(H, W, 3) uint8 squashed to size x size (bicubic), as (3, size, size) float32 in [0, 1]."""
+    """Squash a picture (H, W, 3) uint8 to (3, size, size) float32 in [0, 1], bicubic."""
     squashed = Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous().float().div_(255)
 
 
 def resize(image: Tensor, size: int, antialias: bool = False) -> Tensor:
-    """(C, H, W) -> (C, size, size), bilinear."""
+    """Resize (C, H, W) to (C, size, size), bilinear."""
     if image.shape[-2:] == (size, size):
         return image
     return F.interpolate(image[None], size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)[0]

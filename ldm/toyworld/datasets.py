@@ -1,6 +1,6 @@
-"""ToyWorld as training data: captioned crops for CLIP, captioned scenes, and things for the judge.
+"""ToyWorld as training data: captioned crops for CLIP, captioned scenes, and objects for the judge.
 
-Boxes and masks of a drawn world on disk are read by `OpenImagesDataset`.
+For the exemplar model, `OpenImagesDataset` reads a ToyWorld on disk.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ldm.data.augmentation import augment
 from ldm.data.crops import cut, padded_box
-from ldm.data.images import Epochs, read_picture, to_tensor
+from ldm.data.images import Epochs, array_to_tensor, read_picture
 from ldm.data.recipe import exemplar_tensor
 from ldm.toyworld.files import image_folder, read_scenes
 from ldm.toyworld.render import labels, render_scene, scene_caption
@@ -24,11 +24,11 @@ from ldm.utils.clip import clip_normalise
 class ToyCaptions(Epochs, Dataset):
     """Pairs {"pixels" (3, image_size, image_size) normalised for CLIP, "caption" string} for contrastive training.
 
-    Three items in four are the crop of one thing, augmented as exemplars are, with the thing's caption; the others are
-    whole scenes with the scene's caption. Which, is drawn anew each epoch.
+    By default three items in four are the crop of one thing, augmented like an exemplar, with the thing's caption; the
+    others are whole scenes with the scene's caption. The choice is redrawn each epoch.
 
     Args:
-        root, split: what `ldm make-toyworld` wrote.
+        root, split: as written by `ldm make-toyworld`.
         scenes: share of whole scenes, 0..1.
     """
 
@@ -55,15 +55,15 @@ class ToyCaptions(Epochs, Dataset):
 class ToyScenes(Epochs, Dataset):
     """Freshly drawn scenes {"image" (3, size, size) in [-1, 1], "caption" string} to train a text-to-image model on.
 
-    Item i is a function of (seed, epoch, i). As those of photos do, some captions leave something out, so that a prompt
-    need not describe the whole scene.
+    Item i is a function of (seed, epoch, i). Like captions of photos, some are incomplete, so that a prompt need not
+    describe the whole scene.
 
     Args:
         length: number of items.
         size: pixels.
-        placeless: share of captions that do not name the place, 0..1.
-        partial: share of captions that name only some of the things, where there are several.
-        brief: share of captions that name the things without colour and pattern.
+        placeless: share of captions that do not name the background, 0..1.
+        partial: share of captions that name only some of several things.
+        brief: share of captions that name things without colour and pattern.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class ToyScenes(Epochs, Dataset):
         if rng.random() < self.placeless:
             place = None
         return {
-            "image": to_tensor(scene.image),
+            "image": array_to_tensor(scene.image),
             "caption": scene_caption(things, place, brief=rng.random() < self.brief),
         }
 
 
-ALONE, IN_COMPANY = 0.5, 0.12  # how far the side of a box moves outwards at most, of the thing's extent
+ALONE, IN_COMPANY = 0.5, 0.12  # most that a side of the box moves outwards, as a share of the thing's extent
 
 
 class ToyWorldJudged(Epochs, Dataset):
@@ -106,13 +106,13 @@ class ToyWorldJudged(Epochs, Dataset):
     image: (3, size, size) float32 in [-1, 1]. box: (4,) float32, x0, y0, x1, y1 in pixels. The others: int. Item i is a
     function of (seed, epoch, i).
 
-    An edited picture is softer than a drawn one, and what is painted into a hole need not fill it. With `augment` the
-    judge sees both: half of the pictures get blur and noise of the strength of an autoencoder's, and every side of the
-    box moves, far where nothing else is in the scene.
+    An edited picture is softer than a drawn one, and a painted thing need not fill its hole. With `augment` the judge
+    learns both: half of the pictures get blur and noise as strong as an autoencoder's, and every side of the box moves,
+    further if the thing is alone in its scene.
 
     Args:
         length: number of items.
-        augment: False gives the picture as drawn and the exact box.
+        augment: False returns the picture as drawn and the exact box.
         size: pixels.
     """
 
@@ -131,11 +131,11 @@ class ToyWorldJudged(Epochs, Dataset):
         if self.augment:
             image = soften(image, rng)
             box = shift_sides(box, ALONE if len(scene.objects) == 1 else IN_COMPANY, rng)
-        return {"image": to_tensor(image), "box": torch.from_numpy(box), **labels(thing)}
+        return {"image": array_to_tensor(image), "box": torch.from_numpy(box), **labels(thing)}
 
 
 def soften(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) uint8 -> the same, in half of the cases blurred and noisy."""
+    """Blur a picture (H, W, 3) uint8 and add noise in half of the cases."""
     if rng.random() < 0.5:
         return image
     blurred = Image.fromarray(image).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.8)))
@@ -144,6 +144,6 @@ def soften(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def shift_sides(box: np.ndarray, reach: float, rng: np.random.Generator) -> np.ndarray:
-    """Each side of (x0, y0, x1, y1) moves on its own, up to `reach` of the extent outwards or 6 % inwards."""
+    """Move each side of (x0, y0, x1, y1) independently, up to `reach` of the extent outwards or 6% inwards."""
     extent = np.tile(box[2:] - box[:2], 2)
     return (box + np.array([-1, -1, 1, 1]) * rng.uniform(-0.06, reach, 4) * extent).astype(np.float32)

@@ -1,5 +1,4 @@
-"""ToyWorld on disk: the Open Images layout, index of the boxes included, plus a JSON-lines file a split with captions
-and attributes."""
+"""ToyWorld on disk: the Open Images layout with the index of boxes, plus captions and attributes as JSON lines."""
 
 import csv
 import json
@@ -27,12 +26,12 @@ SPLITS = {"train": ("train_0", "oidv6-train"), "validation": ("validation", "val
 
 
 def write_split(root: Path, split: str, count: int, seed: int, size: int = 64, workers: int | None = None) -> bool:
-    """Draw scenes 0 .. count - 1 of a split; False if they are all there already.
+    """Draw scenes 0 .. count - 1 of a split; return False if the split is already complete.
 
-    The split's file of captions is written last: a split that has it is complete, anything else is drawn afresh.
+    The split's captions are written last: a split that has them is complete, any other one is redrawn.
 
     Raises:
-        UserError: the split is there with another seed, count or size.
+        UserError: the split exists with another seed, count or size.
     """
     folder, prefix = SPLITS[split]
     record = root / "annotations" / f"{split}-scenes.jsonl"
@@ -47,7 +46,7 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int = 64, w
         different = ", ".join(
             f"{key} {found.get(key)}, not {settings[key]}" for key in settings if found.get(key) != settings[key]
         )
-        raise UserError(f"{record}: holds other scenes ({different}); delete {root} or choose another --out")
+        raise UserError(f"{record}: found other scenes ({different}); delete {root} or choose another --out")
     pictures, partial_pictures = root / "images" / folder, root / "images" / f".{folder}.partial"
     try:
         for leftover in (pictures, partial_pictures):
@@ -67,28 +66,30 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int = 64, w
         with _text_file(record) as file:
             file.writelines(json.dumps(line) + "\n" for line in [settings, *scenes])
     except OSError as error:
-        raise UserError(f"{root}: cannot write there ({error.strerror})") from error
+        raise UserError(f"{root}: cannot be written ({error.strerror})") from error
     return True
 
 
 def read_scenes(root: Path, split: str) -> list[dict]:
-    """Per scene: image_id, caption, background, objects (each class, colour, pattern, caption, box in pixels)."""
+    """Read image_id, caption, background and objects (class, colour, pattern, caption, pixel box) of each scene."""
     record = Path(root) / "annotations" / f"{split}-scenes.jsonl"
     try:
         with open(record) as lines:
             next(lines)
             return [json.loads(line) for line in lines]
     except (OSError, StopIteration, ValueError) as error:
-        raise UserError(f"{record}: no ToyWorld here; make it with ldm make-toyworld --out {root}") from error
+        raise UserError(
+            f"{record}: not the captions of a ToyWorld; make one with ldm make-toyworld --out {root}"
+        ) from error
 
 
 def image_folder(root: Path, split: str) -> Path:
-    """Where the split's pictures lie."""
+    """Return the folder of the split's pictures."""
     return Path(root) / "images" / SPLITS[split][0]
 
 
 def describe(image_id: str, scene: Scene) -> dict:
-    """What is recorded of a scene; plain types only."""
+    """Return the record of a scene as plain types."""
     things = [
         {
             "class": thing.cls,

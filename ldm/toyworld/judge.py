@@ -1,4 +1,4 @@
-"""A judge of ToyWorld edits: which class, colour and pattern a thing in a picture has.
+"""A judge of ToyWorld edits: a classifier of the class, colour and pattern of a thing in a picture.
 
 It is trained on the renderer alone, never on a generated picture: its verdict on an edit is independent of the model.
 """
@@ -20,14 +20,14 @@ def crop(images: Tensor, boxes: Tensor, size: int, padding: float = PADDING) -> 
     Args:
         images: (B, C, H, W).
         boxes: (B, 4), x0, y0, x1, y1 in pixels; x1 and y1 exclusive. Fractions are allowed.
-        padding: pixels added on each side; what lies outside the image repeats its border.
+        padding: pixels added on each side; outside the image its border is repeated.
 
     Returns:
         (B, C, size, size)
     """
     height, width = images.shape[-2:]
     if (boxes[:, 2:] <= boxes[:, :2]).any():
-        raise UserError("judge: empty box; expected x0 < x1 and y0 < y1")
+        raise UserError("judge: empty box, expected x0 < x1 and y0 < y1")
     low, high = boxes[:, :2].float() - padding, boxes[:, 2:].float() + padding
     centres = (torch.arange(size, device=images.device) + 0.5) / size
     points = (
@@ -44,7 +44,7 @@ class Judge(nn.Module):
 
     Args:
         heads: name of the question -> number of answers, e.g. {"class": 10, "colour": 8, "pattern": 4}.
-        size: side of the crop it looks at, in pixels.
+        size: side of its input crop in pixels.
         width: channels of the first stage; the other three have 2, 3 and 4 times as many.
     """
 
@@ -56,7 +56,7 @@ class Judge(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(channels[-1], answers) for name, answers in heads.items()})
 
     def forward(self, images: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        """Logits (B, answers) of every head for the thing in each box.
+        """Compute the logits (B, answers) of every head for the thing in each box.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
@@ -66,18 +66,18 @@ class Judge(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
     def features(self, images: Tensor, boxes: Tensor) -> Tensor:
-        """What the heads read of the thing in each box, (B, 4 width)."""
+        """Compute the input of the heads for the thing in each box, (B, 4 width)."""
         return self.stages(crop(images, boxes, self.size)).mean((2, 3))
 
     @torch.no_grad()
     def correct(self, images: Tensor, boxes: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """(B,) bool for every head, and `all`: every head is right about the thing. Labels are (B,) int64 per head."""
+        """Return whether each head is right, (B,) bool by head, and under `all` whether all are. Labels are int64."""
         right = {name: logits.argmax(1) == labels[name] for name, logits in self(images, boxes).items()}
         return right | {"all": torch.stack(list(right.values())).all(0)}
 
 
 def _stage(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3x3 convolutions, the second one halving the resolution."""
+    """Return two 3x3 convolutions, the second of which halves the resolution."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         nn.GroupNorm(8, out_channels),

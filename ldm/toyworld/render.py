@@ -1,6 +1,6 @@
-"""ToyWorld: small drawn scenes of which everything is known: boxes, masks, colours, patterns, captions.
+"""ToyWorld: small drawn scenes with known boxes, masks, colours, patterns and captions.
 
-A scene is one of five backgrounds with one to three things standing in it; it is a function of one integer.
+A scene is one of five backgrounds with one to three things standing in it, and a function of one integer.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ VOCABULARY = sorted({"a", "an", "and", *CLASSES, *COLOURS, *PATTERNS[1:], *" ".j
 
 @dataclass(frozen=True)
 class Object:
-    """One thing in a scene. `box` = (x0, y0, x1, y1) in pixels, x1 and y1 exclusive: exactly the bounds of `mask`."""
+    """One thing in a scene. `box` = (x0, y0, x1, y1) in pixels, x1 and y1 exclusive, is the bounding box of `mask`."""
 
     cls: str
     colour: str
@@ -45,6 +45,8 @@ class Object:
 
 @dataclass(frozen=True)
 class Scene:
+    """A drawn scene and what is known about it."""
+
     image: np.ndarray  # (H, W, 3) uint8
     objects: list[Object]  # from left to right
     caption: str
@@ -52,28 +54,28 @@ class Scene:
 
 
 def object_caption(thing: Object, brief: bool = False) -> str:
-    """'a red striped ball', 'an orange mug': the plain pattern is not named. Briefly: 'a ball', 'a mug'."""
+    """Describe a thing: 'a red striped ball', 'an orange mug' (plain patterns are not named); briefly 'a ball'."""
     words = [thing.colour, *([] if thing.pattern == "plain" else [thing.pattern]), thing.cls][-1 if brief else 0 :]
     return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
 
 
 def scene_caption(things: Sequence[Object], background: str | None, brief: bool = False) -> str:
-    """'a red striped ball and a blue mug on a meadow': no punctuation, only words of VOCABULARY.
+    """Describe a scene without punctuation, in words of VOCABULARY: 'a red striped ball and a blue mug on a meadow'.
 
-    With no background its place is not named; briefly, things are named by their class alone.
+    Without a background, the place is not named; briefly, things are named by their class alone.
     """
     named = " and ".join(object_caption(thing, brief) for thing in things)
     return named if background is None else f"{named} {_PLACES[background]}"
 
 
 def scene_id(seed: int, split: str, index: int) -> int:
-    """The 64-bit number of scene `index` of a split: scenes of other seeds or splits are other scenes."""
+    """Return the 64-bit number of scene `index` of a split; every seed and split has its own scenes."""
     digest = hashlib.blake2b(f"toyworld {seed} {split} {index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 def _second_tone(pattern: str, u: np.ndarray, v: np.ndarray, period: float, phase: np.ndarray) -> np.ndarray:
-    """Where the pattern's other tone shows; (u, v) and the period in the shape's units, the phase in periods."""
+    """Select the pixels of the pattern's second tone; (u, v) and period in the shape's units, phase in periods."""
     a, b = u / period + phase[0], v / period + phase[1]
     if pattern == "striped":
         return (a + b) % 1 < 0.5
@@ -86,7 +88,7 @@ def _second_tone(pattern: str, u: np.ndarray, v: np.ndarray, period: float, phas
 def _draw(
     name: str, colour: str, pattern: str, side: float, corner: Sequence[int], unit: float, rng: np.random.Generator
 ):
-    """A thing at sub-pixel `corner`: premultiplied RGB (h, w, 3), coverage (h, w), first column and row in pixels."""
+    """Draw a thing at sub-pixel `corner`: premultiplied RGB (h, w, 3), coverage (h, w), left and top in pixels."""
     s = SUPERSAMPLING
     shape = stamp(name, round(side * s), max(1, round(0.9 * s * unit)))
     tone = np.asarray(COLOURS[colour], np.float32) + rng.uniform(-8, 8, 3).astype(np.float32)
@@ -112,7 +114,7 @@ def _draw(
 
 
 def render_scene(generator: np.random.Generator | int, size: int = 64) -> Scene:
-    """Draw one scene, `size` x `size` pixels; an integer seed draws the same scene for ever."""
+    """Draw one scene of `size` x `size` pixels; an integer seed always draws the same scene."""
     rng = generator if isinstance(generator, np.random.Generator) else np.random.default_rng(generator)
     unit = size / 64
     background = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]
@@ -148,7 +150,7 @@ def render_scene(generator: np.random.Generator | int, size: int = 64) -> Scene:
 
 
 def _places(count: int, horizon: float, size: int, rng: np.random.Generator):
-    """Up to `count` (class, longest side, box) standing on the ground with little overlap, the farthest first."""
+    """Place up to `count` (class, longest side, box) on the ground with little overlap, the farthest first."""
     unit, margin = size / 64, 1.0
     sides = {1: (28, 38), 2: (24, 31), 3: (22, 26)}[count]
     places: list[tuple[str, float, tuple[float, float, float, float]]] = []
@@ -168,14 +170,14 @@ def _places(count: int, horizon: float, size: int, rng: np.random.Generator):
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Common area of two boxes as a fraction of the smaller box."""
+    """Return the common area of two boxes as a fraction of the smaller box."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
     return max(width, 0) * max(height, 0) / smaller
 
 
 def labels(thing: Object) -> dict[str, int]:
-    """The right answers of the judge's heads."""
+    """Return the right answers of the judge's heads."""
     return {
         "class": CLASSES.index(thing.cls),
         "colour": list(COLOURS).index(thing.colour),

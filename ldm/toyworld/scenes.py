@@ -1,4 +1,4 @@
-"""Edits and holes to be measured: fresh ToyWorld scenes, which no training set holds."""
+"""Test sets of edits and holes: fresh ToyWorld scenes, which are in no training set."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,27 +12,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldm.data.crops import cut, padded_box
-from ldm.data.images import to_tensor
+from ldm.data.images import array_to_tensor
 from ldm.data.masks import blob_mask, box_mask
 from ldm.toyworld.render import CLASSES, COLOURS, Object, Scene, labels, render_scene, scene_caption, scene_id
 from ldm.utils.errors import UserError
 from ldm.utils.holes import hole_mask
 from ldm.utils.random import key_seed
 
-PADDING = 2  # pixels of surroundings that the hole, an exemplar and a captioned crop have around their thing
+PADDING = 2  # pixels around the thing in a hole, an exemplar and a captioned crop
 
 
 class ExemplarScenes(Dataset):
-    """Scene and exemplar never belong together: the exemplar's thing has another class and another colour.
+    """Edits by example in which scene and exemplar never match: the new thing has another class and another colour.
 
     An item is a function of (seed, index):
         image: (3, size, size) in [-1, 1]; mask: (1, size, size), 1 = repaint, the box of one thing, padded.
-        blob: the same for a hole as a hand draws it around that thing.
-        box: (4,) the box of the thing that goes, in pixels; visible: (1, size, size), 1 where that thing is visible.
-        exemplar: PIL picture, the padded crop of the thing that comes.
-        class, colour, pattern: int, of the thing that comes.
-        donor, donor_box, donor_visible: the scene that the exemplar is taken from, as `image`, its box there, and
-            where the thing is visible, (1, size, size).
+        blob: like mask, for a hole drawn around that thing as if by hand.
+        box: (4,) the box of the old thing in pixels; visible: (1, size, size), 1 where it is visible.
+        exemplar: PIL picture, the padded crop of the new thing.
+        class, colour, pattern: int, of the new thing.
+        donor, donor_box, donor_visible: the scene that the exemplar comes from, as `image`, its box there, and where
+            it is visible, (1, size, size).
     """
 
     def __init__(self, seed: int, length: int, size: int = 64):
@@ -56,13 +56,13 @@ class ExemplarScenes(Dataset):
         mask = box_mask(padded_box(old.box, PADDING, size, size), size, size)
         blob = blob_mask(old.box, size, size, np.random.default_rng(scene_id(self.seed, "blob", index)))
         return {
-            "image": to_tensor(scene.image),
+            "image": array_to_tensor(scene.image),
             "mask": torch.from_numpy(mask)[None].float() / 255,
             "blob": torch.from_numpy(blob)[None].float() / 255,
             "box": torch.tensor(old.box),
             "visible": torch.from_numpy(old.mask)[None].float(),
             "exemplar": Image.fromarray(cut(donor.image, padded_box(new.box, PADDING, size, size))),
-            "donor": to_tensor(donor.image),
+            "donor": array_to_tensor(donor.image),
             "donor_box": torch.tensor(new.box),
             "donor_visible": torch.from_numpy(new.mask)[None].float(),
             **labels(new),
@@ -70,7 +70,7 @@ class ExemplarScenes(Dataset):
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Tensor | list]:
-    """Items -> one batch: tensors stacked, ints as (B,) int64, pictures and texts in lists."""
+    """Batch items: tensors are stacked, ints become (B,) int64, pictures and texts lists."""
     batch = {key: [item[key] for item in items] for key in items[0]}
     return {key: _together(values) for key, values in batch.items()}
 
@@ -86,17 +86,17 @@ Labels = tuple[int, int, int]  # class, colour and pattern
 
 
 class CaptionScenes(Dataset):
-    """One thing of a scene is to get another colour or to become another thing, and all else is to stay.
+    """Edits by caption: one thing of a scene changes its colour or its class, and the rest stays.
 
-    Caption and thing belong together: no other thing in the scene is described by the same words, neither before the
-    edit nor after it. A scene in which no change fulfils this is drawn again.
+    The thing's caption is unique: no other thing in the scene has the same words, before or after the edit. A scene
+    that allows no such change is redrawn.
 
-    An item is a function of (seed, change, index), and no training set holds its scene:
+    An item is a function of (seed, change, index), and its scene is in no training set:
         image: (3, size, size) in [-1, 1].
         mask: (1, size, size), 1 where the thing is visible; box: (4,), its bounds in pixels, x1 and y1 exclusive.
         source, target: captions of the whole scene, before and after.
         class, colour, pattern: int, of the thing after the edit.
-        thing: int, its place in the caption, counted from 0.
+        thing: int, its position in the caption, from 0.
 
     Args:
         change: `colour` or `class`.
@@ -122,7 +122,7 @@ class CaptionScenes(Dataset):
         place, edited = choices[int(rng.integers(len(choices)))]
         things = [*scene.objects[:place], edited, *scene.objects[place + 1 :]]
         return {
-            "image": to_tensor(scene.image),
+            "image": array_to_tensor(scene.image),
             "mask": torch.from_numpy(edited.mask)[None].float(),
             "box": torch.tensor(edited.box),
             "source": scene.caption,
@@ -133,7 +133,7 @@ class CaptionScenes(Dataset):
 
 
 def possible_edits(scene: Scene, field: str, values: Sequence[str]) -> list[tuple[int, Object]]:
-    """(place, the thing there with another value of a field), where no other thing has its old or its new caption."""
+    """List (position, the thing there with another value of a field) whose old and new captions no other thing has."""
     edits = []
     for place, thing in enumerate(scene.objects):
         others = {other.caption for other in scene.objects if other is not thing}
@@ -144,11 +144,11 @@ def possible_edits(scene: Scene, field: str, values: Sequence[str]) -> list[tupl
 
 
 def draw_things(wanted: Sequence[Labels], seed: int, size: int = 64) -> Iterator[dict[str, Any]]:
-    """A real thing for every wanted (class, colour, pattern), as often as it is wanted, from freshly drawn scenes.
+    """Draw scenes until every wanted (class, colour, pattern) has occurred as often as it is listed.
 
     Yields:
         {"image" (3, size, size) in [-1, 1], "box" (4,), "visible" (1, size, size), "class", "colour", "pattern"} in the
-        order in which they turn up; a scene is there for one thing only.
+        order of their occurrence; a scene provides one thing at most.
     """
     missing, index = Counter(wanted), 0
     while missing.total():
@@ -159,7 +159,7 @@ def draw_things(wanted: Sequence[Labels], seed: int, size: int = 64) -> Iterator
             if missing[tuple(kind.values())]:
                 missing[tuple(kind.values())] -= 1
                 yield {
-                    "image": to_tensor(scene.image),
+                    "image": array_to_tensor(scene.image),
                     "box": torch.tensor(thing.box),
                     "visible": torch.from_numpy(thing.mask)[None].float(),
                     **kind,
@@ -168,7 +168,7 @@ def draw_things(wanted: Sequence[Labels], seed: int, size: int = 64) -> Iterator
 
 
 class HoleScenes(Dataset):
-    """Scenes that no training set holds; those of an index are the same for all kinds of masks.
+    """Scenes with holes, in no training set; all kinds of masks share the scene of an index.
 
     An item is a function of (seed, kind, index) and of the size:
         image: (3, size, size) in [-1, 1].
@@ -179,7 +179,7 @@ class HoleScenes(Dataset):
         size: pixels.
 
     Raises:
-        UserError: there is no such kind, or the size is too small for one.
+        UserError: the kind is unknown, or the size is too small for it.
     """
 
     def __init__(self, seed: int, length: int, kind: str, size: int = 64):
@@ -193,7 +193,7 @@ class HoleScenes(Dataset):
         if not 0 <= index < self.length:
             raise IndexError(index)
         scene = render_scene(np.random.default_rng(scene_id(self.seed, "hole", index)), self.size)
-        return {"image": to_tensor(scene.image), "mask": self._mask(index)}
+        return {"image": array_to_tensor(scene.image), "mask": self._mask(index)}
 
     def _mask(self, index: int) -> Tensor:
         return hole_mask(self.kind, (self.size, self.size), key_seed("scene's hole", self.seed, index))[0]

@@ -1,8 +1,8 @@
 """The ten things of ToyWorld as analytic shapes: silhouette, pattern coordinates, shading and fixed details.
 
-Every shape lives in its own units with y pointing down; a shape function gets the coordinates of the sub-pixels and
-says which of them are inside, where the pattern falls (u, v), how much light arrives and what is painted over the
-pattern. Evaluating one costs about a millisecond, so the results are cached by (class, size).
+Every shape has its own units with y pointing down; a shape function takes the coordinates of the sub-pixels and returns
+which of them are inside, the pattern coordinates (u, v), the light, and the details painted over the pattern. A call
+costs about a millisecond, so the results are cached by (class, size).
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 SUPERSAMPLING = 3
-TURN = 4.4  # length of one turn around the ring in pattern coordinates: the circumference at mid-band
+TURN = 4.4  # one turn around the ring in pattern coordinates: the circumference at mid-band
 Grid = np.ndarray  # (H, W) float32
 
 BROWN, DARK, WHITE, BLACK, GLASS, STEEL = (
@@ -24,10 +24,10 @@ BROWN, DARK, WHITE, BLACK, GLASS, STEEL = (
 
 @dataclass
 class Parts:
-    """What a shape function returns; all arrays are (H, W) on the sub-pixel grid."""
+    """The result of a shape function; all arrays are (H, W) on the sub-pixel grid."""
 
     inside: Grid  # bool
-    u: Grid  # pattern coordinates, in units in which the longest side is 2
+    u: Grid  # pattern coordinates; the longest side has length 2
     v: Grid
     light: Grid  # factor on the colour, about 0.6 .. 1.2
     details: tuple = ()  # (bool grid, RGB) painted over the pattern, in order
@@ -35,7 +35,7 @@ class Parts:
 
 @dataclass
 class Stamp:
-    """A shape at one size, ready to be coloured: `colour = paint * tone + ink`, with premultiplied coverage."""
+    """A shape at one size, ready for colouring: `colour = paint * tone + ink`, with premultiplied coverage."""
 
     inside: np.ndarray  # (h, w) bool
     u: np.ndarray  # (h, w) float32
@@ -55,7 +55,7 @@ def _box(x: Grid, y: Grid, x0: float, y0: float, x1: float, y1: float, corner: f
 
 
 def _polygon(x: Grid, y: Grid, *points: tuple[float, float]) -> Grid:
-    """Even-odd rule: a ray to the right crosses an odd number of edges."""
+    """Fill a polygon by the even-odd rule: a ray to the right crosses an odd number of edges."""
     inside = np.zeros(x.shape, bool)
     for (xa, ya), (xb, yb) in zip(points, points[1:] + points[:1], strict=True):
         if ya != yb:
@@ -64,7 +64,7 @@ def _polygon(x: Grid, y: Grid, *points: tuple[float, float]) -> Grid:
 
 
 def _round_light(position: Grid) -> Grid:
-    """Light on an upright cylinder lit from the left; `position` runs from -1 (left edge) to 1 (right edge)."""
+    """Shade an upright cylinder lit from the left; `position` runs from -1 (left edge) to 1 (right edge)."""
     return 1.12 - 0.42 * np.clip((position + 0.35) / 1.35, -0.3, 1) ** 2
 
 
@@ -79,7 +79,7 @@ def _ball(x: Grid, y: Grid) -> Parts:
 
 
 def _cube(x: Grid, y: Grid) -> Parts:
-    """Isometric: three faces meet at the origin; (s, t) run from 0 to 1 along a face's two edges."""
+    """Draw an isometric cube: three faces meet at the origin; (s, t) run from 0 to 1 along a face's two edges."""
     a, b = x / 0.87, y
     faces = (
         (a / 2 - b, -a / 2 - b, 1.18),  # top: p = s (0.87, -0.5) + t (-0.87, -0.5)
@@ -101,7 +101,7 @@ def _cone(x: Grid, y: Grid) -> Parts:
 
 
 def _star(x: Grid, y: Grid) -> Parts:
-    """Five points of radius 1 about the origin with inner radius 0.55, each split into a lit and a shaded half."""
+    """Draw a star: five points of radius 1 with inner radius 0.55, each split into a lit and a shaded half."""
     radius, turn = np.hypot(x, y), np.arctan2(x, -y) / (2 * np.pi / 5)
     side = turn - np.round(turn)  # -0.5 .. 0.5 within a point
     angle = np.abs(side) * (2 * np.pi / 5)
@@ -164,7 +164,7 @@ def _car(x: Grid, y: Grid) -> Parts:
 
 
 def _ring(x: Grid, y: Grid) -> Parts:
-    """A torus seen from the front; the pattern runs around it, as on a lifebuoy."""
+    """Draw a torus seen from the front; the pattern runs around it, as on a lifebuoy."""
     radius, turn = np.hypot(x, y), np.arctan2(y, x) / (2 * np.pi)
     bulge = (radius - 0.7) / 0.3
     facing = (x * -0.5 + y * -0.8) / np.maximum(radius, 1e-3)
@@ -189,7 +189,7 @@ SHAPES: dict[str, tuple[Callable[[Grid, Grid], Parts], tuple[float, float, float
 
 @lru_cache(maxsize=512)
 def stamp(name: str, side: int, outline: int) -> Stamp:
-    """The shape `name` with its longest side `side` sub-pixels long and an outline `outline` sub-pixels wide."""
+    """Return the shape `name`, its longest side `side` sub-pixels long, with an outline `outline` sub-pixels wide."""
     function, (x0, y0, x1, y1), _ = SHAPES[name]
     pitch = max(x1 - x0, y1 - y0) / side
     columns, rows = round((x1 - x0) / pitch), round((y1 - y0) / pitch)

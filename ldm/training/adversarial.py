@@ -7,17 +7,17 @@ from torch.func import functional_call
 
 
 class Adversarial(nn.Module):
-    """The losses of both players, for one optimizer that moves both in the same step.
+    """The losses of both networks, for one optimizer that updates both in the same step.
 
-    Neither loss has a gradient for the other player's weights, so their sum trains each on its own. LDM takes turns
+    Neither loss has a gradient for the other network's weights, so their sum trains each on its own. LDM alternates
     instead: its discriminator sees the autoencoder after the autoencoder's step.
 
     Args:
         discriminator: pictures to logits, high for real ones.
-        start: the optimizer step from which on it takes part; before it, it is not trained either.
-        weight: of the generator's loss, on top of the adaptive weight.
-        max_weight: the most that the adaptive weight can be. LDM's 1e4 is for losses summed over a picture; for means
-            over its n values the same bound is 1e4 / n.
+        start: optimizer step at which it joins; before that, it is not trained either.
+        weight: weight of the generator's loss, on top of the adaptive weight.
+        max_weight: upper bound of the adaptive weight. LDM's 1e4 is for losses summed over a picture; for means over
+            its n values the same bound is 1e4 / n.
     """
 
     def __init__(self, discriminator: nn.Module, start: int, weight: float = 0.5, max_weight: float = 1e4):
@@ -28,17 +28,16 @@ class Adversarial(nn.Module):
     def forward(
         self, step: int, image: Tensor, reconstruction: Tensor, nll: Tensor, last_layer: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the optimizer step adds to the autoencoder's loss, and its parts to be logged.
+        """Return the term to add to the autoencoder's loss, and its parts for logging.
 
-        Batch norm has the statistics of the pictures that one device holds at once, and the adaptive weight is that of
-        their losses.
+        Batch norm statistics and the adaptive weight are those of the pictures that one device holds at once.
 
         Args:
             image, reconstruction: (B, 3, H, W) in [-1, 1].
-            nll: the reconstruction's loss, a scalar.
-            last_layer: the weight of the decoder's last convolution.
+            nll: reconstruction loss, a scalar.
+            last_layer: weight of the decoder's last convolution.
         """
-        if step < self.start:  # zero gradients: data-parallel training demands one for every weight in every step
+        if step < self.start:  # zero gradients: data-parallel training expects one for every weight in every step
             return 0 * sum(parameter.sum() for parameter in self.discriminator.parameters()), {}
         generator = -self.judged_by_a_copy(reconstruction).mean()
         weight = adaptive_weight(nll, generator, last_layer).clamp(max=self.max_weight)
@@ -47,24 +46,26 @@ class Adversarial(nn.Module):
         return self.weight * weight * generator + discriminator, parts
 
     def judged_by_a_copy(self, x: Tensor) -> Tensor:
-        """The logits, with gradients for x alone; the running statistics of norms stay as they are."""
+        """Return the logits, with gradients for x alone; the running statistics of norms are unchanged."""
         state = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         state |= {name: buffer.clone() for name, buffer in self.discriminator.named_buffers()}
         return functional_call(self.discriminator, state, (x,))
 
     def before_optimizer_step(self, step: int) -> None:
-        """Keep the optimizer from a discriminator that has not started: no weight decay, no moments made of zeros."""
+        """Exclude a discriminator that has not started from the optimizer: no weight decay, no moments of zeros."""
         if step < self.start:
             for parameter in self.discriminator.parameters():
                 parameter.grad = None
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's: mean of max(0, 1 - real) and max(0, 1 + fake), averaged over both (1705.02894)."""
+    """Return the discriminator's loss: max(0, 1 - real) and max(0, 1 + fake), averaged over both (1705.02894)."""
     return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
 
 
 def adaptive_weight(nll: Tensor, generator: Tensor, last_layer: Tensor) -> Tensor:
-    """Equation 7: |d nll / d last_layer| / (|d generator / d last_layer| + 1e-4), a constant to what follows."""
-    of_nll, of_generator = (torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in (nll, generator))
-    return of_nll.norm() / (of_generator.norm() + 1e-4)
+    """Return |d nll / d last_layer| / (|d generator / d last_layer| + 1e-4), equation 7, without a gradient."""
+    nll_gradient, generator_gradient = (
+        torch.autograd.grad(loss, last_layer, retain_graph=True)[0] for loss in (nll, generator)
+    )
+    return nll_gradient.norm() / (generator_gradient.norm() + 1e-4)

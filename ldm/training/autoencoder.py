@@ -12,18 +12,18 @@ from ldm.training.perceptual import Perceptual
 class AutoencoderTraining(Training):
     """L1 between image and reconstruction, L1 between their differences of neighbouring pixels, and a small KL term.
 
-    The difference term keeps edges: without it a small autoencoder settles on blurred shapes first. LDM's recipe has a
-    perceptual distance and a discriminator in its place.
+    The difference term keeps edges: without it a small autoencoder first settles on blurred shapes. LDM's recipe uses a
+    perceptual distance and a discriminator instead.
 
-    All losses are means, over pixel values or latent elements. LDM sums both over a picture, so its KL weight counts
-    (latent elements) / (pixel values) here: its 1e-6 is 1e-6 * (4 * 32 * 32) / (3 * 256 * 256) = 2.1e-8 for 256 pixels
-    a side and 8 to 1.
+    All losses are means, over pixel values or latent elements. LDM sums both over a picture, so its KL weight is to be
+    multiplied by (latent elements) / (pixel values): its 1e-6 becomes 1e-6 * (4 * 32 * 32) / (3 * 256 * 256) = 2.1e-8
+    for 256x256 pixels and a downsampling factor of 8.
 
     Args:
-        kl_weight: of KL(posterior || N(0, 1)), per latent element, against the per-pixel L1.
-        edge_weight: of the L1 between horizontal and vertical differences.
-        perceptual: a distance between pictures that is added to the L1.
-        adversarial: a discriminator that is trained beside the autoencoder.
+        kl_weight: weight of KL(posterior || N(0, 1)), per latent element, against the per-pixel L1.
+        edge_weight: weight of the L1 between horizontal and vertical differences.
+        perceptual: distance between pictures that is added to the L1.
+        adversarial: discriminator that is trained alongside the autoencoder.
     """
 
     def __init__(
@@ -65,16 +65,16 @@ class AutoencoderTraining(Training):
             self.report(loss=loss, **parts)
             return loss
         last_layer = self.autoencoder.decoder.conv_out.weight
-        game, of_game = self.adversarial(self.global_step, image, reconstruction, nll, last_layer)
-        self.report(loss=loss, **parts, **of_game)
-        return {"loss": loss + game, "watched": loss}  # how large the loss of a game is says nothing
+        adversarial, adversarial_parts = self.adversarial(self.global_step, image, reconstruction, nll, last_layer)
+        self.report(loss=loss, **parts, **adversarial_parts)
+        return {"loss": loss + adversarial, "watched": loss}  # the size of an adversarial loss is meaningless
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.adversarial is not None:
             self.adversarial.before_optimizer_step(self.global_step)
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """The round trip's PSNR in dB and its LPIPS, if that is in use; the latents' deviation (1 / `scale_factor`)."""
+        """Log the round trip's PSNR in dB, its LPIPS if in use, and the latents' deviation (1 / `scale_factor`)."""
         image = batch["image"]
         z, reconstruction = self.round_trip(image)
         mse = ((reconstruction - image) / 2).square().flatten(1).mean(1)
@@ -87,6 +87,6 @@ class AutoencoderTraining(Training):
         return {"image": batch["image"], "reconstruction": self.round_trip(batch["image"])[1]}
 
     def round_trip(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The mode of the posterior, and the picture (B, 3, H, W) in [-1, 1] that it becomes."""
+        """Return the mode of the posterior and its decoded picture (B, 3, H, W) in [-1, 1]."""
         z = self.autoencoder.encode(image).mode()
         return z, self.autoencoder.decode(z).float().clamp(-1, 1)

@@ -10,12 +10,12 @@ from ldm.utils.errors import UserError
 
 
 class ContrastiveTraining(Training):
-    """Symmetric cross-entropy between pictures and captions of a batch.
+    """Symmetric cross-entropy between the pictures and captions of a batch.
 
-    In a small world the same caption turns up several times in one batch: all its pictures are right answers, so the
+    In a small world the same caption occurs several times in one batch: all its pictures are right answers, so the
     target is spread evenly over equal captions instead of being the diagonal.
 
-    A batch is its own set of wrong answers, so it has to be on one device and in one piece.
+    The negatives of a picture are the rest of its batch, so the batch has to be on one device and in one piece.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class ContrastiveTraining(Training):
 
     def on_fit_start(self) -> None:
         if (pieces := self.trainer.world_size * self.trainer.accumulate_grad_batches) > 1:
-            raise UserError(f"contrastive training compares the pictures of a whole batch, here cut into {pieces}: "
+            raise UserError(f"contrastive training: expected the batch in one piece, found it split into {pieces}; "
                             "set trainer.devices=1 and no data.params.batch_per_device")  # fmt: skip
 
     def logits(self, batch: dict) -> tuple[Tensor, Tensor]:
-        """Scaled similarities (B pictures, B captions) and the target distribution of the same shape."""
+        """Return the scaled similarities (B pictures, B captions) and the target distribution of the same shape."""
         ids = self.clip.tokenizer(batch["caption"]).to(batch["pixels"].device)
         image, text = self.clip(batch["pixels"], ids)
         same = (ids[:, None] == ids[None]).all(-1).float()
@@ -53,7 +53,7 @@ class ContrastiveTraining(Training):
             self.clip.logit_scale.clamp_(max=4.6052)
 
     def validation_step(self, batch: dict, batch_index: int) -> None:
-        """The share of pictures whose nearest caption in the batch is a right one."""
+        """Log the share of pictures whose nearest caption in the batch is right."""
         logits, target = self.logits(batch)
         right = target.gather(1, logits.argmax(1, keepdim=True)) > 0
         self.log("val/retrieval", right.float().mean(), batch_size=len(target), sync_dist=True)

@@ -1,8 +1,8 @@
-"""What a training step costs, found out without a GPU: its arithmetic, and the memory of its activations.
+"""The cost of a training step, measured without a GPU: its arithmetic, and the memory of its activations.
 
-The step is run, forward and backward, on tensors that have shapes and lifetimes but no values. They are on the CPU,
-where what autograd keeps is as on a CUDA device: of attention q, k, v, the output and one number for each row, not the
-L x L weights. Of autocast's rules only that on norms differs, and CUDA's is put in place.
+The step runs, forward and backward, on tensors that have shapes and lifetimes but no values. They are on the CPU, where
+autograd saves the same tensors as on a CUDA device: for attention q, k, v, the output and one number per row, not the
+L x L weights. Among autocast's rules only the one for norms differs; it is replaced by CUDA's.
 """
 
 import weakref
@@ -30,13 +30,13 @@ from ldm.utils.errors import UserError
 
 @dataclass(frozen=True)
 class StepCost:
-    """Of one forward and backward pass over a batch, on one device.
+    """The cost of one forward and backward pass over a batch, on one device.
 
     Args:
-        forward: FLOP of each part's forward pass; a multiplication with its addition is 2.
-        flops: of all that is run: forward, backward, and what activation checkpointing computes again.
-        saved: bytes that autograd keeps for the backward pass. Parameters are not counted, their bf16 copies are.
-        activations: the most bytes at once beyond weights and gradients, temporary tensors included.
+        forward: FLOP of each part's forward pass; a multiply-add counts as 2.
+        flops: FLOP of the whole step: forward, backward, and what activation checkpointing recomputes.
+        saved: bytes that autograd saves for the backward pass, excluding parameters, including their bf16 copies.
+        activations: peak bytes beyond weights and gradients, temporary tensors included.
     """
 
     forward: dict[str, int]
@@ -46,11 +46,11 @@ class StepCost:
 
 
 def step_cost(training: LatentDiffusionTraining, batch_size: int, mixed: bool = True) -> StepCost:
-    """Run a step of a training that was built on the meta device, which is of no other use afterwards.
+    """Run a step of a training that was built on the meta device, and cannot be used afterwards.
 
     Args:
-        training: unconditional or by exemplar.
-        batch_size: of one device.
+        training: unconditional or exemplar training.
+        batch_size: items on one device.
         mixed: bf16 autocast, otherwise float32.
 
     Raises:
@@ -59,12 +59,12 @@ def step_cost(training: LatentDiffusionTraining, batch_size: int, mixed: bool = 
     conditioner = training.model.conditioner if isinstance(training, LatentDiffusionTraining) else False
     if not (conditioner is None or isinstance(conditioner, ExemplarConditioner)):
         raise UserError(
-            f"{type(training).__name__}: the cost of exemplar and unconditional trainings can be told alone"
+            f"{type(training).__name__}: expected an exemplar or unconditional training, whose cost can be measured"
         )
     cpu = patch.object(type(training), "device", torch.device("cpu"))  # Lightning's, which `to_empty` does not set
     with FakeTensorMode(allow_non_fake_inputs=True), norms_in_float32(), cpu:
         training.to_empty(device="cpu")
-        for parameter in training.parameters():  # those of the step before, or of the micro-batch before
+        for parameter in training.parameters():  # of the previous step or micro-batch
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         held = [t for p in training.parameters() for t in (p, p.grad) if t is not None] + list(training.buffers())
         with LiveBytes(held) as live, Flops() as flops:
@@ -77,7 +77,7 @@ def step_cost(training: LatentDiffusionTraining, batch_size: int, mixed: bool = 
 
 
 def empty_loss(training: LatentDiffusionTraining, n: int) -> Tensor:
-    """The mean loss over n items of the right shapes and any values."""
+    """Return the mean loss over n items of the right shapes and arbitrary values."""
     size, conditioner = training.model.image_size, training.model.conditioner
     batch = {"image": torch.empty(n, 3, size, size), "mask": torch.empty(n, 1, size, size)}
     if conditioner is not None:
@@ -87,7 +87,7 @@ def empty_loss(training: LatentDiffusionTraining, n: int) -> Tensor:
 
 
 class NoNumbers:
-    """Stands for `ldm.utils.random.NoiseSource`."""
+    """A stand-in for `ldm.utils.random.NoiseSource` that returns uninitialised tensors."""
 
     def __init__(self, n: int):
         self.n = n
@@ -97,7 +97,7 @@ class NoNumbers:
 
 
 def parts(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The networks of a latent diffusion model that a training step runs."""
+    """Return the networks of a latent diffusion model that a training step runs, by name."""
     found = {"UNet": [model.unet], "VAE encoder": [model.autoencoder.encoder, model.autoencoder.quant_conv]}
     if model.conditioner is not None:
         conditioner = model.conditioner
@@ -110,7 +110,7 @@ def parts(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 @contextmanager
 def forward_flops(modules: dict[str, list[nn.Module]], flops: "Flops") -> Iterator[Counter]:
-    """Within it, a running count of the FLOP of each group's forward passes."""
+    """Count the FLOP of each group's forward passes while the block runs."""
     counts = Counter()
 
     def add(name: str, sign: int) -> Callable:
@@ -128,7 +128,7 @@ def forward_flops(modules: dict[str, list[nn.Module]], flops: "Flops") -> Iterat
 
 
 class SavedBytes(saved_tensors_hooks):
-    """Counts the storages that autograd saves, each once, but for those of `parameters`."""
+    """A count of the bytes that autograd saves, each storage once, except those of `parameters`."""
 
     def __init__(self, parameters: Iterable[Tensor] = ()):
         super().__init__(self.pack, lambda tensor: tensor)
@@ -144,16 +144,16 @@ class SavedBytes(saved_tensors_hooks):
 
 
 def attention_flops(q: Tensor, k: Tensor, v: Tensor, *others: Any, **options: Any) -> int:
-    """Of softmax(q k^T) v, with q (..., L, d), k (..., M, d) and v (..., M, e): two products."""
+    """Count the FLOP of softmax(q k^T) v with q (..., L, d), k (..., M, d) and v (..., M, e): two products."""
     return 2 * prod(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1])
 
 
 def attention_backward_flops(gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, *others: Any, **options: Any) -> int:
-    """Of the gradients of q, k, v and softmax(q k^T), before which fused kernels compute q k^T again: five products."""
+    """Count the FLOP of the gradients of q, k, v and softmax(q k^T), and of q k^T recomputed: five products."""
     return 2 * prod(q.shape[:-1]) * k.shape[-2] * (3 * q.shape[-1] + 2 * v.shape[-1])
 
 
-# What is counted. Which kernels of attention torch's own table holds depends on torch's version.
+# Operations that are counted. Which attention kernels torch's own table holds depends on torch's version.
 FORMULAS = {
     f"aten.{name}": flop_registry[getattr(torch.ops.aten, name)]
     for name in ("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward")
@@ -162,8 +162,8 @@ for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attentio
     FORMULAS[f"aten._scaled_dot_product_{kernel}"] = attention_flops
     FORMULAS[f"aten._scaled_dot_product_{kernel}_backward"] = attention_backward_flops
 
-# What is left out, as is the custom: these, like views and element-wise operations, do little for each element.
-# New tensors; copies; sums, norms and softmax; pictures of another size.
+# Operations that are not counted, by convention: like views and element-wise operations, they do little per element.
+# New tensors; copies; sums, norms and softmax; resized pictures.
 LEFT_OUT = {"prim.device"} | {
     f"aten.{name}"
     for name in """
@@ -187,7 +187,7 @@ LEFT_OUT = {"prim.device"} | {
 
 
 class Flops(TorchDispatchMode):
-    """Counts floating-point operations. (torch's FlopCounterMode also follows modules, which keeps tensors alive.)
+    """A count of floating-point operations. (torch's FlopCounterMode also tracks modules, which keeps tensors alive.)
 
     Raises:
         UserError: an operation is neither counted nor known to be cheap.
@@ -201,7 +201,7 @@ class Flops(TorchDispatchMode):
         name, kwargs = str(function.overloadpacket), kwargs or {}
         formula = FORMULAS.get(name)
         if not (formula or name in LEFT_OUT or function.is_view or torch.Tag.pointwise in function.tags):
-            raise UserError(f"operation {name}: its FLOP cannot be counted, {__name__} has no formula for it")
+            raise UserError(f"operation {name}: FLOP cannot be counted, {__name__} has no formula for it")
         made = function(*args, **kwargs)
         if formula:
             self.total += formula(*args, **kwargs, out_val=made)
@@ -209,7 +209,7 @@ class Flops(TorchDispatchMode):
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the storages made within it until they are freed; `peak` is the most bytes there were at once."""
+    """A tracker of the storages created in its block until they are freed; `peak` is the most bytes alive at once."""
 
     def __init__(self, before: Iterable[Tensor] = ()):
         super().__init__()
@@ -235,7 +235,7 @@ class LiveBytes(TorchDispatchMode):
 
 @contextmanager
 def norms_in_float32() -> Iterator[None]:
-    """Norms compute in float32, as autocast has it on a CUDA device, and keep float32 for the backward pass."""
+    """Compute norms in float32 and save float32 for the backward pass, as autocast does on a CUDA device."""
 
     def in_float32(norm: Callable) -> Callable:
         return lambda x, *args, **kwargs: norm(x.float(), *args, **kwargs)

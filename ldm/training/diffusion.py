@@ -1,4 +1,4 @@
-"""What training a diffusion model comes down to, of latents or of pictures: a loss at random timesteps."""
+"""The base of training diffusion models of latents or pictures: a loss at random timesteps."""
 
 import torch
 from torch import Tensor
@@ -9,16 +9,16 @@ from ldm.training.base import Optimisation, Training
 from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource
 
-BINS = 10  # of timesteps, in which validation losses are told apart: their sizes differ by orders of magnitude
+BINS = 10  # bins of timesteps with a validation loss each: their losses differ by orders of magnitude
 
 
 class DiffusionTraining(Training):
-    """Subclasses define `loss`.
+    """Training at random timesteps. Subclasses define `loss`.
 
     Args:
-        model: of latents or of pictures.
-        min_snr_gamma: Min-SNR loss weighting (2303.09556); None trains with the plain loss.
-        uncond_probability: how often a sample's condition is dropped, for classifier-free guidance (2207.12598).
+        model: a diffusion model of latents or pictures.
+        min_snr_gamma: gamma of Min-SNR loss weighting (2303.09556); None trains with the plain loss.
+        uncond_probability: probability of dropping a sample's condition, for classifier-free guidance (2207.12598).
     """
 
     def __init__(
@@ -39,15 +39,15 @@ class DiffusionTraining(Training):
         if image.shape[-2:] != (side := self.model.image_size,) * 2:
             found = "x".join(map(str, image.shape[-2:]))
             raise UserError(
-                f"the data's pictures are {found} pixels, model.params.image_size is {side}: set both alike"
+                f"model.params.image_size {side}: expected the size of the data's pictures, found {found} pixels"
             )
 
     def loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
-        """(B,) mean squared errors at the timesteps t (B,); without the condition where `drop` (B,) is true."""
+        """Return the mean squared errors (B,) at timesteps t (B,), without the condition where `drop` (B,) is true."""
         raise NotImplementedError
 
     def alpha_cumprod(self, t: Tensor) -> Tensor:
-        """alphas_cumprod at t (B,) on the CPU: float32 on the device, whatever precision the networks have."""
+        """Return alphas_cumprod at t (B,) on the CPU, as float32 on the device in any precision of the networks."""
         return self.model.schedule.alphas_cumprod[t].float().to(self.device)
 
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
@@ -62,14 +62,14 @@ class DiffusionTraining(Training):
         return loss
 
     def draw_timesteps(self, noise: NoiseSource) -> tuple[Tensor, Tensor | float]:
-        """Timesteps (B,), and what their losses are multiplied by to make up for how often they are drawn."""
+        """Draw timesteps (B,), and the importance weights of their losses."""
         return noise.randint(self.model.schedule.num_timesteps), 1.0
 
     def note_losses(self, batch_index: int, t: Tensor, losses: Tensor) -> None:
-        """What the items of a step, or of a part of one, have shown: for later draws. Nothing by default."""
+        """Record the losses of a micro-batch for later draws of timesteps; by default do nothing."""
 
     def weighted_loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
-        """(B,) what is minimised."""
+        """Return the losses (B,) to minimise."""
         return self.loss(batch, t, drop, noise) * self.weight(t)
 
     def weight(self, t: Tensor) -> Tensor | float:
@@ -78,10 +78,10 @@ class DiffusionTraining(Training):
         return min_snr_weight(self.alpha_cumprod(t), self.min_snr_gamma, self.model.prediction)
 
     def on_validation_epoch_start(self) -> None:
-        self.sums = torch.zeros(2, BINS, device=self.device)  # of losses, and how many they are
+        self.sums = torch.zeros(2, BINS, device=self.device)  # sum and number of losses in each bin
 
     def validation_step(self, batch: dict, batch_index: int) -> None:
-        """Losses of the conditional model without weighting; item k always meets the same noise, in bin k % BINS."""
+        """Sum the unweighted losses of the conditional model; item k always gets the same noise, in bin k % BINS."""
         n, T = batch_length(batch), self.model.schedule.num_timesteps
         places, noise = self.places(batch_index, n, "validation"), self.draws(batch_index, n, "validation")
         bins = places % BINS

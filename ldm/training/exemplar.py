@@ -13,17 +13,17 @@ from ldm.utils.errors import UserError
 class ExemplarTraining(LatentDiffusionTraining):
     """Mean squared error on the noise; the exemplar is dropped per sample for classifier-free guidance.
 
-    Trained: UNet, mapper, final_ln, proj_out and learnable_vector. Frozen: the autoencoder, CLIP, and if the context
-    is one token the query, key and norm of the cross-attention, whose gradient is exactly zero (a softmax over one
+    Trained: UNet, mapper, final_ln, proj_out and learnable_vector. Frozen: the autoencoder, CLIP, and, if the context
+    is one token, the query, key and norm of the cross-attention, whose gradient is exactly zero (a softmax over one
     token is 1).
-    Batches hold what `ldm.data.recipe.Recipe` makes, or what the latent cache made of it.
+    Batches hold items of `ldm.data.recipe.Recipe`, or of a latent cache made from them.
 
     Args:
-        model: with a 9-channel UNet and an `ExemplarConditioner`.
-        options: those of `LatentDiffusionTraining`; the paper's `uncond_probability` is 0.2.
+        model: a model with a 9-channel UNet and an `ExemplarConditioner`.
+        uncond_probability: 0.2 in the paper; for the others see `LatentDiffusionTraining`.
     """
 
-    posteriors = 2  # of the image, and of the image with its hole
+    posteriors = 2  # of the image and of the masked image
 
     def __init__(
         self,
@@ -52,10 +52,12 @@ class ExemplarTraining(LatentDiffusionTraining):
 
     def context(self, batch: dict, drop: Tensor) -> Tensor:
         conditioner = self.model.conditioner
-        if "tokens" in batch:  # the class token comes first, so that a cache of all tokens serves it too
+        if "tokens" in batch:  # the class token comes first: a cache of all tokens has it too
             tokens = batch["tokens"][:, : conditioner.length].float()
             if tokens.shape[1] < conditioner.length:
-                raise UserError(f"latent cache: {tokens.shape[1]} token an exemplar, expected {conditioner.length}")
+                raise UserError(
+                    f"latent cache: expected {conditioner.length} tokens per exemplar, found {tokens.shape[1]}"
+                )
         else:
             with torch.no_grad():
                 tokens = conditioner.encode(batch["exemplar"])
@@ -75,15 +77,15 @@ class ExemplarTraining(LatentDiffusionTraining):
 
 @torch.no_grad()
 def encode_pictures(model: LatentDiffusion, batch: dict, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """What the frozen autoencoder makes of image and mask: the latent, and the UNet's further channels.
+    """Encode image and mask by the frozen autoencoder: the latent, and the UNet's additional channels.
 
-    noise (B, 2, c, h, w) samples the posteriors of the image and of the image with its hole.
+    noise (B, 2, c, h, w) samples the posteriors of the image and of the masked image.
     """
     z = model.encode(batch["image"], noise[:, 0])
     return z, model.inpainting_channels(batch["image"], batch["mask"], noise[:, 1])
 
 
 def one_token_dead_weights(unet: nn.Module) -> list[nn.Module]:
-    """Query, key and norm of every cross-attention: they get no gradient when the context is one token."""
+    """List query, key and norm of every cross-attention: they have no gradient if the context is one token."""
     blocks = [block for block in unet.modules() if hasattr(block, "attn2")]
     return [dead for block in blocks for dead in (block.attn2.to_q, block.attn2.to_k, block.norm2)]

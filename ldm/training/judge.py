@@ -11,7 +11,7 @@ class JudgeTraining(Training):
     """Cross-entropy, summed over the judge's heads.
 
     Args:
-        judge: (images, boxes) -> logits (B, answers) by head, as `ldm.toyworld.judge.Judge`.
+        judge: maps (images, boxes) to logits (B, answers) by head, as `ldm.toyworld.judge.Judge`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class JudgeTraining(Training):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """The share of right answers of each head, and of things about which all heads are right."""
+        """Log the share of right answers of each head, and of things on which all heads are right."""
         right = {
             name: logits.argmax(1) == batch[name] for name, logits in self.judge(batch["image"], batch["box"]).items()
         }

@@ -1,4 +1,4 @@
-"""Passing a training set through its frozen networks once, so that training reads latents instead of pictures."""
+"""Writing of latent caches: a training set passed through its frozen networks once, instead of in every epoch."""
 
 import hashlib
 from pathlib import Path
@@ -18,21 +18,22 @@ from ldm.utils.random import generator
 
 @torch.no_grad()
 def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part: tuple[int, int]) -> None:
-    """Write the `source` of a training config, drawn `epochs` times over, as float16 shards for a `LatentCache`.
+    """Write `epochs` epochs of the `source` of a training config as float16 shards for a `LatentCache`.
 
-    A shard is a function of its number alone: an interrupted call is simply repeated, and several processes can share
-    the work (`part` = (k, n): every n-th shard from the k-th).
+    A shard is a function of its number alone: an interrupted call can simply be repeated, and several processes can
+    share the work (`part` = (k, n): every n-th shard from the k-th).
 
     Raises:
-        UserError: the folder holds shards that were made otherwise: with other frozen weights or options of the
-            condition, another source or shard.
+        UserError: the folder holds shards made with other frozen weights, conditioner options, source or shard size.
     """
     training, source = start(config).eval(), build(config.source)
     model = training.model
     origin = {"origin": fingerprint(config, model, source, shard)}
     for path in folder.glob("*.safetensors"):
         if read_metadata(path).get("origin") != origin["origin"]:
-            raise UserError(f"{folder}: {path.name} is of other frozen weights, source or shard size; empty the folder")
+            raise UserError(
+                f"{folder}: {path.name} was made with other frozen weights, source or shard size; empty the folder"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     shape = model.latent_shape(model.image_size, model.image_size)
     places = [(epoch, offset) for epoch in range(epochs) for offset in range(0, len(source), shard)]
@@ -40,7 +41,7 @@ def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part:
     todo = [(folder / f"{k:05d}.safetensors", *place) for k, *place in numbered]
     with tqdm(total=sum(min(shard, len(source) - offset) for *_, offset in todo), unit="item", desc="cache") as bar:
         for path, epoch, offset in todo:
-            begin = epoch * len(source)  # the items of an epoch follow those of the last one
+            begin = epoch * len(source)  # the items of an epoch follow those of the previous one
             indices = range(begin + offset, begin + min(offset + shard, len(source)))
             if not path.exists():
                 pieces = []
@@ -56,7 +57,7 @@ def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part:
 
 
 def fingerprint(config: DictConfig, model: LatentDiffusion, source: Dataset, shard: int) -> str:
-    """A digest of what a shard depends on, besides its number."""
+    """Return a digest of everything that a shard depends on, except its number."""
     nodes = [OmegaConf.to_container(node, resolve=True) for node in (config.source, config.model.params.conditioner)]
     digest = hashlib.blake2b(repr((nodes, len(source), shard, model.image_size, model.scale_factor)).encode())
     for name, tensor in model.state_dict().items():

@@ -1,6 +1,6 @@
-"""Training of latent diffusion models (Rombach et al., 2112.10752, section 3.2): unconditional, or on captions.
+"""Training of latent diffusion models (Rombach et al., 2112.10752, section 3.2): unconditional or text-to-image.
 
-`ldm.training.exemplar` adds editing by example.
+For editing by example see `ldm.training.exemplar`.
 """
 
 import torch
@@ -24,19 +24,18 @@ TRAIN = ("all", "attention")
 
 
 class LatentDiffusionTraining(DiffusionTraining):
-    """Mean squared error on what the network predicts, eps or v, at a random timestep. Without a condition.
+    """Unconditional training: mean squared error on the predicted eps or v at a random timestep.
 
     Batches hold "image" (B, 3, H, W) in [-1, 1].
 
     Args:
-        model: its autoencoder and its conditioner's encoder are frozen.
-        min_snr_gamma: Min-SNR loss weighting (2303.09556); None trains with the plain loss.
-        train: "all" of the UNet, or its "attention" layers with its first convolution, which new input channels need.
-        uncond_probability: how often a sample's condition is dropped, for classifier-free guidance (2207.12598).
+        model: a model whose autoencoder and conditioner's encoder are to be frozen.
+        min_snr_gamma, uncond_probability: see `DiffusionTraining`.
+        train: "all" of the UNet, or its "attention" layers and its first convolution, which new input channels need.
         panel_steps, panel_guidance: DDIM steps and guidance scale of the pictures on the panel.
     """
 
-    posteriors = 1  # latents that are sampled for each item
+    posteriors = 1  # latents sampled per item
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class LatentDiffusionTraining(DiffusionTraining):
             keep_attention(model.unet)
 
     def latents(self, batch: dict, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The clean latent (B, c, h, w), and the UNet's further input channels if it has any.
+        """Return the clean latent (B, c, h, w), and the UNet's additional input channels if it has any.
 
         noise (B, posteriors, c, h, w) samples the posteriors.
         """
@@ -70,18 +69,18 @@ class LatentDiffusionTraining(DiffusionTraining):
             return self.model.encode(batch["image"], noise[:, 0]), None
 
     def frozen_outputs(self, batch: dict, noise: Tensor) -> dict[str, Tensor]:
-        """What a batch has become once the frozen networks are through with it: an item of the latent cache.
+        """Return the frozen networks' outputs for a batch: items of the latent cache.
 
-        noise is that of `latents`.
+        noise: see `latents`.
         """
         return {"z": self.latents(batch, noise)[0]}
 
     def context(self, batch: dict, drop: Tensor) -> Tensor | None:
-        """The tokens that the UNet attends to, (B, L, C); without the condition where `drop` (B,) is true."""
+        """Return the UNet's context tokens (B, L, C); the condition is dropped where `drop` (B,) is true."""
         return None
 
     def loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
-        """(B,) mean squared errors at the timesteps t (B,)."""
+        """Return the mean squared errors (B,) at the timesteps t (B,)."""
         eps, *posteriors = noise.randn(1 + self.posteriors, *self.latent_shape).to(self.device).unbind(1)
         alpha_cumprod = self.alpha_cumprod(t).view(-1, 1, 1, 1)
         t, drop = t.to(self.device), drop.to(self.device)
@@ -97,7 +96,7 @@ class LatentDiffusionTraining(DiffusionTraining):
         return self.model.latent_shape(self.model.image_size, self.model.image_size)
 
     def sample(self, batch: dict) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] under the conditions of the first validation items; their noise is fixed."""
+        """Sample pictures (B, 3, H, W) in [-1, 1] with the conditions of a batch and fixed noise."""
         model, n = self.model, batch_length(batch)
         noise = NoiseSource(key_seed(self.seed, "panel", item) for item in range(n))
         start, *posteriors = noise.randn(1 + self.posteriors, *self.latent_shape).to(self.device).unbind(1)
@@ -118,7 +117,7 @@ class LatentDiffusionTraining(DiffusionTraining):
 
 
 class TextTraining(LatentDiffusionTraining):
-    """A text-to-image model: batches hold "image" and "caption", a list of strings; a dropped one becomes empty."""
+    """Text-to-image training: batches hold "image" and "caption", a list of strings; a dropped caption is empty."""
 
     def context(self, batch: dict, drop: Tensor) -> Tensor:
         ids = self.ids(batch).to(drop.device)
@@ -127,7 +126,7 @@ class TextTraining(LatentDiffusionTraining):
             return self.model.conditioner.encode(ids)
 
     def ids(self, batch: dict) -> Tensor:
-        """The captions' tokens, (B, L) int64."""
+        """Return the captions' tokens, (B, L) int64."""
         return batch["ids"] if "ids" in batch else self.tokenizer(batch["caption"])
 
     def frozen_outputs(self, batch: dict, noise: Tensor) -> dict[str, Tensor]:
@@ -142,7 +141,7 @@ class TextTraining(LatentDiffusionTraining):
 
 
 def keep_attention(unet: nn.Module) -> None:
-    """Freeze a UNet but for its attention layers and its first convolution."""
+    """Freeze a UNet except its attention layers and its first convolution."""
     unet.requires_grad_(False)
     unet.input_blocks[0].requires_grad_(True)
     for module in unet.modules():

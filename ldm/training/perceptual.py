@@ -11,14 +11,14 @@ from ldm.utils.project import find_file
 
 
 class Perceptual:
-    """Distances by VGG16, with a weight.
+    """A weighted VGG16 distance between pictures.
 
-    Neither a module nor a part of one: its frozen weights are in no checkpoint, no moving average and no exchange
-    between devices. They follow the pictures to their device.
+    It is not a module, so that its frozen weights stay out of checkpoints, moving averages and gradient
+    synchronisation. They follow the pictures to their device.
 
     Args:
         vgg16: torchvision's file of ImageNet weights; see `find_file`.
-        weight: of the distance in a sum of losses.
+        weight: weight of the distance in a sum of losses.
 
     Raises:
         UserError: there is no such file, or it holds something else.
@@ -28,13 +28,13 @@ class Perceptual:
         self.weight = weight
         file = find_file(vgg16)
         if not file.is_file():
-            raise UserError(f"vgg16 {file}: no such file, the backbone of the perceptual loss; get it from {VGG16}, "
+            raise UserError(f"vgg16 {file}: no such file; download this backbone of the perceptual loss from {VGG16}, "
                             "or train without it (training.params.perceptual=null)")  # fmt: skip
         self.lpips = make_lpips("vgg", read_tensors(file), str(vgg16))
 
     def __deepcopy__(self, memo: dict) -> "Perceptual":
-        return self  # nothing in it ever changes
+        return self  # it never changes
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """(B,): distances between pictures (B, 3, H, W) in [-1, 1], at least 16 pixels a side."""
+        """Return the distances (B,) between pictures (B, 3, H, W) in [-1, 1] of at least 16x16 pixels."""
         return self.lpips.to(a.device)(a, b)

@@ -1,4 +1,4 @@
-"""Training of diffusion models of pictures, as improved DDPMs (Nichol and Dhariwal, 2102.09672)."""
+"""Training of diffusion models of pictures: improved DDPMs (Nichol and Dhariwal, 2102.09672)."""
 
 from typing import Any
 
@@ -19,23 +19,23 @@ from ldm.training.timesteps import LossAwareSampler, check_timesteps
 from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource, key_seed
 
-BOUND = 1e-3  # weight of the sum of the bound's terms in the hybrid loss (section 3.1)
+BOUND = 1e-3  # weight of the variational bound, a sum over timesteps, in the hybrid loss (section 3.1)
 
 
 class PixelDiffusionTraining(DiffusionTraining):
-    """Mean squared error on eps or v; a learned variance is trained by the variational bound beside it.
+    """Mean squared error on eps or v, plus the variational bound for a learned variance.
 
-    That is the hybrid loss: the bound's term does not move the prediction, and min-SNR does not weigh it. Batches hold
+    This is the hybrid loss: the bound has no gradient for the prediction, and min-SNR does not weight it. Batches hold
     "image" (B, 3, H, W) in [-1, 1].
 
     Args:
-        model: without classes.
+        model: a model without classes.
         min_snr_gamma: see `DiffusionTraining`.
-        timesteps: how those of the steps are drawn: "uniform", or "loss_aware", see `LossAwareSampler`.
-        panel_steps: DDPM steps of the pictures on the panel, 1 to as many as the schedule has.
+        timesteps: their distribution, "uniform" or "loss_aware", see `LossAwareSampler`.
+        panel_steps: DDPM steps of the pictures on the panel, 1 to the schedule's number of timesteps.
 
     Raises:
-        UserError: a value is out of range, or the model knows classes.
+        UserError: a value is out of range, or the model is class-conditional.
     """
 
     def __init__(
@@ -49,14 +49,12 @@ class PixelDiffusionTraining(DiffusionTraining):
         super().__init__(model, optimisation, min_snr_gamma)
         T = model.schedule.num_timesteps
         if model.num_classes:
-            raise UserError(
-                f"this training tells no classes, the UNet has {model.num_classes}: set num_classes to null"
-            )
+            raise UserError(f"num_classes {model.num_classes}: this training has no classes, expected null")
         if not isinstance(panel_steps, int) or not 1 <= panel_steps <= T:
             raise UserError(f"panel_steps {panel_steps}: expected a whole number from 1 to {T}")
         loss_aware = check_timesteps(timesteps) == "loss_aware"
         self.timesteps = LossAwareSampler(T) if loss_aware else None
-        self._seen: list[Tensor] = []  # of a step's batch that is accumulated in parts, see `note_losses`
+        self._seen: list[Tensor] = []  # losses of the current step's micro-batches, see `note_losses`
         self.panel_steps = panel_steps
 
     def loss(self, batch: dict, t: Tensor, drop: Tensor, noise: NoiseSource) -> Tensor:
@@ -68,20 +66,20 @@ class PixelDiffusionTraining(DiffusionTraining):
         return loss if bound is None else loss + BOUND * self.model.schedule.num_timesteps * bound
 
     def losses(self, batch: dict, t: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor | None]:
-        """(B,) squared errors; and terms of the variational bound in bits per dimension, if the variance is learned."""
+        """Return the squared errors (B,), and for a learned variance the bound's terms (B,) in bits per dimension."""
         model, x0 = self.model, batch["image"]
         self.check_size(x0)
         eps = noise.randn(*x0.shape[1:]).to(x0)
         alpha_cumprod = self.alpha_cumprod(t).view(-1, 1, 1, 1)
         x = q_sample(x0, eps, alpha_cumprod)
-        prediction, said = split(model.unet(x, t.to(self.device)).float(), x.shape[1])
+        prediction, predicted_variance = split(model.unet(x, t.to(self.device)).float(), x.shape[1])
         target = diffusion_target(model.prediction, x0, eps, alpha_cumprod)
         simple = (prediction - target).square().mean((1, 2, 3))
-        if said is None:
+        if predicted_variance is None:
             return simple, None
         x0_predicted = model_x0(model.prediction, x, prediction.detach(), alpha_cumprod)
-        # not clipped, so that what lies beyond the bounds is told to come back
-        return simple, bound_term(x0, x0_predicted, said, t, model.schedule, "learned_range")
+        # not clipped, so that values beyond the bounds have a gradient
+        return simple, bound_term(x0, x0_predicted, predicted_variance, t, model.schedule, "learned_range")
 
     def draw_timesteps(self, noise: NoiseSource) -> tuple[Tensor, Tensor | float]:
         if self.timesteps is None:
@@ -90,9 +88,9 @@ class PixelDiffusionTraining(DiffusionTraining):
         return t, share.to(self.device)
 
     def note_losses(self, batch_index: int, t: Tensor, losses: Tensor) -> None:
-        """The whole batch of a step, of all processes, is noted in the order of its places, whoever had them.
+        """Record the losses of a step's global batch in the order of its indices, on any number of processes.
 
-        The draws of a step know nothing of the same step. Each step waits for the device here.
+        They affect the draws from the next step on. Each step waits for the device here.
         """
         if self.timesteps is None:
             return
@@ -115,7 +113,7 @@ class PixelDiffusionTraining(DiffusionTraining):
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """n pictures (n, 3, H, W) in [-1, 1]; their noise is fixed."""
+        """Sample n pictures (n, 3, H, W) in [-1, 1] with fixed noise."""
         model, noise = self.model, NoiseSource(key_seed(self.seed, "panel", item) for item in range(n))
         start = noise.randn(*model.latent_shape(model.image_size, model.image_size)).to(self.device)
         denoise = Denoiser(model.unet, model.schedule, model.prediction, clip_x0=True, keep_variance=True)

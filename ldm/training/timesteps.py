@@ -1,4 +1,4 @@
-"""Which timesteps a training visits: more often those whose losses are large (Nichol and Dhariwal, 2102.09672, 3.3)."""
+"""Importance sampling of timesteps with large losses (Nichol and Dhariwal, 2102.09672, section 3.3)."""
 
 import math
 
@@ -9,10 +9,15 @@ from ldm.utils.errors import UserError
 from ldm.utils.random import NoiseSource
 
 TIMESTEPS = ("uniform", "loss_aware")
-FINE = 2**53  # draws have the resolution of float64: rare timesteps have probabilities near that of float32
+FINE = 2**53  # draws need float64's resolution: rare timesteps have probabilities near float32's
 
 
 def check_timesteps(timesteps: str) -> str:
+    """Return a valid name of a distribution of timesteps.
+
+    Raises:
+        UserError: the name is unknown.
+    """
     if timesteps not in TIMESTEPS:
         raise UserError(f"timesteps {timesteps!r}: expected one of {', '.join(TIMESTEPS)}")
     return timesteps
@@ -21,22 +26,21 @@ def check_timesteps(timesteps: str) -> str:
 class LossAwareSampler:
     """Importance sampling: p(t) follows sqrt(E[loss(t)^2]), the optimum, over the last losses of each timestep.
 
-    Until every timestep has all the losses that it is judged by, they are uniform. All is on the CPU, where timesteps
-    are drawn.
+    Draws are uniform until every timestep has a full history. All tensors are on the CPU, where timesteps are drawn.
 
     Args:
         num_timesteps: T.
-        history: losses kept of each timestep.
-        uniform: share of the draws that are uniform, so that none is forgotten.
+        history: number of losses kept per timestep.
+        uniform: share of uniform draws, so that every timestep keeps being visited.
     """
 
     def __init__(self, num_timesteps: int, history: int = 10, uniform: float = 0.001):
         self.uniform = uniform
-        self.losses = torch.zeros(num_timesteps, history)  # of each timestep the last ones, oldest first
+        self.losses = torch.zeros(num_timesteps, history)  # the last ones of each timestep, oldest first
         self.counts = torch.zeros(num_timesteps, dtype=torch.int64)
 
     def probabilities(self) -> Tensor:
-        """(T,) float64."""
+        """Return the probabilities of the timesteps, (T,) float64."""
         T, history = self.losses.shape
         even = torch.full((T,), 1 / T, dtype=torch.float64)
         size = self.losses.double().square().mean(1).sqrt()
@@ -45,9 +49,9 @@ class LossAwareSampler:
         return self.uniform * even + (1 - self.uniform) * size / size.sum()
 
     def draw(self, noise: NoiseSource) -> tuple[Tensor, Tensor]:
-        """Timesteps (B,) int64 and the weights 1 / (T p(t)) (B,) float32 that leave the expected loss what it was.
+        """Draw timesteps (B,) int64 and their weights 1 / (T p(t)), (B,) float32, which keep the loss unbiased.
 
-        Each row's number decides alone: the rest of the batch does not change its timestep.
+        Each timestep depends on its own row's random number alone, not on the rest of the batch.
         """
         p = self.probabilities()
         places = noise.randint(FINE).double() / FINE
@@ -55,7 +59,7 @@ class LossAwareSampler:
         return t, (1 / (len(p) * p[t])).float()
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Take note of the losses (B,) at the timesteps t (B,), in this order; what is not finite is skipped."""
+        """Record the losses (B,) at the timesteps t (B,), in this order; values that are not finite are skipped."""
         history = self.losses.shape[1]
         for step, loss in zip(t.tolist(), losses.tolist(), strict=True):
             if not math.isfinite(loss):

@@ -17,6 +17,8 @@ EXPECTED = {  # by pydantic's type of error
     "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "a text",
+    "dict_type": "a mapping",
+    "list_type": "a list",
     "greater_than": "more than {gt:g}",
     "greater_than_equal": "{ge:g} or more",
     "less_than": "less than {lt:g}",

@@ -1,6 +1,7 @@
 """What every command shares: one-line errors with exit code 2, tracebacks only for bugs."""
 
 import argparse
+import logging
 import os
 import re
 import signal
@@ -256,12 +257,28 @@ def command(verb: str, *arguments: object) -> list[str]:
     return [sys.executable, "-P", "-m", "ldm", verb, *map(str, arguments)]
 
 
+class LogHandler(logging.Handler):
+    """Writes each record as a plain line to the stderr of that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def show_log() -> None:
+    """Show what `ldm` logs, from INFO upwards, as plain lines on stderr."""
+    log = logging.getLogger("ldm")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, LogHandler) for handler in log.handlers):
+        log.addHandler(LogHandler())
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's main: UserError -> one line on stderr, its exit code; any other exception is a bug and is shown.
 
     SIGTERM ends it as Ctrl-C does, so that temporary files are removed on the way out.
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    show_log()
     try:
         main()
     except UserError as error:

@@ -39,10 +39,10 @@ def test_coco_boxes_are_kept_by_the_papers_rule(images):
         box(0, 0, 16, 10),
     ]
     dropped = {
-        "boxes that stand for a crowd": [box(10, 10, 20, 30, iscrowd=1)],
+        "boxes that mark a crowd": [box(10, 10, 20, 30, iscrowd=1)],
         "boxes that cover less than 0.02 or more than 0.8 of the picture": [box(0, 0, 15, 10), box(0, 0, 100, 65)],
-        "boxes that reach beyond the picture": [box(90, 10, 20, 30), box(-1, 0, 50, 50)],
-        "boxes that are empty or turned round": [box(30, 30, -20, 10), box(30, 30, 0, 10)],
+        "boxes that extend beyond the picture": [box(90, 10, 20, 30), box(-1, 0, 50, 50)],
+        "boxes that are empty or inverted": [box(30, 30, -20, 10), box(30, 30, 0, 10)],
         "boxes that lack a number or a name": [
             box(1, 2, 3),
             box(1, 2, float("nan"), 4),

@@ -126,7 +126,7 @@ def main() -> None:
 
 def pictures_of(data: str, count: int, size: int, seed: int) -> tuple[int, Iterator[Any]]:
     """How many pictures there may be, and they: (3, size, size) in [-1, 1]. Unreadable ones are named and left out."""
-    from ldm.data.images import centre_square, picture_files, read_picture, to_tensor
+    from ldm.data.images import array_to_tensor, centre_square, picture_files, read_picture
     from ldm.toyworld.datasets import ToyScenes
     from ldm.utils.errors import UserError
 
@@ -138,7 +138,7 @@ def pictures_of(data: str, count: int, size: int, seed: int) -> tuple[int, Itera
     def readable() -> Iterator[Any]:
         for file in files:
             try:
-                yield to_tensor(centre_square(read_picture(file), size))
+                yield array_to_tensor(centre_square(read_picture(file), size))
             except UserError as error:
                 print(f"{error}; left out", file=sys.stderr)
 

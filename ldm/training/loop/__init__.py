@@ -1,1 +1,1 @@
-"""The machinery of a training run: starting, saving, resuming, watching, stopping."""
+"""The machinery of a training run: starting, saving, resuming, monitoring, stopping."""

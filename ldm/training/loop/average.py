@@ -1,4 +1,4 @@
-"""Moving averages of the weights, and which of a training's tensors a weights file holds."""
+"""Moving averages of the weights, and the split of a training's tensors between weights file and trainer state."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,19 +10,19 @@ from torch import Tensor
 
 
 class Averages(pl.Callback):
-    """Exponential moving averages of the trained weights that `training.weights()` gives, in float32.
+    """Exponential moving averages of the trained weights in `training.weights()`, in float32.
 
     The update after optimizer step n is `average += (1 - d) (weight - average)` with the decay warmed up as
     d = min(decay, n / (9 + n)): early on, when the weights still move fast, the averages forget fast. Validation and
-    pictures see the averages in the weights' place.
+    pictures use the averages instead of the weights.
 
     Args:
-        decay: None keeps no averages: nothing is held twice, and `applied` changes nothing.
+        decay: None keeps no averages: no memory is used, and `applied` changes nothing.
     """
 
     def __init__(self, decay: float | None):
         self.decay, self.step = decay, 0
-        self.values: dict[str, Tensor] = {}  # under the names of the training's state dict
+        self.values: dict[str, Tensor] = {}  # by name in the training's state dict
         self._validation = ExitStack()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, training: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class Averages(pl.Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, *_: Any) -> None:
-        if trainer.global_step == self.step or not self.values:  # amid accumulated gradients
+        if trainer.global_step == self.step or not self.values:  # in the middle of gradient accumulation
             return
         self.step = n = trainer.global_step
         current = [p.detach().float() for name, p in training.named_parameters() if name in self.values]
@@ -53,7 +53,7 @@ class Averages(pl.Callback):
 
     @contextmanager
     def applied(self, training: pl.LightningModule) -> Iterator[None]:
-        """Within it the averages stand in the weights' place. Nothing is copied."""
+        """Replace the weights by their averages while the block runs, without copying."""
         averaged = [(p, p.data, self.values[name]) for name, p in training.named_parameters() if name in self.values]
         for parameter, own, average in averaged:
             parameter.data = average.to(own.dtype)
@@ -73,8 +73,11 @@ class Averages(pl.Callback):
         self._validation.close()
 
     def weights(self, training: pl.LightningModule, without: tuple[str, ...] = ()) -> dict[str, Tensor]:
-        """What a weights file holds: `training.weights()` with the averages in it, no copy. Names that start with one
-        of `without` are left out."""
+        """Return the content of a weights file: `training.weights()` with the averages, not copied.
+
+        Args:
+            without: prefixes of names to leave out.
+        """
         names = written_names(training)
         with self.applied(training):
             weights = training.weights()
@@ -82,13 +85,13 @@ class Averages(pl.Callback):
         return {name: tensor for name, tensor in weights.items() if not name.startswith(without)}
 
     def remainder(self, training: pl.LightningModule) -> dict[str, Tensor]:
-        """The part of the training's state dict that a weights file does not hold, among it what is averaged there."""
+        """Return the part of the training's state dict that is not in a weights file, including averaged weights."""
         names = written_names(training)
         return {n: t for n, t in training.state_dict().items() if n in self.values or n not in names}
 
 
 def written_names(training: pl.LightningModule) -> dict[str, str]:
-    """Name in the training's state dict -> name in `training.weights()`, of the tensors that are the same memory."""
+    """Map names in the training's state dict to those in `training.weights()` of tensors that share memory."""
     written = {_memory(tensor): name for name, tensor in training.weights().items()}
     return {n: written[_memory(t)] for n, t in training.state_dict().items() if _memory(t) in written}
 
@@ -99,5 +102,5 @@ def _trained(training: pl.LightningModule) -> dict[str, Tensor]:
 
 
 def _memory(tensor: Tensor) -> tuple:
-    """What tells tensors apart, on the meta device too."""
+    """Return the identity of a tensor's memory, on the meta device too."""
     return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride()

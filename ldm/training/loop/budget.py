@@ -1,4 +1,4 @@
-"""What a run will need and do, told before it starts: parameters, batch, epochs, memory, disk."""
+"""The needs and the plan of a run, known before it starts: parameters, batch, epochs, memory, disk."""
 
 import shutil
 from collections.abc import Iterable
@@ -14,17 +14,17 @@ from ldm.utils.errors import UserError
 from ldm.utils.sizes import size
 
 FLOAT = 4  # bytes
-MOMENTS = 2  # that AdamW keeps of every trained parameter
+MOMENTS = 2  # of AdamW, per trained parameter
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes, from the shapes alone. Activations come on top of the memory, and they depend on the batch.
+    """The bytes that a run needs, computed from shapes alone, without activations.
 
     Args:
-        memory: of weights, gradients, the optimizer's moments and averages, on each device.
-        weights: of a file of the run's weights in float32.
-        checkpoint: of a checkpoint to go on from.
+        memory: weights, gradients, the optimizer's moments and averages on each device.
+        weights: a file of the run's weights in float32.
+        checkpoint: a checkpoint to resume from.
     """
 
     memory: int
@@ -33,7 +33,7 @@ class Budget:
 
 
 def budget(training: pl.LightningModule, averages: Averages, without: tuple[str, ...] = ()) -> Budget:
-    """See `Checkpoints` for `without`."""
+    """Compute the budget of a training; see `Checkpoints` for `without`."""
     names, state = written_names(training), training.state_dict()
     trained = {name: p for name, p in training.named_parameters() if p.requires_grad}
     averaged = [p for name, p in trained.items() if averages.decay is not None and name in names]
@@ -46,13 +46,14 @@ def budget(training: pl.LightningModule, averages: Averages, without: tuple[str,
 
 
 def check_disk(logdir: Path, needs: Budget, best: bool) -> None:
-    """Refuse to start what would end in the middle: two checkpoints (one while it takes the other's place) must fit.
+    """Check that the disk can hold two checkpoints (one while it replaces the other) and the weights.
 
     Args:
-        best: the best weights are kept too.
+        logdir: an existing folder.
+        best: whether the best weights are kept too.
 
     Raises:
-        UserError: the disk of `logdir`, a folder that exists, has not enough room.
+        UserError: the disk of `logdir` has too little free space.
     """
     free = shutil.disk_usage(logdir).free
     kept = [file for file in (logdir / "checkpoints").rglob("*") if file.is_file() and file.suffix != ".tmp"]
@@ -60,13 +61,13 @@ def check_disk(logdir: Path, needs: Budget, best: bool) -> None:
     needed = 2 * needs.checkpoint + needs.weights * (1 + best) - there
     if free < needed:
         raise UserError(
-            f"--logdir {logdir}: {size(free)} free on its disk, expected {size(needed)} for two checkpoints of "
+            f"--logdir {logdir}: its disk has {size(free)} free, expected {size(needed)} for two checkpoints of "
             f"{size(needs.checkpoint)} (one while it replaces the other) and the weights"
         )
 
 
 def describe(training: pl.LightningModule, trainer: pl.Trainer, data: DataModule, needs: Budget) -> str:
-    """What decides a run and is easily got wrong, on a few lines."""
+    """Describe on a few lines the settings that matter most and are easily wrong."""
     accumulated, devices = trainer.accumulate_grad_batches, trainer.world_size
     trained = _count(p for p in training.parameters() if p.requires_grad)
     total = _count(training.parameters())
@@ -81,7 +82,7 @@ def describe(training: pl.LightningModule, trainer: pl.Trainer, data: DataModule
             f"batch {data.batch_size} = {devices} device{'s' * (devices > 1)} x {data.loaded_at_once} x {accumulated} "
             f"accumulated; {steps} steps = {steps / data.steps_per_epoch:.3g} epochs of {len(data.train)} items",
             f"memory: {size(needs.memory)} for weights, gradients, optimizer and averages; activations come on top",
-            f"disk: {size(needs.checkpoint)} a checkpoint",
+            f"disk: {size(needs.checkpoint)} per checkpoint",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""A checkpoint to go on from, as a folder: weights as anybody reads them, and the state of the trainer beside them."""
+"""Checkpoints to resume from, as folders: weights in a common format, and the state of the trainer next to them."""
 
 import os
 import shutil
@@ -17,10 +17,10 @@ WEIGHTS, TRAINER = "weights.safetensors", "trainer.ckpt"
 
 
 class FolderIO(CheckpointIO):
-    """Lightning's checkpoints as folders, each whole or not there at all.
+    """Lightning's checkpoints as folders, written atomically.
 
-    `weights.safetensors` is what `ldm.load` reads, in float32: the entry "weights" of the dict that Lightning collects.
-    `trainer.ckpt` is the rest, plain types that `torch.load(weights_only=True)` reads. Both are streamed to the disk.
+    `weights.safetensors`, readable by `ldm.load`, is the entry "weights" of Lightning's checkpoint dict in float32.
+    `trainer.ckpt` is the rest, plain types that `torch.load(weights_only=True)` reads. Both are streamed to disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -38,7 +38,7 @@ class FolderIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """What `save_checkpoint` was given. "weights" are views of the mapped file."""
+        """Read the dict that `save_checkpoint` was given. "weights" are views of the mapped file."""
         return read_trainer(Path(path)) | {"weights": read_tensors(Path(path) / WEIGHTS)}
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -46,7 +46,7 @@ class FolderIO(CheckpointIO):
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
-    """The state of the trainer in a checkpoint. Nothing in the file is executed.
+    """Read the trainer's state from a checkpoint. Nothing in the file is executed.
 
     Raises:
         UserError: the file is missing or broken.
@@ -55,24 +55,24 @@ def read_trainer(folder: Path) -> dict[str, Any]:
         return torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"checkpoint {folder / TRAINER}: {error.strerror}") from error
-    except Exception as error:  # what torch raises of a broken file shares no base
-        raise UserError(f"checkpoint {folder / TRAINER}: broken or cut short ({type(error).__name__})") from error
+    except Exception as error:  # torch's errors for a broken file share no base
+        raise UserError(f"checkpoint {folder / TRAINER}: damaged or truncated ({type(error).__name__})") from error
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path` to write to; it takes `path`'s place only if the block ends well.
+    """Yield an empty folder next to `path` to write to, which replaces `path` only if the block succeeds.
 
-    A folder cannot be put in another's place in one step, so there are two, X -> .X.old and .X.new -> X. The old one is
-    moved only when the new one is complete. Hence, whenever the process is killed, one of them is whole, and `whole`
-    tells which: X if it is there, otherwise .X.new if .X.old is there.
+    A folder cannot replace another in one step, so there are two renames, X -> .X.old and .X.new -> X. The old one is
+    moved only when the new one is complete. So whenever the process is killed, one of them is complete, and `whole`
+    finds it: X if it exists, otherwise .X.new if .X.old exists.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the folder cannot be written.
     """
     new, old = _beside(path)
     try:
-        if (found := whole(path)) != path:  # a kill between the two steps
+        if (found := whole(path)) != path:  # a kill between the two renames
             os.rename(found, path)
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -85,15 +85,15 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         _sync(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException as error:
-        if path.exists() or not old.exists():  # else the new one is the good one
+        if path.exists() or not old.exists():  # otherwise the new one is the complete one
             shutil.rmtree(new, ignore_errors=True)
         if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror or ' '.join(str(error).split())}") from error
+            raise UserError(f"{path}: cannot be written ({error.strerror or ' '.join(str(error).split())})") from error
         raise
 
 
 def whole(path: Path) -> Path:
-    """Where the last complete folder that `replacing_folder` wrote for `path` lies; `path` itself if there is none."""
+    """Return the last complete folder that `replacing_folder` wrote for `path`, or `path` itself if none exists."""
     new, old = _beside(path)
     return new if not path.exists() and old.exists() and new.exists() else path
 
@@ -103,7 +103,7 @@ def _beside(path: Path) -> tuple[Path, Path]:
 
 
 def _sync(folder: Path) -> None:
-    """Put the names in a folder on the disk; a system that cannot do so (Windows) does it by itself."""
+    """Flush a folder's entries to disk, where the system allows it (not on Windows)."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

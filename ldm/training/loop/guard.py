@@ -1,4 +1,4 @@
-"""A training that has gone wrong stops, and says what to go back to."""
+"""A guard that stops a diverged training and names the checkpoints to return to."""
 
 import math
 from pathlib import Path
@@ -10,24 +10,27 @@ from pytorch_lightning.callbacks import Callback
 from ldm.training.loop.step_losses import Smoothed, StepLosses, loss_of
 from ldm.utils.errors import UserError
 
-WARM_UP = 100  # steps until the smoothed loss is believed: it weighs about 50, and single losses differ by factors
-EARLY = 10  # losses that a run begins with
-FACTOR = 10  # of the lowest smoothed loss; a diffusion loss falls from 1 to about a tenth, and diverging takes it back
-SKIPS = 20  # fp16: so many steps in a row may be skipped; the scale begins at 2**16 and is halved by each
+WARM_UP = 100  # steps until the smoothed loss is reliable: it averages about 50, and single losses vary widely
+EARLY = 10  # first losses of a run
+FACTOR = 10  # allowed rise of the loss; a diffusion loss falls from 1 to about a tenth, diverging undoes that
+SKIPS = 20  # fp16: most steps skipped in a row; the scale starts at 2**16 and is halved by each
 LOOK_EVERY = 50  # steps, for a trainer that logs nothing
 
 
 class Guard(Callback):
-    """Stops when the loss is not finite or diverges: its smoothed value is above `FACTOR` times its lowest so far and
-    above where it was after `WARM_UP` steps (a loss near 0 may multiply without harm); or, after `WARM_UP` steps, above
-    `FACTOR` times the largest of the first `EARLY` losses.
+    """A callback that stops the training when the loss is not finite or diverges.
 
-    The losses are looked at every `log_every_n_steps` steps and by `check`, of all processes together: all stop at
-    once. A step that the scaler of fp16 skips changes no weight, so that a few of them are let pass. `training_step`
-    may return a `watched` loss beside `loss`, where the latter changes its meaning on the way (a term that joins late).
+    It diverges when its smoothed value exceeds `FACTOR` times its lowest value so far and the value after `WARM_UP`
+    steps (a loss near 0 may multiply without harm); or, at `WARM_UP` steps, `FACTOR` times the largest of the first
+    `EARLY` losses.
+
+    The losses, averaged over all processes, are examined every `log_every_n_steps` steps and by `check`, so that all
+    processes stop together. A step that the scaler of fp16 skips changes no weight, so a few of them are tolerated.
+    `training_step` may return a `watched` loss besides `loss` if the latter changes its meaning (a term that joins
+    late).
 
     Args:
-        last: the folder of the last checkpoint, named in the message if it exists, and so is `best` beside it.
+        last: folder of the last checkpoint; the message names it and `best` next to it if they exist.
 
     Raises:
         UserError: from `on_train_batch_end`, `on_train_end` and `check`.
@@ -36,7 +39,7 @@ class Guard(Callback):
     def __init__(self, last: Path):
         self.last = last
         self.first = self.lowest = math.inf  # smoothed
-        self.early = 0.0  # the largest
+        self.early = 0.0  # largest
         self.smoothed, self.skipped = Smoothed(), 0
 
     def state_dict(self) -> dict[str, float]:
@@ -58,7 +61,7 @@ class Guard(Callback):
         self.check(trainer)
 
     def check(self, trainer: pl.Trainer) -> None:
-        """To be called by every process before anything is saved: the losses up to now and the weights are sound."""
+        """Check that all losses and weights are sound; every process must call it before anything is saved."""
         self._look(trainer)
         for name, weight in trainer.lightning_module.named_parameters():
             if weight.requires_grad and not torch.isfinite(weight).all():
@@ -83,11 +86,13 @@ class Guard(Callback):
             if math.isinf(self.first):
                 if value > FACTOR * self.early > 0:
                     raise self._error(
-                        trainer, f"the loss diverges: {value:.4g} at step {step}, it began with {self.early:.4g}"
+                        trainer, f"the loss diverges: {value:.4g} at step {step}, up from {self.early:.4g} at the start"
                     )
                 self.first = value
-            if value > max(FACTOR * self.lowest, self.first) and self.lowest > 0:  # no factor of a negative loss
-                raise self._error(trainer, f"the loss diverges: {value:.4g} at step {step}, it was {self.lowest:.4g}")
+            if (
+                value > max(FACTOR * self.lowest, self.first) and self.lowest > 0
+            ):  # a factor is meaningless for a negative loss
+                raise self._error(trainer, f"the loss diverges: {value:.4g} at step {step}, up from {self.lowest:.4g}")
             self.lowest = min(self.lowest, value)
 
     def _error(self, trainer: pl.Trainer, why: str) -> UserError:

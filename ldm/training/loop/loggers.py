@@ -1,4 +1,4 @@
-"""Where the numbers of a training go: a CSV file, TensorBoard, and Weights & Biases if asked for."""
+"""The loggers of a training: a CSV file, TensorBoard, and optionally Weights & Biases."""
 
 import csv
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from ldm.utils.files import replacing
 
 
 class CsvLogger(Logger):
-    """One table for the whole of a training, also if it was interrupted: a row a time that something is logged.
+    """One table for a whole training, even if it was interrupted: a row per call that logs metrics.
 
-    A resumed training goes on in the file. Rows of the step that it begins with and of later ones, which it is about
-    to write again, are taken out. (Lightning's logger begins a new folder, or removes the file.)
+    A resumed training continues the file. Rows of its first step and of later ones, which it will write again, are
+    removed. (Lightning's logger starts a new folder, or removes the file.)
 
     Args:
-        file: its columns are `step`, the optimizer steps done, and every metric so far in order of the alphabet.
+        file: path; its columns are `step`, the optimizer steps done, and every metric so far in alphabetical order.
     """
 
     def __init__(self, file: Path):
@@ -37,7 +37,7 @@ class CsvLogger(Logger):
         return ""
 
     def log_hyperparams(self, *_) -> None:
-        """The config is a file of its own beside the table."""
+        """Do nothing: the config is a file of its own."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -49,7 +49,7 @@ class CsvLogger(Logger):
             csv.DictWriter(file, self.columns).writerow(row)
 
     def _rewrite(self, new: list[str], before: int | None) -> None:
-        """The table with further columns and, of the rows there are, those `before` a step (None: all)."""
+        """Rewrite the table with new columns, keeping the rows `before` a step (None: all)."""
         rows = []
         if self.file.exists():
             with open(self.file, newline="", encoding="utf-8") as file:
@@ -65,22 +65,24 @@ class CsvLogger(Logger):
 
 
 def make_loggers(logdir: Path, wandb: str | None, config: Mapping[str, Any]) -> list[Logger]:
-    """Loggers that write to `logdir`: csv/metrics.csv, tensorboard/ and, if asked for, wandb/.
+    """Return the loggers that write to `logdir`: csv/metrics.csv, tensorboard/ and optionally wandb/.
 
-    A resumed training goes on in all three: in the table, in TensorBoard's folder with a further file, in wandb's run.
-    TensorBoard and wandb show the config. With WANDB_MODE=offline nothing is sent; `wandb sync` does it later.
+    A resumed training continues all three: the table, TensorBoard's folder with another file, and wandb's run.
+    TensorBoard and wandb show the config. With WANDB_MODE=offline nothing is sent; use `wandb sync` later.
 
     Args:
-        wandb: the name of a project; None or "" for none.
+        wandb: name of a project; None or "" disables it.
         config: plain values.
 
     Raises:
-        UserError: wandb does not let the run begin (nobody is logged in, there is no network).
+        UserError: wandb cannot start the run (no login, no network).
     """
     board = TensorBoardLogger(logdir, name="tensorboard", version="", default_hp_metric=False)
     if not list(Path(board.log_dir).glob("events.*")):
         text = OmegaConf.to_yaml(config)
-        board.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))  # Markdown for code
+        board.experiment.add_text(
+            "config", "".join(f"    {line}\n" for line in text.splitlines())
+        )  # a Markdown code block
     loggers = [CsvLogger(logdir / "csv" / "metrics.csv"), board]
     if wandb:
         loggers.append(_wandb_logger(logdir, wandb))
@@ -89,13 +91,13 @@ def make_loggers(logdir: Path, wandb: str | None, config: Mapping[str, Any]) -> 
 
 
 def _wandb_logger(logdir: Path, project: str) -> WandbLogger:
-    import wandb  # here: it is slow to import and has no place in a training that does not use it
+    import wandb  # slow to import, so only if used
 
     runs = sorted(logdir.glob("wandb/*run-*-*"), key=lambda path: path.name.split("run-")[1])
     run = runs[-1].name.rsplit("-", 1)[1] if runs else None  # of offline-run-20261121_105900-a1b2c3d4
     logger = WandbLogger(name=logdir.name, project=project, save_dir=logdir, id=run, settings={"console": "off"})
     try:
-        logger.experiment  # noqa: B018 - begins the run
+        logger.experiment  # noqa: B018 - starts the run
     except wandb.Error as error:
         reason = " ".join(str(error).split())
         raise UserError(f"wandb {project}: {reason} (WANDB_MODE=offline keeps the files in {logdir})") from error

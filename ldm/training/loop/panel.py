@@ -1,4 +1,4 @@
-"""Is it working? The same few validation pictures, drawn again and again while the training goes on."""
+"""Panels of pictures made from the same few validation items, drawn again and again during the training."""
 
 from pathlib import Path
 
@@ -13,16 +13,17 @@ from ldm.utils.image import to_pil
 
 
 class Panel(Callback):
-    """Draws `training.pictures` of the first validation items to `folder/step-000500.png` and to the loggers.
+    """A callback that draws `training.pictures` of the first validation items, as PNG files and to the loggers.
 
-    A panel belongs to a validation: to the first one at or after each multiple of `every` optimizer steps, and to that
-    after the last step, which this callback sees to. It is drawn before the validation ends: in evaluation mode, with
-    the weights that were validated, averages if there are any. Only the first process draws; the others wait for it
-    where they next meet.
+    A panel belongs to a validation: the first one at or after each multiple of `every` optimizer steps, and the one
+    after the last step, which this callback triggers. It is drawn before the validation ends: in evaluation mode, with
+    the validated weights, or their averages if there are any. Only the first process draws; the others wait for it at
+    their next collective operation.
 
     Args:
         every: optimizer steps.
-        count: so many items, from the first.
+        folder: gets files such as step-000500.png.
+        count: number of items.
     """
 
     def __init__(self, every: int, folder: Path, count: int = 8):
@@ -33,7 +34,7 @@ class Panel(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_) -> None:
         if trainer.global_step >= trainer.max_steps:
-            trainer.should_stop = True  # which it does anyway, but not without a validation
+            trainer.should_stop = True  # it would anyway, but without a validation
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         step = trainer.global_step
@@ -46,7 +47,7 @@ class Panel(Callback):
         batch = loader.collate_fn([loader.dataset[i] for i in range(min(self.count, len(loader.dataset)))])
         batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
         with trainer.precision_plugin.forward_context():
-            columns = training.pictures(batch)  # of the module itself: other processes take no part
+            columns = training.pictures(batch)  # on the module itself: other processes do not take part
         if not columns:
             return
         sheet = contact_sheet({name: [to_pil(image) for image in column] for name, column in columns.items()})

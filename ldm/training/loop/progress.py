@@ -1,4 +1,4 @@
-"""Is it working, and how fast? One bar over the optimizer steps, or lines in a log file."""
+"""The progress of a training: a bar over the optimizer steps, or lines in a log file."""
 
 import sys
 import time
@@ -12,19 +12,19 @@ from ldm.training.loop.step_losses import Smoothed, StepLosses, loss_of
 LINE_EVERY = 60  # seconds, where there is no terminal to draw a bar on
 
 
-class Progress(ProgressBar):
-    """Shows and logs how the training goes: smoothed loss, learning rate, samples/s, share of time without data.
+class TrainingProgress(ProgressBar):
+    """A callback that shows and logs smoothed loss, learning rate, samples/s and the share of time waiting for data.
 
     Every `log_every_n_steps` optimizer steps it logs `train/lr`, `train/samples_per_second` (of all processes) and
-    `train/data_wait` (of this one): the share of the time between two looks that lay between the end of a batch and
-    the start of the next, in which the loader was waited for. On a GPU that is an upper bound, as its queue may not
-    have run dry yet. Validations count in neither. What is logged stands under the number of optimizer steps done.
+    `train/data_wait` (of this one): the share of the time since the last log that passed between the end of a batch and
+    the start of the next, waiting for the loader. On a GPU this is an upper bound, as its queue may not be empty yet.
+    Validations are excluded from both. Values are logged under the number of optimizer steps done.
 
-    Only the first process shows anything, on stderr: a bar on a terminal, elsewhere a line a minute; and after each
+    Only the first process shows anything, on stderr: a bar on a terminal, elsewhere a line per minute; and after each
     validation a line with its metrics.
 
     Args:
-        show: Lightning's `enable_progress_bar`, which the Trainer itself does not take beside a bar of one's own.
+        show: Lightning's `enable_progress_bar`, which its Trainer does not accept along with a custom bar.
     """
 
     def __init__(self, show: bool = True):
@@ -44,14 +44,17 @@ class Progress(ProgressBar):
     def setup(self, trainer: pl.Trainer, training: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, training, stage)
         others = [callback for callback in trainer.callbacks if callback is not self]
-        trainer.callbacks = [*others, self]  # last: what others do after a batch, as saving, is no waiting for data
+        trainer.callbacks = [
+            *others,
+            self,
+        ]  # last: work of others after a batch, such as saving, is not waiting for data
 
     def on_train_start(self, trainer: pl.Trainer, *_) -> None:
         self.losses, self.smoothed = StepLosses(trainer.global_step), Smoothed()
         self.bar = tqdm(
             total=trainer.max_steps,
             initial=trainer.global_step,
-            disable=None if self.show else True,  # None: where stderr is no terminal
+            disable=None if self.show else True,  # None: disabled if stderr is not a terminal
             dynamic_ncols=True,
             unit="step",
         )
@@ -93,7 +96,7 @@ class Progress(ProgressBar):
             self.bar.close()
 
     def _look(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
-        for loss in self.losses.take().tolist():  # waits for the device, so that the time is that of whole steps
+        for loss in self.losses.take().tolist():  # waits for the device, so that the time is of whole steps
             self.smoothed.add(loss)
         step, now = trainer.global_step, time.monotonic()
         elapsed, steps = max(now - self.looked, 1e-9), step - self.looked_at

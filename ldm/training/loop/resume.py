@@ -1,4 +1,4 @@
-"""A run goes on under the config that it began with, but for what changes nothing in what is learned."""
+"""The check that a resumed run keeps its config, except for keys that do not affect what is learned."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ldm.utils.errors import UserError
 
-# Everything else of `trainer` is about the machine, the length of the run or what it reports.
+# All other keys of `trainer` concern the machine, the length of the run or its reports.
 TRAINER = ("trainer.gradient_clip_*", "trainer.overfit_batches")
 FREE = (
     "trainer.*",
@@ -29,14 +29,14 @@ FREE = (
     "wandb",
     "weights",
 )
-START = ("pretrained_model", "clip")  # need not be said again
+START = ("pretrained_model", "clip")  # may be left out of a resumed run's config
 
 
 def refuse_changes(config: DictConfig, file: Path) -> None:
-    """Compare a config with the one that a run began with, `file`.
+    """Compare a config with the one that a run started with, `file`.
 
     Raises:
-        UserError: something differs that may not; the message has the first three such keys with both values.
+        UserError: a key differs that must not; the message lists the first three such keys with both values.
     """
     if not file.exists():
         return
@@ -48,7 +48,7 @@ def refuse_changes(config: DictConfig, file: Path) -> None:
     ]
     if changed:
         more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise UserError(f"--resume: not the config of {file.parent}: {'; '.join(changed[:3])}{more}")
+        raise UserError(f"--resume: the config differs from that of {file.parent}: {'; '.join(changed[:3])}{more}")
 
 
 def _is_free(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a training keeps: the last state to go on from, and the weights that were best."""
+"""The checkpoints of a training: the last state to resume from, and the best weights."""
 
 import math
 import time
@@ -20,31 +20,31 @@ from ldm.utils.random import key_seed
 
 
 class Seeded(pl.Callback):
-    """PyTorch's global generators (dropout) restart each batch from (seed, step, batch, rank): nothing to save of them.
+    """A callback that reseeds PyTorch's global generators (dropout) for each batch from (seed, step, batch, rank).
 
-    Our own draws do not use them.
+    So their state need not be saved. Our own draws do not use them.
     """
 
     def on_train_batch_start(self, trainer: pl.Trainer, training: pl.LightningModule, batch: Any, index: int) -> None:
         torch.manual_seed(key_seed(training.seed, "global", trainer.global_step, index, trainer.global_rank))
-        # Lightning logs under its own count of steps, which is one less after a resume
+        # Lightning logs under its own count of steps, which is off by one after a resume
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 class Checkpoints(Checkpoint):
-    """Saves `last`, from which a run goes on bitwise, and `best`, the weights of the best validation.
+    """A callback that saves `last`, from which a run resumes bitwise, and `best`, the weights of the best validation.
 
     `last` is written every `every` minutes, after the last step, and when a signal asks to stop; always between two
-    optimizer steps. (Lightning's ModelCheckpoint saves the end, if at all, when an unfinished epoch counts as finished:
-    a longer training would not go on from there as if never interrupted.) Several processes agree on saving and
-    stopping every `log_every_n_steps` steps, so that the others do not wait for each other.
+    optimizer steps. (Lightning's ModelCheckpoint saves the end, if at all, with an unfinished epoch marked as finished:
+    a longer training would not resume from there as if never interrupted.) Several processes agree on saving and
+    stopping every `log_every_n_steps` steps, so that they need not synchronise in the other steps.
 
     Args:
-        folder: gets `last/` and `best/`.
-        guard: is asked before anything is saved, and raises if the training has gone wrong.
+        folder: parent of `last/` and `best/`.
+        guard: called before anything is saved; raises if the training has gone wrong.
         every: minutes; None writes `last` only when a signal asks to stop.
-        without: names that start so are in files of their own and left out.
-        monitor: {"metric": "val/loss", "mode": "min" or "max"}, what `best` goes by; None keeps no best weights.
+        without: prefixes of names that are in files of their own and left out.
+        monitor: {"metric": "val/loss", "mode": "min" or "max"}, the criterion of `best`; None keeps no best weights.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class Checkpoints(Checkpoint):
         self.every, self.without, self.monitor = every, without, monitor
 
     def on_sanity_check_start(self, *_: Any) -> None:
-        self.signals.listen()  # not before: Lightning would put handlers of its own around these
+        self.signals.listen()  # not earlier: Lightning would wrap these in handlers of its own
 
     def on_train_start(self, trainer: pl.Trainer, training: pl.LightningModule) -> None:
         self.signals.listen()
-        # Lightning asks in each batch whether the first process got SIGTERM, and waits for the answer; see `_agree`
+        # Lightning synchronises in each batch to ask whether the first process got SIGTERM; see `_agree`
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         self.step, self.time = trainer.global_step, time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, training: pl.LightningModule, *_: Any) -> None:
-        if trainer.global_step == self.step:  # amid accumulated gradients, which a checkpoint does not hold
+        if trainer.global_step == self.step:  # in the middle of gradient accumulation, which a checkpoint cannot hold
             return
         self.step = trainer.global_step
         end = trainer.should_stop or self.step >= trainer.max_steps
@@ -81,7 +81,7 @@ class Checkpoints(Checkpoint):
             raise Stopped(signum, self.step)
 
     def _agree(self, trainer: pl.Trainer, training: pl.LightningModule) -> tuple[int, bool]:
-        """The signal to stop by, 0 for none, and whether it is time to save: the same answer in all processes."""
+        """Return the signal that asks to stop, or 0, and whether it is time to save: the same in all processes."""
         own = self.signals.received, self.every is not None and time.monotonic() - self.time >= 60 * self.every
         if trainer.world_size == 1:
             return own
@@ -94,7 +94,7 @@ class Checkpoints(Checkpoint):
         """Write `last`, unless the training has gone wrong.
 
         Raises:
-            UserError: it has, or the disk is full; the checkpoint before this one is left as it is.
+            UserError: it has, or the disk is full; the previous checkpoint remains.
         """
         self.guard.check(trainer)
         trainer.save_checkpoint(self.last)
@@ -110,7 +110,9 @@ class Checkpoints(Checkpoint):
         metric, mode = self.monitor["metric"], self.monitor["mode"]
         if metric not in trainer.callback_metrics:
             known = [name for name in trainer.callback_metrics if name.startswith("val/")]
-            raise UserError(f"monitor.metric {metric}: this training's validation has it not; {nearest(metric, known)}")
+            raise UserError(
+                f"monitor.metric {metric}: not a metric of this training's validation; {nearest(metric, known)}"
+            )
         if trainer.sanity_checking:
             return
         self.guard.check(trainer)
@@ -121,6 +123,6 @@ class Checkpoints(Checkpoint):
             save_tensors(self.best, self.averages.weights(training, self.without), metadata, torch.float32)
 
     def _is_better(self, metric: str, mode: str, value: float) -> bool:
-        """Than the weights that are there, which say it themselves: a resumed run knows it too."""
+        """Compare a value with the one recorded in the current best weights, which a resumed run finds too."""
         record = read_metadata(self.best).get(metric) if self.best.exists() else None
         return record is None or (value < float(record) if mode == "min" else value > float(record))

@@ -1,4 +1,4 @@
-"""The weights that a training begins with: drawn, published, or those of the run that it goes on with."""
+"""The initial weights of a training: random, published, or those of the run that it resumes."""
 
 import os
 from itertools import chain
@@ -18,28 +18,28 @@ from ldm.training.loop.checkpoint_folder import WEIGHTS, read_trainer
 from ldm.utils.errors import UserError
 from ldm.utils.project import find_file
 
-FROZEN = ("autoencoder.", "conditioner.encoder.")  # networks that the files under `frozen` hold
+FROZEN = ("autoencoder.", "conditioner.encoder.")  # networks in the files of `frozen`
 
 
 def start(config: DictConfig, last: Path | None = None) -> pl.LightningModule:
-    """The training of a config with its weights: a network that is not trained never keeps random ones.
+    """Build the training of a config with its weights; frozen networks never keep random ones.
 
     Args:
-        config: of its keys, `frozen`, `pretrained_model` and `clip` name the files that weights come from.
-        last: a checkpoint of the same training to go on from; of the files only `frozen` are read then.
+        config: its keys `frozen`, `pretrained_model` and `clip` name the files of the weights.
+        last: checkpoint of the same training to resume from; then only the `frozen` files are read.
 
     Raises:
-        UserError: a file is missing or does not fit, the config freezes networks and nothing says where their weights
-            are, or it has no use for some.
+        UserError: a file is missing or does not fit, or the config lacks weights of frozen networks or has unused ones.
     """
     pretrained, clip, frozen = (config.get(key) for key in ("pretrained_model", "clip", "frozen"))
     if last is None and pretrained is None:
         if clip is not None:
-            raise UserError(f"clip {clip}: of use with pretrained_model only")
+            raise UserError(f"clip {clip}: can only be used with pretrained_model")
         training = drawn(config)
         if not frozen and not all(p.requires_grad for p in training.parameters()):
             raise UserError(
-                "this training needs weights to start from: --pretrained_model FILE, or `frozen` in the config"
+                "this training has frozen networks, expected their weights: --pretrained_model FILE, "
+                "or `frozen` in the config"
             )
         if frozen:
             fill_roots(training.model, FROZEN, frozen)
@@ -55,19 +55,19 @@ def start(config: DictConfig, last: Path | None = None) -> pl.LightningModule:
         files = [find_file(file) for file in (pretrained, *(frozen or ()))]
         warm_start(training.model, files, clip and find_file(clip), config.seed)
     else:
-        training = drawn(config)  # what a file has not, such as a discriminator, stays as it is
+        training = drawn(config)  # networks missing in the file, such as a discriminator, keep their random weights
         fill_written(training, find_file(pretrained))
     return training
 
 
 def drawn(config: DictConfig) -> pl.LightningModule:
-    """The training with random weights, a function of the seed; every later draw has a generator of its own."""
+    """Build the training with random weights, a function of the seed; later draws have generators of their own."""
     pl.seed_everything(config.seed, verbose=False)
     return build(config.training)
 
 
 def fill_written(training: pl.LightningModule, file: Path) -> None:
-    """Take the weights that a training writes from a file that may hold more, as `sd-v1-4.ckpt` an autoencoder.
+    """Load the weights that a training writes from a file that may hold more, such as `sd-v1-4.ckpt`.
 
     Raises:
         UserError: the file does not hold all of them.
@@ -81,7 +81,7 @@ def fill_written(training: pl.LightningModule, file: Path) -> None:
 
 
 def restore(training: pl.LightningModule, last: Path) -> None:
-    """Put the weights of a checkpoint in the place of those that a training, built on the meta device, lacks.
+    """Load the weights of a checkpoint into a training that was built on the meta device.
 
     Raises:
         UserError: the checkpoint does not hold them.
@@ -93,8 +93,8 @@ def restore(training: pl.LightningModule, last: Path) -> None:
     tensors = chain(training.named_parameters(), training.named_buffers())
     missing = [name for name, tensor in tensors if tensor.is_meta and name not in found]
     if problems := tally({"missing": missing, "unexpected or of another shape": misshapen}):
-        raise UserError(f"checkpoint {last}: does not fit this training: {problems}")
-    # with their layout in memory too, e.g. channels_last: the order of sums depends on it
+        raise UserError(f"checkpoint {last}: does not match this training: {problems}")
+    # including their memory layout, e.g. channels_last: the order of sums depends on it
     copies = {name: torch.empty_like(empty[name], device="cpu").copy_(t) for name, t in found.items()}
     training.load_state_dict(copies, strict=False, assign=True)
-    training.strict_loading = False  # the trainer's state, which Lightning reads next, has no weights left for it
+    training.strict_loading = False  # Lightning loads the trainer's state next, which has no weights

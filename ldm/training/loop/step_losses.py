@@ -1,4 +1,4 @@
-"""The losses of a training's steps, without a step that waits for the device to know them."""
+"""The losses of a training's steps, collected without waiting for the device in each step."""
 
 import math
 
@@ -6,28 +6,28 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-DECAY = 0.98  # of the smoothed loss, a step: a mean over about 50 steps
+DECAY = 0.98  # of the smoothed loss per step: a mean over about 50 steps
 
 
 class StepLosses:
-    """The losses since somebody looked. They stay where they are until then: reading one would wait for its step."""
+    """The losses since the last `take`. They stay on the device until then: reading one would wait for its step."""
 
     def __init__(self, step: int):
         self.step = step  # optimizer steps done
-        self.parts: list[Tensor] = []  # one a micro-batch
+        self.parts: list[Tensor] = []  # one per micro-batch
         self.count = 0  # whole steps among them
 
     def add(self, step: int, loss: Tensor) -> bool:
-        """Take a micro-batch's loss, with the steps done after it; returns whether an optimizer step ended with it."""
+        """Add a micro-batch's loss and the number of steps done; return whether it completed an optimizer step."""
         self.parts.append(loss.detach())
         ended = step > self.step
         self.step, self.count = step, self.count + ended
         return ended
 
     def take(self) -> Tensor:
-        """(n,) float32: the mean loss of each of the n last steps, the last of them number `step`; empties the list.
+        """Return and forget the mean losses (n,) float32 of the last n steps, up to number `step`.
 
-        To be called when a step has ended.
+        Call it only after a complete step.
         """
         if not self.count:
             return torch.empty(0)
@@ -37,12 +37,12 @@ class StepLosses:
 
 
 def loss_of(outputs: dict, trainer: pl.Trainer) -> Tensor:
-    """The loss that a `training_step` returned; Lightning divides it by the number of parts of an accumulated batch."""
+    """Return the loss of a `training_step`, which Lightning has divided by the number of accumulated micro-batches."""
     return outputs["loss"] * trainer.accumulate_grad_batches
 
 
 class Smoothed:
-    """Exponential mean, true to the first values too (divided by the sum of its weights); skips what is not finite."""
+    """Exponential mean, unbiased from the first value on (divided by the sum of its weights), of finite values."""
 
     def __init__(self):
         self.sum = self.weight = 0.0
@@ -56,5 +56,5 @@ class Smoothed:
 
     @property
     def value(self) -> float:
-        """NaN before the first value."""
+        """The mean, NaN before the first value."""
         return self.sum / self.weight if self.count else math.nan

@@ -1,4 +1,4 @@
-"""Lightning's Trainer from the config's `trainer`; what cannot work is refused before anything is loaded."""
+"""Lightning's Trainer from the config's `trainer`, checked before anything is loaded."""
 
 import inspect
 from pathlib import Path
@@ -13,7 +13,7 @@ from ldm.training.loop.checkpoint_folder import FolderIO
 from ldm.utils.errors import UserError
 from ldm.utils.nearest import nearest
 
-INSTEAD = {  # key of Lightning's -> key of ours
+INSTEAD = {  # Lightning's key -> our key
     "accumulate_grad_batches": "data.params.batch_per_device",
     "max_epochs": "trainer.max_steps",
     "min_epochs": "trainer.max_steps",
@@ -32,10 +32,10 @@ LOG_EVERY = 50
 
 
 def make_trainer(config: DictConfig, logdir: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A Trainer without loggers that validates every `validate_every` steps; accumulation is to be set from the data.
+    """Make a Trainer without loggers that validates every `validate_every` steps; set accumulation from the data later.
 
     Raises:
-        UserError: a key of `trainer` is unknown or not for it, or this machine lacks the devices that it asks for.
+        UserError: a key of `trainer` is unknown or set elsewhere, or this machine lacks the requested devices.
     """
     settings: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)
     known = set(inspect.signature(pl.Trainer.__init__).parameters) - {"self", *INSTEAD, *OURS}
@@ -46,10 +46,10 @@ def make_trainer(config: DictConfig, logdir: Path, callbacks: list[pl.Callback])
             raise UserError(f"trainer.{key}: unknown key; {nearest(key, known)}")
     steps = settings.get("max_steps")
     if not isinstance(steps, int) or steps < 1:
-        raise UserError(f"trainer.max_steps {steps}: expected a positive number")
+        raise UserError(f"trainer.max_steps {steps}: expected a whole number, 1 or more")
     check_devices(settings.get("accelerator", "auto"), settings.get("devices", "auto"))
     settings["log_every_n_steps"] = max(1, min(settings.get("log_every_n_steps", LOG_EVERY), steps))
-    settings.pop("enable_progress_bar", None)  # the bar is a callback of ours, which asks for it itself
+    settings.pop("enable_progress_bar", None)  # the bar is our own callback, which reads it
     if config.get("validate_every") is None:
         settings |= {"limit_val_batches": 0}
     else:
@@ -63,17 +63,17 @@ def make_trainer(config: DictConfig, logdir: Path, callbacks: list[pl.Callback])
             logger=False,
             default_root_dir=logdir,
             enable_model_summary=False,
-            use_distributed_sampler=False,  # the data module's own sampler knows of the processes
+            use_distributed_sampler=False,  # the data module's sampler handles the processes
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())[:300]}") from error
 
 
 def check_devices(accelerator: str, devices: int | str | list[int]) -> None:
-    """Refuse more devices than this machine has. Any number of CPU processes is possible, where they are asked for.
+    """Refuse more devices than this machine has. Any number of CPU processes may be requested.
 
     Raises:
-        UserError: says how many there are and what to add to the command.
+        UserError: there are fewer; the message says how many and what to add to the command.
     """
     if accelerator not in ("auto", "gpu", "cuda", "mps"):
         return
@@ -82,16 +82,17 @@ def check_devices(accelerator: str, devices: int | str | list[int]) -> None:
         raise UserError(f"trainer.accelerator={accelerator}: this machine has no GPU; add trainer.accelerator=cpu")
     if devices in ("auto", -1, "-1"):
         return
-    asked = f"trainer.devices={devices}".replace(" ", "")
+    setting = f"trainer.devices={devices}".replace(" ", "")
     try:
         if isinstance(devices, str):
             devices = [int(number) for number in devices.split(",") if number] if "," in devices else int(devices)
         wanted = devices if isinstance(devices, int) else max(map(int, devices), default=0) + 1  # how many, or which
     except (TypeError, ValueError) as error:
-        raise UserError(f"{asked}: expected auto, a number, or a list of them such as 0,1") from error
+        raise UserError(f"{setting}: expected auto, a number, or a list of them such as 0,1") from error
     if here == 0 and wanted > 1:
         raise UserError(
-            f"{asked}: this machine has no GPU; add trainer.devices=1 (or trainer.accelerator=cpu: as many processes)"
+            f"{setting}: this machine has no GPU; add trainer.devices=1 "
+            "(or trainer.accelerator=cpu for as many processes)"
         )
     if wanted > here > 0:
-        raise UserError(f"{asked}: this machine has {here}; add trainer.devices={here}")
+        raise UserError(f"{setting}: this machine has {here} GPU(s); add trainer.devices={here}")

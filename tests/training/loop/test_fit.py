@@ -103,6 +103,9 @@ def test_a_run_from_published_weights_goes_on_without_them(toyworld, frozen, tmp
         ({"save_every": "soon"}, ("save_every", "soon")),
         ({"validate_every": 0}, ("validate_every", 0)),
         ({"monitor": {"metric": "val/psnr"}}, ("monitor", "metric", "mode")),
+        ({"monitor": "val/psnr"}, ("monitor", "val/psnr", "metric", "mode")),
+        ({"frozen": "{}/there"}, ("frozen", "there")),
+        ({"ema": "high"}, ("ema", "high")),
         ({"monitr": 1}, ("monitr", "monitor")),
         ({"data": None}, "data"),
     ],
@@ -143,6 +146,6 @@ def test_the_script_trains_on_two_devices(tmp_path):
     alone = {name: value for name, value in os.environ.items() if "RANK" not in name}
     done = subprocess.run([*command, *changes], cwd=ROOT, env=alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("weights written to") == done.stdout.count("batch 4 = 2 devices x 2 x 1") == 1
+    assert done.stderr.count("weights written to") == done.stderr.count("batch 4 = 2 devices x 2 x 1") == 1
     assert torch.load(tmp_path / "run" / "checkpoints" / "last" / TRAINER, weights_only=True)["global_step"] == 2
     assert (tmp_path / "run" / WEIGHTS).exists()

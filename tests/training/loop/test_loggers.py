@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ldm.training.loop.loggers import CsvLogger, make_loggers
-from ldm.training.loop.progress import Progress
+from ldm.training.loop.progress import TrainingProgress
 from tests.processes import HANGS
 from tests.refusals import refused
 from tests.training.monitored import Line, fit
@@ -50,7 +50,7 @@ def test_a_resumed_training_goes_on_in_the_table_without_the_steps_it_makes_agai
 
 def test_a_training_writes_its_steps_under_their_number(tmp_path):
     loggers = make_loggers(tmp_path, None, CONFIG)
-    fit(Line(), [Progress(show=False)], tmp_path, steps=10, logger=loggers)
+    fit(Line(), [TrainingProgress(show=False)], tmp_path, steps=10, logger=loggers)
     rows = table(tmp_path / "csv" / "metrics.csv")
     trained = [row for row in rows if row["train/loss"]]
     assert [row["step"] for row in trained] == ["2", "4", "6", "8", "10"]

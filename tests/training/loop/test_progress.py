@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from ldm.training.loop import progress
 from ldm.training.loop.guard import Guard
 from ldm.training.loop.loggers import CsvLogger
-from ldm.training.loop.progress import Progress
+from ldm.training.loop.progress import TrainingProgress
 from ldm.training.loop.saving import Seeded
 from tests.training.loop.test_loggers import table
 from tests.training.monitored import Items, Line, fit
@@ -82,7 +82,7 @@ def run(
     monkeypatch.setattr(SlowItems, "clock", clock)
     file = tmp_path / "metrics.csv"
     options["logger"] = CsvLogger(file)
-    fit(Timed(clock), [Progress(show), *others], tmp_path, steps=steps, **options)
+    fit(Timed(clock), [TrainingProgress(show), *others], tmp_path, steps=steps, **options)
     return stream.getvalue(), [row for row in table(file) if row["train/data_wait"]]
 
 
@@ -148,7 +148,7 @@ def test_other_processes_show_nothing(tmp_path, monkeypatch, clock):
 
 
 def test_a_resumed_bar_begins_where_the_run_had_come_to(tmp_path, monkeypatch, clock):
-    trainer = fit(Line(), [Progress(False)], tmp_path, steps=4)
+    trainer = fit(Line(), [TrainingProgress(False)], tmp_path, steps=4)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     last = str(tmp_path / "last.ckpt")
     text, rows = run(tmp_path, monkeypatch, clock, [Seeded()], terminal=True, steps=10, ckpt_path=last)
@@ -162,12 +162,12 @@ def test_steps_between_two_looks_wait_for_nothing(tmp_path, monkeypatch):
     taken = []
     take = progress.StepLosses.take
     monkeypatch.setattr(progress.StepLosses, "take", lambda self: (taken.append(self.step), take(self))[1])
-    fit(Line(), [Progress(False), Guard(tmp_path)], tmp_path, steps=12, validation=0, log_every_n_steps=5)
-    assert taken == [5, 5, 10, 10, 12]  # Progress and Guard each, and the guard's last check
+    fit(Line(), [TrainingProgress(False), Guard(tmp_path)], tmp_path, steps=12, validation=0, log_every_n_steps=5)
+    assert taken == [5, 5, 10, 10, 12]  # TrainingProgress and Guard each, and the guard's last check
 
 
 def test_the_first_wait_is_counted(tmp_path, clock):
-    bar = Progress(False)
+    bar = TrainingProgress(False)
     trainer = type("T", (), {"max_steps": 3, "global_step": 0})()
     bar.on_train_start(trainer)
     clock.now += 5

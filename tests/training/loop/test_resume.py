@@ -1,5 +1,6 @@
 """A run that ends before its time goes on as if nothing had happened."""
 
+import logging
 import shutil
 import signal
 from pathlib import Path
@@ -29,14 +30,14 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("step", "signum"), [(1, signal.SIGTERM), (2, signal.SIGINT), (3, getattr(signal, "SIGUSR1", signal.SIGTERM))]
 )
-def test_a_signal_saves_and_stops_and_resume_goes_on_bitwise(run, tmp_path, monkeypatch, capsys, step, signum):
+def test_a_signal_saves_and_stops_and_resume_goes_on_bitwise(run, tmp_path, monkeypatch, caplog, step, signum):
     stop_at(monkeypatch, step, signum)
-    with pytest.raises(SystemExit) as stopped:
+    with caplog.at_level(logging.INFO, "ldm"), pytest.raises(SystemExit) as stopped:
         fit(small_config(), tmp_path)
     monkeypatch.undo()
     assert stopped.value.code == 128 + signum
     said = (signal.Signals(signum).name, f"step {step + 1}", "--resume")
-    assert_mentions(capsys.readouterr().out, said)
+    assert_mentions(caplog.messages[-1], said)
     assert read_metadata(tmp_path / "checkpoints" / "last" / WEIGHTS)["step"] == str(step + 1)
     assert not (tmp_path / WEIGHTS).exists()
     fit(small_config(), tmp_path, resume=True)

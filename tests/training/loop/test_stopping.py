@@ -57,9 +57,9 @@ def test_the_script_is_killed_then_told_to_stop_and_ends_as_if_it_had_not_been(t
     def interrupted(signum: int) -> tuple[int, str]:
         """As a scheduler does it, loading processes included, when a second checkpoint takes the first one's place."""
         command = killed_at(signum, str(last), 2, "train", *flags)
-        options = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+        options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
         done = subprocess.run(command, **options, timeout=HANGS)
-        return done.returncode, done.stdout
+        return done.returncode, done.stderr
 
     assert interrupted(signal.SIGKILL)[0] == -signal.SIGKILL
     code, said = interrupted(signal.SIGTERM)

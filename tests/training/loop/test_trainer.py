@@ -110,4 +110,4 @@ def test_the_start_says_what_will_be_done():
     assert "JudgeTraining: 0.47 M of 0.47 M parameters are trained, in bf16-mixed" in said
     assert "learning rate 0.002 after 3 steps of warm-up, falling to 0 over the last 25%" in said
     assert "batch 4 = 2 devices x 1 x 2 accumulated; 5 steps = 2.5 epochs of 10 items" in said
-    assert "memory: 3.0 GB for weights" in said and "disk: 200.0 MB a checkpoint" in said
+    assert "memory: 3.0 GB for weights" in said and "disk: 200.0 MB per checkpoint" in said
