@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ldm.diffusion.losses import check_prediction
 from ldm.diffusion.process import eps_from_v, eps_from_x0, model_x0
-from ldm.diffusion.schedule import Schedule
+from ldm.diffusion.schedule import Schedule, levels_at
 from ldm.diffusion.variance import split
 
 
@@ -66,8 +66,8 @@ class Denoiser:
         return self._repeated[rows]
 
     def _alpha_cumprod_at(self, t: Tensor, x: Tensor) -> Tensor:
-        """alphas_cumprod[t] shaped to broadcast against x; the table moves to the device once."""
-        key = x.device, x.dtype
+        """Return alphas_cumprod at t, shaped to broadcast against x; the table moves to the device once."""
+        key = x.device, torch.promote_types(x.dtype, torch.float32)
         if key not in self._tables:
-            self._tables[key] = self.schedule.alphas_cumprod.to(x)
-        return self._tables[key][t].view(-1, *[1] * (x.ndim - 1))
+            self._tables[key] = self.schedule.alphas_cumprod.to(*key)
+        return levels_at(self._tables[key], t).to(x.dtype).view(-1, *[1] * (x.ndim - 1))

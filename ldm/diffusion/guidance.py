@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ldm.diffusion.schedule import Schedule
+from ldm.diffusion.schedule import Schedule, levels_at
 
 
 def classifier_free_guidance(
@@ -66,9 +66,10 @@ def classifier_guidance(
     tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # moved once, not at every step
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        if (key := (x.device, x.dtype)) not in tables:
-            tables[key] = (1 - schedule.alphas_cumprod).sqrt().to(x)
-        sigma = tables[key][t].view(-1, *[1] * (x.ndim - 1))
-        return denoise(x, t) - sigma * gradient(x, t)
+        if (key := (x.device, torch.promote_types(x.dtype, torch.float32))) not in tables:
+            tables[key] = (1 - schedule.alphas_cumprod).sqrt().to(*key)
+        table = tables[key]
+        sigma = levels_at(table.square(), t).sqrt() if t.is_floating_point() else table[t]
+        return denoise(x, t) - sigma.to(x.dtype).view(-1, *[1] * (x.ndim - 1)) * gradient(x, t)
 
     return guided

@@ -48,15 +48,16 @@ class Schedule:
         """(T,) float64, the variance of `q(x_{t-1} | x_t, x_0)` (Ho et al., 2006.11239, equation 7), 0 at t = 0."""
         return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
 
-    def respaced(self, timesteps: Tensor | Iterable[int]) -> "Schedule":
-        """The schedule that visits these timesteps alone (Nichol and Dhariwal, 2102.09672, section 4).
+    def respaced(self, timesteps: Tensor | Iterable[float]) -> "Schedule":
+        """Return the schedule that visits these timesteps alone (Nichol and Dhariwal, 2102.09672, section 4).
 
         Its step k has this schedule's noise at the k-th of them, counted upwards.
 
         Args:
-            timesteps: of this schedule, distinct, in any order.
+            timesteps: of this schedule, whole or fractional, distinct, in any order.
         """
-        alphas_cumprod = self.alphas_cumprod[sorted(int(t) for t in timesteps)]
+        visited = torch.tensor(sorted(float(t) for t in timesteps), dtype=torch.float64, device="cpu")
+        alphas_cumprod = levels_at(self.alphas_cumprod, visited)
         before = torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
         return Schedule(1 - alphas_cumprod / before)
 
@@ -81,6 +82,19 @@ class Schedule:
 
 def _linspace(start: float, end: float, T: int) -> Tensor:
     return torch.linspace(start, end, T, dtype=torch.float64, device="cpu")
+
+
+def levels_at(alphas_cumprod: Tensor, t: Tensor) -> Tensor:
+    """Return alphas_cumprod (T,) at timesteps t, whole or fractional, on the same device.
+
+    Between two whole timesteps it is linear in the log-SNR, log(alphas_cumprod / (1 - alphas_cumprod)).
+    """
+    if not t.is_floating_point():
+        return alphas_cumprod[t]
+    below = t.floor().long()
+    fraction = (t - below).to(alphas_cumprod)
+    here, above = alphas_cumprod[below], alphas_cumprod[(below + 1).clamp(max=len(alphas_cumprod) - 1)]
+    return torch.where(fraction == 0, here, torch.lerp(here.logit(), above.logit(), fraction).sigmoid())
 
 
 def sampling_timesteps(S: int, T: int = 1000) -> Tensor:

@@ -12,7 +12,7 @@ from ldm.diffusion.process import q_sample, x0_from_eps
 from ldm.diffusion.schedule import Schedule
 from ldm.samplers.common import Callback, Denoise, Noise, draw, time_grid
 from ldm.samplers.ddim import check_eta, ddim_sigma, ddim_step
-from ldm.samplers.ddpm import Level, ddpm_step, ddpm_table
+from ldm.samplers.ddpm import Level, ddpm_levels, ddpm_step
 from ldm.samplers.dpm_solver import dpm_solver_step
 from ldm.utils.errors import UserError
 
@@ -109,7 +109,7 @@ def repaint(
     denoise: Denoise,
     x: Tensor,
     schedule: Schedule,
-    timesteps: Tensor | Iterable[int],
+    timesteps: Tensor | Iterable[float],
     times: Sequence[int],
     known: Tensor,
     mask: Tensor,
@@ -139,11 +139,11 @@ def repaint(
         gradient: see `ldm.samplers.ddpm.ddpm`; for the steps of `ddpm` alone (other steps take it inside `denoise`).
         noise: of a step down is drawn first, then that of the known samples.
     """
-    steps, t_batch = time_grid(timesteps, schedule, x)
+    steps = list(reversed(time_grid(timesteps, schedule, x)))  # by time
     top = len(steps) - 1
     if times[0] != top or times[-1] != -1 or not all(abs(b - a) == 1 and b <= top for a, b in pairwise(times)):
         raise ValueError(f"times: expected a walk from {top} to -1, as jump_schedule makes it")
-    levels = list(reversed(ddpm_table(schedule, steps, variance)))  # by time
+    levels = list(reversed(ddpm_levels(schedule, [step.t for step in reversed(steps)], variance)))
     down, hole, calls = StepDown(reverse, variance, eta), mask > 0, 0
     for now, then in pairwise(times):
         level = levels[now]
@@ -155,11 +155,11 @@ def repaint(
         z = draw(noise, x) if down.noisy and then >= 0 else None
         if calls > 0:
             x = torch.where(hole, x, q_sample(known, draw(noise, x), level.alpha))
-        t = t_batch[top - now]
-        shift = None if gradient is None else gradient(x, t)
-        x, x0 = down(x, denoise(x, t), level, z, shift)
+        t_batch = steps[now].t_batch
+        shift = None if gradient is None else gradient(x, t_batch)
+        x, x0 = down(x, denoise(x, t_batch), level, z, shift)
         if callback is not None:
-            callback(calls, steps[top - now], x, x0)
+            callback(calls, steps[now].t, x, x0)
         calls += 1
     return torch.where(hole, x, known)
 
