@@ -1,6 +1,6 @@
 """Models filled from files: built without memory, then tensor by tensor, strictly."""
 
-import sys
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,8 @@ from ldm.config import build
 from ldm.utils.errors import UserError
 from ldm.utils.project import find_file
 
+log = logging.getLogger(__name__)
+
 
 def build_empty(node: DictConfig) -> nn.Module:
     """Build a model on the meta device: shapes without memory, and nothing initialised."""
@@ -31,9 +33,7 @@ def read_files(files: Iterable[str | Path]) -> tuple[dict[str, Tensor], str]:
     for file in files:
         found, averages = prefer_ema(read_tensors(file), str(file))
         if averages:
-            print(
-                f"{file}: its {averages} moving averages (model_ema.*) are used, not the raw weights", file=sys.stderr
-            )
+            log.info("%s: its %d moving averages (model_ema.*) are used, not the raw weights", file, averages)
         if twice := tensors.keys() & found.keys():
             raise UserError(f"checkpoint {file}: {min(twice)} is in an earlier file too")
         tensors |= found

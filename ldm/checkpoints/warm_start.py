@@ -1,5 +1,6 @@
 """Start training from published weights: what a file holds is loaded strictly, what no file can hold is initialised."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from ldm.checkpoints.surgery import FIRST_CONV, expand_in_channels, first_conv
 from ldm.utils.errors import UserError
 from ldm.utils.random import generator
 
+log = logging.getLogger(__name__)
+
 NETWORKS = ("unet.", "autoencoder.")
 ENCODER = "conditioner.encoder."
 WHERE = "open_clip's ViT-L-14 weights 'openai', or openai/clip-vit-large-patch14 from Hugging Face"
@@ -25,7 +28,7 @@ def warm_start(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> nn.Module:
-    """Fill a latent diffusion model for training, in float32, and print where each part comes from.
+    """Fill a latent diffusion model for training, in float32, and log where each part comes from.
 
     The UNet and the autoencoder must be complete in `files`; a UNet with fewer input channels is extended with zeros.
     CLIP comes from `clip_file`, or from `files` if they hold it; the bottleneck (mapper, final_ln, proj_out,
@@ -72,14 +75,14 @@ def warm_start(
         device=device,
     )
     if left := sum(name.startswith(dropped) for name in tensors):
-        print(f"warm start: {left} tensors of the file's own CLIP are left out (by name: {', '.join(dropped)})")
+        log.info("warm start: left out %d tensors of the file's own CLIP (names: %s)", left, ", ".join(dropped))
     if encoder and not encoder_here:
         values |= _clip_image_tower({name: shapes[name] for name in encoder}, clip_file, device)
-        print(f"warm start: CLIP image tower from {clip_file}")
+        log.info("warm start: CLIP image tower from %s", clip_file)
     if head and not head_here:
         values |= {name: initial(name, shapes[name], seed).to(device) for name in head}
         parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in head)
-        print(f"warm start: initialised at random (normal, seed {seed}): {', '.join(parts)}")
+        log.info("warm start: initialised at random (normal, seed %d): %s", seed, ", ".join(parts))
     fill(model, values)
     return model
 
@@ -105,7 +108,7 @@ def _widen(tensors: dict[str, Tensor], shapes: Mapping[str, torch.Size], source:
     have, wanted = tensors[conv].shape[1], shapes[FIRST_CONV][1]
     if have >= wanted:
         return tensors
-    print(f"warm start: UNet extended from {have} to {wanted} input channels, the new ones zero")
+    log.info("warm start: UNet extended from %d to %d input channels, the new ones zero", have, wanted)
     return expand_in_channels(tensors, wanted, source)
 
 

@@ -1,6 +1,7 @@
 """What every command shares: one-line errors with exit code 2, tracebacks only for bugs."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -217,12 +218,28 @@ def command(verb: str, *arguments: object) -> list[str]:
     return [sys.executable, "-P", "-m", "ldm", verb, *map(str, arguments)]
 
 
+class LogLines(logging.Handler):
+    """Writes each message as a line of plain text to stderr, whatever `sys.stderr` is by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def show_log() -> None:
+    """Show what the library logs, from INFO upwards, on stderr; a second call changes nothing."""
+    log = logging.getLogger("ldm")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, LogLines) for handler in log.handlers):
+        log.addHandler(LogLines(logging.INFO))
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's main: UserError -> one line on stderr, its exit code; any other exception is a bug and is shown.
 
     SIGTERM ends it as Ctrl-C does, so that temporary files are removed on the way out.
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    show_log()
     try:
         main()
     except UserError as error:

@@ -115,6 +115,7 @@ def check_writable(logdir: Path) -> None:
 def warnings_to(file: Path) -> Iterator[None]:
     """Append what is logged, in loading processes too, to a file: the pictures that cannot be read, say."""
     handler = logging.FileHandler(file, delay=True, encoding="utf-8")  # no file as long as there is nothing to say
+    handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("ldm").addHandler(handler)
     try:
