@@ -74,14 +74,14 @@ class PixelDiffusionTraining(DiffusionTraining):
         eps = noise.randn(*x0.shape[1:]).to(x0)
         alpha_cumprod = self.alpha_cumprod(t).view(-1, 1, 1, 1)
         x = q_sample(x0, eps, alpha_cumprod)
-        prediction, said = split(model.unet(x, t.to(self.device)).float(), x.shape[1])
+        prediction, predicted_variance = split(model.unet(x, t.to(self.device)).float(), x.shape[1])
         target = diffusion_target(model.prediction, x0, eps, alpha_cumprod)
         simple = (prediction - target).square().mean((1, 2, 3))
-        if said is None:
+        if predicted_variance is None:
             return simple, None
         x0_predicted = model_x0(model.prediction, x, prediction.detach(), alpha_cumprod)
         # not clipped, so that what lies beyond the bounds is told to come back
-        return simple, bound_term(x0, x0_predicted, said, t, model.schedule, "learned_range")
+        return simple, bound_term(x0, x0_predicted, predicted_variance, t, model.schedule, "learned_range")
 
     def draw_timesteps(self, noise: NoiseSource) -> tuple[Tensor, Tensor | float]:
         if self.timesteps is None:
