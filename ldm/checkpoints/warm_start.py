@@ -1,4 +1,4 @@
-"""Start training from published weights: what a file holds is loaded strictly, what no file can hold is initialised."""
+"""Warm starts of training from published weights: loaded strictly, and initialised where no file can have them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -31,24 +31,24 @@ def warm_start(
     """Fill a latent diffusion model for training, in float32, and log where each part comes from.
 
     The UNet and the autoencoder must be complete in `files`; a UNet with fewer input channels is extended with zeros.
-    CLIP comes from `clip_file`, or from `files` if they hold it; the bottleneck (mapper, final_ln, proj_out,
-    learnable_vector) comes from `files` if they hold it, and is initialised otherwise. Nothing else keeps an initial
-    value.
+    CLIP comes from `clip_file`, or from `files` if they have it; the bottleneck (mapper, final_ln, proj_out,
+    learnable_vector) comes from `files` if they have it, and is initialised otherwise. Everything else must be in the
+    files.
 
     Args:
-        model: a `LatentDiffusion`, on the meta device or not. Its parameters are replaced: make the optimizer later.
+        model: a `LatentDiffusion`, on the meta device or not. Its parameters are replaced: create the optimizer later.
         files: Stable Diffusion 1.x or Paint by Example, or files of this package that complete each other.
         clip_file: a CLIP model or its vision tower, with open_clip's or Hugging Face's names.
 
     Raises:
-        UserError: a file is not complete, or CLIP's vision tower is in none.
+        UserError: a file is not complete, or CLIP's tower is missing.
     """
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     encoder = [name for name in shapes if name.startswith(ENCODER)]
     head = [name for name in shapes if not name.startswith((*NETWORKS, ENCODER))]
     has_image_tower = VISUAL + "class_embedding" in shapes
     if clip_file is not None and not has_image_tower:
-        raise UserError(f"warm start: {clip_file} is of no use, the model has no CLIP image tower")
+        raise UserError(f"warm start: {clip_file} was given, but the model has no CLIP image tower")
     tensors, source = read_files(files)
     tensors = _widen(tensors, shapes, source)
 
@@ -57,9 +57,7 @@ def warm_start(
     head_here = any(_holds(tensors, name) for name in head)
     if encoder and clip_file is None and not encoder_here:
         kind = "image" if has_image_tower else "text"
-        raise UserError(
-            f"checkpoint {source}: holds no CLIP {kind} tower; name a file that does (--clip FILE): {WHERE}"
-        )
+        raise UserError(f"checkpoint {source}: no CLIP {kind} tower found, expected --clip FILE with one: {WHERE}")
 
     dropped = ("cond_stage_model.transformer.text_model.", TEXT)
     if not encoder_here:
@@ -88,7 +86,7 @@ def warm_start(
 
 
 def initial(name: str, shape: torch.Size, seed: int) -> Tensor:
-    """The value a trained parameter starts with: a function of its name and the seed.
+    """Return the initial value of a trained parameter, a function of its name and the seed.
 
     Matrices are normal with the variance of PyTorch's default, 1 / (3 fan_in); norms start as the identity, biases at 0
     and the learnable vector, which stands for a context token, as standard normal.
@@ -104,7 +102,7 @@ def initial(name: str, shape: torch.Size, seed: int) -> Tensor:
 def _widen(tensors: dict[str, Tensor], shapes: Mapping[str, torch.Size], source: str) -> dict[str, Tensor]:
     conv = first_conv(tensors)
     if conv is None or FIRST_CONV not in shapes or tensors[conv].ndim != 4:
-        return tensors  # to be named among what is missing or misshapen
+        return tensors  # `take` reports it as missing or misshapen
     have, wanted = tensors[conv].shape[1], shapes[FIRST_CONV][1]
     if have >= wanted:
         return tensors

@@ -66,7 +66,10 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
-        """Return the posterior of the latents (B, embed_dim, H/f, W/f), f = `downsampling`, of images in [-1, 1]."""
+        """Return the posterior of the latents of images.
+
+        (B, 3, H, W) in [-1, 1] -> (B, embed_dim, H/f, W/f), f = `downsampling`.
+        """
         x = x.to(self.quant_conv.weight.dtype)
         return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(x)))
 
