@@ -64,7 +64,9 @@ def _check(file: Path, weights: Tensor, means: Tensor, precisions_cholesky: Tens
     if not finite or weights.min() < 0 or not math.isclose(weights.sum(), 1, rel_tol=1e-3):
         raise UserError(f"GMM {file}: not a mixture, expected finite numbers and weights that sum to 1")
     if precisions_cholesky.diagonal(dim1=1, dim2=2).min() <= 0 or precisions_cholesky.tril(-1).any():
-        raise UserError(f"GMM {file}: precisions_cholesky is wrong, expected upper triangles with a positive diagonal")
+        raise UserError(
+            f"GMM {file}: precisions_cholesky not triangular, expected upper triangles with a positive diagonal"
+        )
 
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ def infer_classifier(shapes: Shapes) -> dict[str, Any]:
 def differences(file: Shapes, model: Shapes) -> dict[str, tuple[Any, Any]]:
     """Return the options that differ, each with its values in the file and in the model.
 
-    Between a U-Net and a classifier there is one, `network`. The result is empty if either is another network.
+    Between a U-Net and a classifier there is one, `network`. The result is empty unless each of them is one of the two.
     """
     (theirs, found), (ours, wanted) = (
         ("U-Net", unet) if (unet := infer_unet(shapes)) else ("classifier", infer_classifier(shapes))

@@ -33,7 +33,7 @@ SAFETENSORS = {
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a file of torch's (`.ckpt`, `.pt`, `.bin`, TorchScript) or safetensors, by its content.
+    """Read the state dict of a torch file (`.ckpt`, `.pt`, `.bin`, TorchScript) or safetensors; the content decides.
 
     The tensors are views of the mapped file: nothing is read before it is used, and nothing is written back.
 
@@ -89,7 +89,7 @@ def save_tensors(
     tensors at once on the CPU, contiguous and in the file's dtype; older versions copy even those.)
 
     Args:
-        tensors: on any device, of any layout; tensors that share memory are written in full each.
+        tensors: on any device, of any layout; tensors that share memory are each written in full.
         dtype: dtype of the floating-point tensors in the file; by default their own.
 
     Raises:

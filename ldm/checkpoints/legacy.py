@@ -20,7 +20,7 @@ MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 
 
 def read_legacy(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of such a file; the tensors are views of the mapped file.
+    """Read the state dict of a file that torch wrote before version 1.6; the tensors are views of the mapped file.
 
     Raises:
         UserError: the file is broken, cut short or not a state dict, or it tries to run something.

@@ -134,7 +134,7 @@ def _tensors_in(content: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
-    """Return the error of a pickle that failed; as someone else's program it can fail in any way."""
+    """Return the error for a pickle that failed to load: being someone else's program, it can fail in any way."""
     return UserError(f"checkpoint {path}: unreadable ({type(error).__name__}: {one_line(error)})")
 
 

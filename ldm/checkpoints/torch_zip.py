@@ -23,7 +23,7 @@ MAX_UNPACKED = 64 * 2**20, 4  # that many bytes, or that many times the size of 
 
 
 def read_torch_zip(path: Path) -> dict[str, Tensor]:
-    """Read the state dict of such a file; the tensors are views of the mapped file.
+    """Read the state dict of a file that torch wrote since version 1.6; the tensors are views of the mapped file.
 
     Raises:
         UserError: the file is broken, cut short or not a state dict, or it tries to run something.

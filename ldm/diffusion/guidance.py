@@ -42,7 +42,7 @@ def classifier_gradient(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a function `(x (B, ...), t (B,)) -> (B, ...)` for classifier guidance (2105.05233, section 4).
 
-    It is scale times the gradient of log p(y | x, t) in x.
+    It returns scale times the gradient of log p(y | x, t) in x.
 
     Args:
         classifier: `(x, t) -> (B, classes)` logits, trained on noisy pictures.
@@ -63,7 +63,7 @@ def classifier_guidance(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a denoiser with classifier guidance, for any sampler (2105.05233, algorithm 2).
 
-    It is `eps - sqrt(1 - alphas_cumprod[t]) gradient(x, t)`.
+    It returns `eps - sqrt(1 - alphas_cumprod[t]) gradient(x, t)`.
 
     Args:
         denoise: `(x, t) -> eps`, without a variance behind it.

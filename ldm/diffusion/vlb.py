@@ -1,7 +1,7 @@
 """The variational bound on the negative log-likelihood (Ho et al., 2006.11239, equation 5), in bits per dimension.
 
-Images are in [-1, 1], with 256 levels. The bound is a sum over t, of a term that takes the mean and the variance
-predicted there, plus the term of the prior.
+Images are in [-1, 1], with 256 levels. The bound is the sum over t of a term that needs a prediction of the
+mean and the variance there, plus the prior's term.
 """
 
 import math
@@ -55,7 +55,7 @@ def bound(
     """Return the bound of a model that takes its steps on a grid, by one call of `denoise` per timestep.
 
     Args:
-        denoise: `(x, t) -> eps`, as samplers take it, with a learned variance behind eps. guided-diffusion clips the
+        denoise: `(x, t) -> eps`, as samplers call it, with a learned variance behind eps. guided-diffusion clips the
             predicted x0, which lowers the bound: `Denoiser(clip_x0=True)`.
         x0: (B, C, H, W) pictures.
         timesteps: whole timesteps of the schedule, distinct: all of them, or fewer for the bound of a shorter process.

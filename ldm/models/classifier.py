@@ -64,7 +64,7 @@ class Classifier(nn.Module):
         return self.out[0].weight.device
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return logits, computed in the weights' precision, in that of x.
+        """Return logits in x's precision; the network runs in that of its weights.
 
         Args:
             x: (B, in_channels, image_size, image_size), noised to t.

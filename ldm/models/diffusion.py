@@ -42,5 +42,5 @@ class DiffusionModel(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """The number of pixels that divides image sides: each UNet level except the first halves its input."""
+        """The number of pixels that image sides must be a multiple of: each UNet level after the first halves them."""
         return self.downsampling * self.unet.downsampling

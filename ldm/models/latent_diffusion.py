@@ -24,8 +24,8 @@ class LatentDiffusion(DiffusionModel):
     Args:
         unet: 4 input channels (text or unconditional), or 9 for editing inside a mask. Without a conditioner it may
             be class-conditional.
-        autoencoder: of images.
-        conditioner: image or text to context tokens (B, L, C); None for an unconditional model.
+        autoencoder: maps images to latents and back.
+        conditioner: maps images or texts to context tokens (B, L, C); None for an unconditional model.
         schedule: the UNet's noise schedule in training.
         scale_factor: factor of the latents, for about unit variance (0.18215 in Stable Diffusion).
         image_size: side in pixels of the training images.
@@ -85,5 +85,5 @@ class LatentDiffusion(DiffusionModel):
 
 
 def shrink_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Shrink (B, 1, H, W) to (B, 1, *size), bilinearly and without antialiasing; it stays grey at the edges."""
+    """Shrink (B, 1, H, W) to (B, 1, *size), bilinearly, without antialiasing and without making it binary again."""
     return F.interpolate(mask, size=size, mode="bilinear", align_corners=False, antialias=False)

@@ -44,7 +44,7 @@ class Stage(nn.Sequential):
 class StageMaker:
     """A factory of the stages of one network; `UNet` documents the parameters.
 
-    Levels count from 0 at full size; sides halve from one to the next. `emb_channels` is the length of the time's
+    Levels count from 0 at full size; sides halve from one to the next. `emb_channels` is the length of the time
     embedding.
     """
 
@@ -73,7 +73,7 @@ class StageMaker:
         heads = self.num_heads if self.num_head_channels == -1 else channels // self.num_head_channels
         if heads < 1 or channels % heads or self.num_head_channels not in (-1, channels // heads):
             given = f"num_heads {self.num_heads}, num_head_channels {self.num_head_channels}"
-            raise UserError(f"UNet: {channels} channels, expected a multiple of the heads ({given})")
+            raise UserError(f"UNet: {channels} channels, expected a number that divides into heads ({given})")
         if self.context_dim is None:
             return AttentionBlock(channels, heads, self.use_new_attention_order)
         return SpatialTransformer(channels, heads, self.context_dim, self.transformer_depth)
@@ -205,7 +205,7 @@ class UNet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
-        """Return the prediction, computed in the weights' precision, in that of x.
+        """Return the prediction in x's precision; the network runs in that of its weights.
 
         Args:
             x: (B, in_channels, H, W), sides multiples of `downsampling`.

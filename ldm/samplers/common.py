@@ -49,7 +49,7 @@ def time_grid(
 
     Args:
         timesteps: descending; where one is fractional, the levels are interpolated and `t_batch` is floating-point.
-        end: the timestep that the last step reaches (from itself it stays there); None: a clean sample.
+        end: the timestep that the last step reaches (a step from itself stays there); None: a clean sample.
 
     Raises:
         UserError: they do not strictly descend within the schedule, or `end` is not below them.
