@@ -1,7 +1,7 @@
 """The variational bound on the negative log-likelihood (Ho et al., 2006.11239, equation 5), in bits per dimension.
 
-Images are in [-1, 1], with 256 levels. The bound is the sum over t of a term that needs a prediction of the
-mean and the variance there, plus the prior's term.
+Images are in [-1, 1], with 256 levels. The bound is the sum over t of a term that needs a prediction of the mean and
+the variance there, plus the prior's term.
 """
 
 import math

@@ -18,7 +18,7 @@ class DiagonalGaussian:
 
     @classmethod
     def from_moments(cls, moments: Tensor) -> "DiagonalGaussian":
-        """Return the distribution with moments (B, 2 C, h, w): means, then log variances, which are clamped to [-30, 20]."""
+        """Return the distribution of moments (B, 2 C, h, w): means, then log variances, clamped to [-30, 20]."""
         mean, logvar = moments.chunk(2, dim=1)
         return cls(mean, logvar.clamp(-30, 20))
 

@@ -33,8 +33,8 @@ def plms(
     """Sample from x (B, ...) at the level of `timesteps[0]` down to that of `end`: S steps, S + 1 calls of `denoise`.
 
     The first step has no history: it averages eps here and at the end of a trial step, as latent diffusion does
-    (unless that step leads to a clean sample). The weights assume even spacing. Deterministic: `noise` is accepted as in
-    every sampler and never drawn.
+    (unless that step leads to a clean sample). The weights assume even spacing. Deterministic: `noise` is accepted as
+    in every sampler and never drawn.
 
     Args:
         end: the timestep whose level the last step reaches; None: a clean sample.
