@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians in files: ours are safetensors; scikit-learn's pickles are read without executing anything.
+"""Files of Gaussian mixtures: safetensors of this package, and scikit-learn's pickles, read without executing them.
 
 Paint by Example publishes the mixture of its Quality Score, `coco2017_gmm_k20`, as a pickled `GaussianMixture`.
 """
@@ -19,18 +19,18 @@ from ldm.checkpoints.safe_pickle import Inert, check_memo, unreadable
 from ldm.utils.errors import UserError
 
 NAMES = ("weights", "means", "precisions_cholesky")
-DTYPES = {"f8", "f4", "i8", "i4", "u4", "b1"}  # of arrays of numbers; none that holds objects
+DTYPES = {"f8", "f4", "i8", "i4", "u4", "b1"}  # of numbers; no arrays of objects
 
 
 def read_gmm(file: str | Path) -> tuple[dict[str, Tensor], dict[str, str] | None]:
-    """A mixture of k Gaussians in d dimensions.
+    """Read a mixture of k Gaussians in d dimensions.
 
     Returns:
-        `weights` (k,), `means` (k, d), `precisions_cholesky` (k, d, d), float64; and what `write_gmm` was told about
-        them, None for a pickle.
+        `weights` (k,), `means` (k, d), `precisions_cholesky` (k, d, d), float64; and the text that `write_gmm` wrote
+        about them, None for a pickle.
 
     Raises:
-        UserError: there is no such file, it holds no mixture with full covariances, or names what is not on the list.
+        UserError: there is no such file, it holds no mixture with full covariances, or its pickle names anything else.
     """
     file = Path(file)
     try:
@@ -40,14 +40,14 @@ def read_gmm(file: str | Path) -> tuple[dict[str, Tensor], dict[str, str] | None
         raise UserError(f"GMM {file}: {error.strerror}") from error
     tensors = _read_pickle(file) if pickled else read_tensors(file)
     if missing := [name for name in NAMES if name not in tensors]:
-        raise UserError(f"GMM {file}: holds no {', '.join(missing)}; expected {', '.join(NAMES)}")
+        raise UserError(f"GMM {file}: {', '.join(missing)} missing, expected {', '.join(NAMES)}")
     arrays = {name: tensors[name].double() for name in NAMES}
     _check(file, **arrays)
     return arrays, None if pickled else read_metadata(file)
 
 
 def write_gmm(file: str | Path, arrays: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
-    """Write a mixture as safetensors, and text about it.
+    """Write a mixture as safetensors, with text about it as metadata.
 
     Raises:
         UserError: the file cannot be written.
@@ -62,9 +62,11 @@ def _check(file: Path, weights: Tensor, means: Tensor, precisions_cholesky: Tens
         raise UserError(f"GMM {file}: shapes {shapes}, expected (k,), (k, d) and (k, d, d)")
     finite = all(x.isfinite().all() for x in (weights, means, precisions_cholesky))
     if not finite or weights.min() < 0 or not math.isclose(weights.sum(), 1, rel_tol=1e-3):
-        raise UserError(f"GMM {file}: no mixture; expected finite numbers and weights whose sum is 1")
+        raise UserError(f"GMM {file}: not a mixture, expected finite numbers and weights that sum to 1")
     if precisions_cholesky.diagonal(dim1=1, dim2=2).min() <= 0 or precisions_cholesky.tril(-1).any():
-        raise UserError(f"GMM {file}: precisions_cholesky, expected upper triangles with a positive diagonal")
+        raise UserError(
+            f"GMM {file}: precisions_cholesky not triangular, expected upper triangles with a positive diagonal"
+        )
 
 
 def _read_pickle(file: Path) -> dict[str, Tensor]:
@@ -85,15 +87,15 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
 
 
 class _Mixture(Inert):
-    """What was pickled as scikit-learn's `GaussianMixture`: its attributes, in `state`."""
+    """Stand-in for scikit-learn's `GaussianMixture`; the attributes pickled are in `state`."""
 
 
 class _Dtype(Inert):
-    """What was pickled as numpy's `dtype`."""
+    """Stand-in for numpy's `dtype`."""
 
     def __init__(self, name: str, *rest: Any):
         if name not in DTYPES:
-            raise pickle.UnpicklingError(f"an array of {name!r:.80}, expected one of numbers")
+            raise pickle.UnpicklingError(f"an array of {name!r:.80}, expected numbers")
         self.numpy = np.dtype(name)
 
     def __setstate__(self, state: tuple) -> None:
@@ -101,7 +103,7 @@ class _Dtype(Inert):
 
 
 class _Array(Inert):
-    """What was pickled as numpy's array."""
+    """Stand-in for numpy's array."""
 
     values = np.zeros(0)
 
@@ -110,20 +112,26 @@ class _Array(Inert):
         self.fill(raw, dtype, shape, "F" if fortran else "C")
 
     def fill(self, raw: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> "_Array":
+        """Copy the values out of raw bytes, and return the array."""
         values = np.frombuffer(raw, dtype.numpy).reshape(shape, order=order)
         self.values = np.array(values, dtype.numpy.newbyteorder("="), order="C")
         return self
 
 
 class _GmmUnpickler(pickle.Unpickler):
-    """Runs a pickle with only these in reach, each made anew: what a pickle does to them stays with it."""
+    """Unpickler that can reach only the classes below, each made anew: a pickle's changes to them stay local."""
 
     def __init__(self, path: Path, file: Any):
         super().__init__(file)
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        match f"{module}.{name}".replace("numpy._core.", "numpy.core."):  # as numpy calls it from 2.0 on
+        """Return the stand-in for a class or function, by name.
+
+        Raises:
+            UserError: no mixture needs it.
+        """
+        match f"{module}.{name}".replace("numpy._core.", "numpy.core."):  # its name from numpy 2.0 on
             case (
                 "sklearn.mixture._gaussian_mixture.GaussianMixture" | "sklearn.mixture.gaussian_mixture.GaussianMixture"
             ):
@@ -136,13 +144,13 @@ class _GmmUnpickler(pickle.Unpickler):
                 return lambda *arguments: _Array()
             case "numpy.core.numeric._frombuffer":
                 return lambda raw, dtype, shape, order: _Array().fill(raw, dtype, shape, order)
-            case "_codecs.encode":  # how protocol 2 spells bytes
+            case "_codecs.encode":  # bytes in protocol 2
                 return lambda text, encoding: text.encode("latin1")
             case (
                 "numpy.core.multiarray.scalar"
                 | "numpy.random._pickle.__randomstate_ctor"
                 | "numpy.random._pickle.__bit_generator_ctor"
             ):
-                return lambda *arguments: Inert()  # nothing of the mixture is in them
+                return lambda *arguments: Inert()  # not part of the mixture
         shown = f"{module}.{name}".encode("unicode_escape").decode()[:80]
-        raise UserError(f"GMM {self.path}: refused, it asks for {shown}, which no mixture needs (nothing was run)")
+        raise UserError(f"GMM {self.path}: refused, its pickle names {shown}, which no mixture needs (nothing was run)")

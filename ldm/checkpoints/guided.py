@@ -1,8 +1,7 @@
-"""The architecture of a U-Net, or of ADM's classifier, told from its tensors.
+"""The architecture of a U-Net, or of ADM's classifier, inferred from its tensors.
 
-A file of guided-diffusion is a bare state dict: the options that its network was trained with stand on a command line
-somewhere else. Nearly all of them leave their mark on names and shapes. The number of heads, the order of q, k and v
-and the dropout do not.
+A file of guided-diffusion is a bare state dict: the options of its network are on a command line somewhere else. Nearly
+all of them show in names and shapes. The number of heads, the order of q, k and v and the dropout do not.
 """
 
 import math
@@ -11,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Shapes = Mapping[str, Sequence[int]]  # by the names of `UNet` or `Classifier`, without any root
-Stage = dict[int, dict[str, Sequence[int]]]  # index of a layer -> the names and shapes of its tensors
+Stage = dict[int, dict[str, Sequence[int]]]  # index of a layer -> names and shapes of its tensors
 
 FIRST_CONV = "input_blocks.0.0.weight"
 CONTEXT = "middle_block.1.transformer_blocks."
 
 
 def infer_unet(shapes: Shapes) -> dict[str, Any]:
-    """The parameters of `UNet` that its tensors tell, by their names; empty for what is no U-Net.
+    """Infer parameters of `UNet` by name; empty if the tensors are not a U-Net's.
 
     An option whose tensors are missing is None or left out.
     """
@@ -45,7 +44,7 @@ def infer_unet(shapes: Shapes) -> dict[str, Any]:
 
 
 def infer_classifier(shapes: Shapes) -> dict[str, Any]:
-    """Parameters of `Classifier` that its tensors tell at a glance, by their names; empty for what is no classifier."""
+    """Infer the plain parameters of `Classifier` by name; empty if the tensors are not a classifier's."""
     if FIRST_CONV not in shapes or "out.2.positional_embedding" not in shapes:
         return {}
     return {
@@ -57,9 +56,9 @@ def infer_classifier(shapes: Shapes) -> dict[str, Any]:
 
 
 def differences(file: Shapes, model: Shapes) -> dict[str, tuple[Any, Any]]:
-    """Option -> its value in the file and in the model, where these differ; nothing if either is no such network.
+    """Return the options that differ, each with its values in the file and in the model.
 
-    Of a U-Net and a classifier: `network` -> the name of either, and nothing else.
+    Between a U-Net and a classifier there is one, `network`. The result is empty unless each of them is one of the two.
     """
     (theirs, found), (ours, wanted) = (
         ("U-Net", unet) if (unet := infer_unet(shapes)) else ("classifier", infer_classifier(shapes))
@@ -73,21 +72,20 @@ def differences(file: Shapes, model: Shapes) -> dict[str, tuple[Any, Any]]:
 
 
 def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """Differences as the end of a message, or nothing: `; the file has num_classes 1000 (the config: none)`."""
-
+    """Return differences as the end of a message, or "": `; the file has num_classes 1000 (the config: none)`."""
     if "network" in differing:
-        return "; the file holds a {}, the config is of a {}".format(*differing["network"])
+        return "; the file holds a {}, the config describes a {}".format(*differing["network"])
     named = ", ".join(f"{name} {word(there)} (the config: {word(here)})" for name, (there, here) in differing.items())
     return named and f"; the file has {named}"
 
 
 def word(value: Any) -> str:
-    """The value of an option, as YAML has it but for `none`."""
+    """Return the value of an option as YAML spells it, except that None is `none`."""
     return "none" if value is None else str(value).lower()
 
 
 def _levels(shapes: Shapes) -> list[list[Stage]]:
-    """The stages of the way up, level by level, full size first. The other levels end by doubling the side."""
+    """Return the stages of the way up, level by level, full size first; the other levels end by doubling the side."""
     stages: dict[int, Stage] = {}
     for name, shape in shapes.items():
         if place := re.fullmatch(r"output_blocks\.(\d+)\.(\d+)\.(.+)", name):
@@ -101,7 +99,7 @@ def _levels(shapes: Shapes) -> list[list[Stage]]:
 
 
 def _raises(stage: Stage) -> str | None:
-    """What doubles the side at the end of a stage: a `residual` block, a `convolution` or nothing."""
+    """Return the layer that doubles the side at the end of a stage: `residual`, `convolution` or None."""
     later = [layer for index, layer in stage.items() if index > 0]
     if any("in_layers.2.weight" in layer for layer in later):
         return "residual"
@@ -113,7 +111,7 @@ def _attends(stage: Stage) -> bool:
 
 
 def _scales_and_shifts(shapes: Shapes) -> bool:
-    """Whether the embedding brings two numbers a channel, or one."""
+    """Return whether the embedding has two numbers per channel, not one."""
     embedding, image = (_length(shapes, f"middle_block.0.{name}.weight", 0) for name in ("emb_layers.1", "in_layers.2"))
     return embedding is not None and image is not None and embedding == 2 * image
 
@@ -124,7 +122,7 @@ def _length(shapes: Shapes, name: str, axis: int) -> int | None:
 
 
 def _multiple(width: int | None, base: int | None) -> float | None:
-    """What `UNet` makes `width` of again, by rounding its product with `base` down."""
+    """Return the multiple of `base` from which `UNet` computes `width` again, by rounding down."""
     if not width or not base:
         return None
     if width % base == 0:

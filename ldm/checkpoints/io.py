@@ -1,4 +1,4 @@
-"""Tensors in and out of files: torch's formats and safetensors, read lazily and without executing anything."""
+"""Tensor files: torch's formats and safetensors, read lazily and without executing anything."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from ldm.checkpoints.torch_zip import read_torch_zip
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
-# safetensors' names, in the order in which its own writer sorts the tensors of a file
+# safetensors' names of dtypes, in the order by which its writer sorts tensors
 SAFETENSORS = {
     torch.int64: "I64",
     torch.float64: "F64",
@@ -33,12 +33,12 @@ SAFETENSORS = {
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The state dict of a file, told by its content: torch's (`.ckpt`, `.pt`, `.bin`, TorchScript) or safetensors.
+    """Read the state dict of a torch file (`.ckpt`, `.pt`, `.bin`, TorchScript) or safetensors; the content decides.
 
     The tensors are views of the mapped file: nothing is read before it is used, and nothing is written back.
 
     Raises:
-        UserError: there is no such file, or it is no complete checkpoint, or it tries to run something.
+        UserError: there is no such file, it is not a complete checkpoint, or it tries to run something.
     """
     path = Path(path)
     try:
@@ -58,14 +58,18 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if head.startswith(MAGIC):
         return read_legacy(path)
     if head.startswith(b"\x80"):
-        raise UserError(f"checkpoint {path}: a bare pickle, not a file that torch.save wrote; it is not opened")
+        raise UserError(f"checkpoint {path}: a bare pickle, not a file that torch.save wrote; not opened")
     if head.lstrip().startswith(b"<"):
         raise UserError(f"checkpoint {path}: a web page, not the weights (was a log-in or an error page downloaded?)")
     raise UserError(f"checkpoint {path}: neither a torch zip file nor safetensors")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The text that `save_tensors` wrote beside the tensors of a safetensors file."""
+    """Read the text that `save_tensors` wrote beside the tensors of a safetensors file.
+
+    Raises:
+        UserError: there is no such file, or it is broken.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -79,14 +83,14 @@ def save_tensors(
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a safetensors file, one tensor after the other: there is never a second copy of all of them in memory.
+    """Write a safetensors file, one tensor at a time: memory never holds a second copy of all of them.
 
-    The file appears under its name only when it is complete and on the disk. (safetensors' own `save_file` wants all
-    of them at once on the CPU, contiguous and in the file's dtype; older versions copy even those.)
+    The file appears under its name only when it is complete and on the disk. (safetensors' own `save_file` needs all
+    tensors at once on the CPU, contiguous and in the file's dtype; older versions copy even those.)
 
     Args:
-        tensors: on any device, of any layout; tensors that share memory are written in full each.
-        dtype: of the floating-point tensors in the file; by default their own.
+        tensors: on any device, of any layout; tensors that share memory are each written in full.
+        dtype: dtype of the floating-point tensors in the file; by default their own.
 
     Raises:
         UserError: the file cannot be written.
@@ -115,7 +119,7 @@ def save_tensors(
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write `{"state_dict": tensors}` as other code bases' `torch.load` expects it, or safetensors if the name ends so.
+    """Write `{"state_dict": tensors}` for `torch.load` in other code bases, or safetensors by the name's suffix.
 
     Raises:
         UserError: the file cannot be written.

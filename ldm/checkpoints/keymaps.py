@@ -1,8 +1,8 @@
-"""Where each tensor of our models is found in other people's files.
+"""Names of our models' tensors in official files.
 
 Inside a network our parameter names are the official checkpoints' own, so a map only renames roots. CLIP is the
 exception: it has open_clip's names here and Hugging Face's in the official files, which also keep q, k and v apart. A
-dialect maps one name of ours to the names whose tensors, concatenated along the first axis, are its value.
+dialect maps one of our names to the names whose tensors, concatenated along the first axis, are its value.
 """
 
 import re
@@ -43,7 +43,7 @@ BLOCK_NAMES = {
 
 VISUAL, TEXT = "conditioner.encoder.visual.", "conditioner.encoder.text."
 
-# In official files, and no weights: left out by name, and nothing else is.
+# In official files, but not weights: skipped by name
 SCHEDULE_BUFFERS = (
     "betas",
     "alphas_cumprod",
@@ -59,13 +59,13 @@ SCHEDULE_BUFFERS = (
     "posterior_mean_coef2",
 )
 EMA_COUNTERS = ("model_ema.decay", "model_ema.num_updates")
-# What a contrastively trained CLIP of ours holds, of which a diffusion model uses one tower
+# The parts of our contrastively trained CLIP; a diffusion model uses one tower
 CLIP_TOWERS = ("image_encoder.", "text_encoder.")
 CLIP_EXTRAS = (*CLIP_TOWERS, "image_projection.", "text_projection.", "logit_scale")
 
 
 def is_skipped(name: str) -> bool:
-    """Whether a file's entry is no weight in use, by its name: buffers, counters, a training loss, the rest of CLIP."""
+    """Return whether a name is not a weight in use: a buffer, a counter, a training loss, the rest of CLIP."""
     return (
         name in SCHEDULE_BUFFERS
         or name in EMA_COUNTERS
@@ -76,12 +76,12 @@ def is_skipped(name: str) -> bool:
 
 
 def own(name: str) -> tuple[str, ...]:
-    """Files that this package wrote."""
+    """Return the names in files of this package."""
     return (name,)
 
 
 def official(name: str) -> tuple[str, ...]:
-    """Paint by Example's `model.ckpt` and Stable Diffusion 1.x, in their LDM format."""
+    """Return the names in Paint by Example's `model.ckpt` and Stable Diffusion 1.x, in their LDM format."""
     for ours, theirs in (VISUAL, "vision_model."), (TEXT, "text_model."):
         if name.startswith(ours):
             return _hugging_face(name, ours, "cond_stage_model.transformer." + theirs)
@@ -89,22 +89,22 @@ def official(name: str) -> tuple[str, ...]:
 
 
 def official_flat(name: str) -> tuple[str, ...]:
-    """The same as newer versions of transformers save it: without the level `vision_model.` or `text_model.`."""
+    """Return the official names as newer transformers save them, without `vision_model.` or `text_model.`."""
     return tuple(re.sub(r"(?<=\.transformer\.)(vision|text)_model\.", "", source) for source in official(name))
 
 
 def beside_clip(name: str) -> tuple[str, ...]:
-    """Our files with the CLIP towers in one of their own, as contrastive training writes it."""
+    """Return the names where CLIP's towers come from a file of their own, as contrastive training writes it."""
     return (_rename(name, {VISUAL: "image_encoder.visual.", TEXT: "text_encoder.text."}),)
 
 
 def autoencoder_alone(name: str) -> tuple[str, ...]:
-    """The checkpoint of LDM's autoencoder training: no root, and `loss.*`, what the autoencoder was trained with."""
+    """Return the names in LDM's autoencoder checkpoints, which have no root (and `loss.*`, skipped)."""
     return (name.removeprefix("autoencoder."),)
 
 
 def guided(name: str) -> tuple[str, ...]:
-    """guided-diffusion's files: the U-Net's state dict, without a root."""
+    """Return the names in guided-diffusion's files: the U-Net's state dict, without a root."""
     return (name.removeprefix("unet."),)
 
 
@@ -112,7 +112,12 @@ OFFICIAL: tuple[Dialect, ...] = (own, official, official_flat, beside_clip, auto
 
 
 def clip_vision(prefix: str, hugging_face: bool) -> Dialect:
-    """A CLIP file whose vision tower is under `prefix` ("" if it holds nothing else), for our names under VISUAL."""
+    """Return the dialect of a CLIP file whose vision tower is under `prefix`; it maps our names under VISUAL.
+
+    Args:
+        prefix: "" for a file of nothing but the tower.
+        hugging_face: the names are Hugging Face's, not open_clip's.
+    """
     if hugging_face:
         return lambda name: _hugging_face(name, VISUAL, prefix)
     return lambda name: (prefix + name.removeprefix(VISUAL),)
@@ -130,12 +135,12 @@ CLIP_VISION_FILES: tuple[tuple[str, bool], ...] = (  # prefix of the tower, whet
 
 
 def ema_name(name: str) -> str:
-    """The moving average of the official parameter `model.*`: its name below `model.`, without dots."""
+    """Return the name of the moving average of an official parameter `model.*`: the rest, without dots."""
     return "model_ema." + name.removeprefix("model.").replace(".", "")
 
 
 def tally(problems: Mapping[str, Collection[str]]) -> str:
-    """`3 missing: a, b, c; 5 unexpected: d, e, f, ...`: counts and the first three names; "" if there are none."""
+    """Return counts and the first three names, or "": `3 missing: a, b, c; 5 unexpected: d, e, f, ...`."""
     return "; ".join(
         f"{len(names)} {problem}: {', '.join(islice(names, 3))}{', ...' if len(names) > 3 else ''}"
         for problem, names in problems.items()

@@ -1,6 +1,6 @@
-"""Models filled from files: built without memory, then tensor by tensor, strictly."""
+"""Models filled from files, strictly: built without memory, then filled tensor by tensor."""
 
-import sys
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,8 @@ from ldm.config import build
 from ldm.utils.errors import UserError
 from ldm.utils.project import find_file
 
+log = logging.getLogger(__name__)
+
 
 def build_empty(node: DictConfig) -> nn.Module:
     """Build a model on the meta device: shapes without memory, and nothing initialised."""
@@ -25,23 +27,25 @@ def build_empty(node: DictConfig) -> nn.Module:
 
 
 def read_files(files: Iterable[str | Path]) -> tuple[dict[str, Tensor], str]:
-    """The tensors of all files together, moving averages preferred, and the files' names for messages."""
+    """Read the tensors of all files, preferring moving averages; return them and the files' names for messages.
+
+    Raises:
+        UserError: a file is not a checkpoint, or two have the same tensor.
+    """
     files = list(files)
     tensors: dict[str, Tensor] = {}
     for file in files:
         found, averages = prefer_ema(read_tensors(file), str(file))
         if averages:
-            print(
-                f"{file}: its {averages} moving averages (model_ema.*) are used, not the raw weights", file=sys.stderr
-            )
+            log.info("%s: its %d moving averages (model_ema.*) are used, not the raw weights", file, averages)
         if twice := tensors.keys() & found.keys():
-            raise UserError(f"checkpoint {file}: {min(twice)} is in an earlier file too")
+            raise UserError(f"checkpoint {file}: {min(twice)} is in an earlier file too, expected each tensor once")
         tensors |= found
     return tensors, ", ".join(map(str, files))
 
 
 def choose(names: Iterable[str], tensors: Mapping[str, Tensor], dialects: Sequence[Dialect]) -> Dialect:
-    """The dialect in which most of our names are found."""
+    """Return the dialect in which most of our names are found."""
     names = list(names)
     return max(dialects, key=lambda dialect: sum(all(part in tensors for part in dialect(name)) for name in names))
 
@@ -56,24 +60,25 @@ def take(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
-    """Read the tensors of the given names (ours) and shapes out of a file's, strictly: a copy in `dtype` on `device`.
+    """Take the tensors of the given names (ours) and shapes from a file's, strictly; return copies.
 
     Args:
         source: the file's name, for messages.
-        dialect: the file's; found out by default.
-        skip: which of the file's names may be left over.
-        within: leave the file's tensors outside this root of ours alone.
+        dialect: that of the file's names; by default the best of `OFFICIAL`.
+        skip: whether one of the file's names may be left over.
+        within: root of our names, outside of which the file's tensors are ignored.
+        device, dtype: of the copies.
 
     Raises:
-        UserError: one line with what is missing, left over, of another shape or of whole numbers: the counts and the
-            first three names, and which options of the network the file has others of, as far as its tensors tell.
+        UserError: tensors are missing, left over, of another shape or of whole numbers. The message has their counts,
+            the first three names, and the options of the network in which the file differs, as far as they show.
     """
     dialect = dialect or choose(shapes, tensors, OFFICIAL)
     parts = {name: dialect(name) for name in shapes}
     used = list(chain.from_iterable(parts.values()))
     missing = [part for part in used if part not in tensors]
     if len(missing) == len(used):
-        raise UserError(f"checkpoint {source}: nothing of the model is in it; it has {tally({'tensors': tensors})}")
+        raise UserError(f"checkpoint {source}: has no tensor of the model, found {tally({'tensors': tensors})}")
     inside = dialect(within)[0]
     in_use = tuple(tower for tower in CLIP_TOWERS if any(part.startswith(tower) for part in used))
     surplus = [
@@ -101,15 +106,19 @@ def take(
 
 
 def fill(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Put tensors in the place of all of a model's parameters and buffers, which may be on the meta device."""
+    """Replace all parameters and buffers of a model, which may be on the meta device.
+
+    Raises:
+        RuntimeError: one is left without a value.
+    """
     model.load_state_dict(values, assign=True)
     empty = [name for name, tensor in chain(model.named_parameters(), model.named_buffers()) if tensor.is_meta]
-    if empty:  # e.g. a buffer that is not in the state dict: the network has to make it when it is used
-        raise RuntimeError(f"left without values: {', '.join(empty)}")
+    if empty:  # e.g. a buffer outside the state dict: the network must make it when it is used
+        raise RuntimeError(f"left on the meta device, without values: {', '.join(empty)}")
 
 
 def fill_roots(model: nn.Module, roots: tuple[str, ...], files: Iterable[str | Path]) -> None:
-    """Fill the networks of a built model whose names start with `roots`, completely, and leave its others as they are.
+    """Fill the networks of a model whose names start with `roots`, completely; leave the others as they are.
 
     Raises:
         UserError: a network is not complete in the files.
@@ -120,7 +129,7 @@ def fill_roots(model: nn.Module, roots: tuple[str, ...], files: Iterable[str | P
 
 
 def _architecture_hint(shapes: Mapping[str, torch.Size], tensors: Mapping[str, Tensor], dialect: Dialect) -> str:
-    """Which options the file's network has that ours has not, and what helps where it is the input channels alone."""
+    """Return the end of a message: how the file's network differs, and what helps if only its input channels do."""
     ours = "unet." if FIRST_CONV in shapes else ""
     theirs = dialect(ours)[0]
     differing = differences(
@@ -132,12 +141,12 @@ def _architecture_hint(shapes: Mapping[str, torch.Size], tensors: Mapping[str, T
         if found < expected:
             return "; ldm modify-checkpoints adds input channels"
         if found == 9:
-            return f"; it is a 9-channel checkpoint, which edits by example or inpaints: {expected} channels are needed"
+            return f"; found a 9-channel checkpoint, for editing by example or inpainting, expected {expected} channels"
     return in_words(differing)
 
 
 def _joint_shape(shapes: Sequence[torch.Size]) -> tuple[int, ...] | None:
-    """The shape of tensors concatenated along the first axis; None if they do not fit together."""
+    """Return the shape of tensors concatenated along the first axis; None if they do not fit together."""
     if len(shapes) == 1:
         return tuple(shapes[0])
     if any(len(shape) == 0 or shape[1:] != shapes[0][1:] for shape in shapes):
@@ -146,6 +155,6 @@ def _joint_shape(shapes: Sequence[torch.Size]) -> tuple[int, ...] | None:
 
 
 def _join(parts: Sequence[Tensor], device: str | torch.device, dtype: torch.dtype) -> Tensor:
-    """One contiguous tensor of its own memory."""
+    """Return the parts as one contiguous tensor with memory of its own."""
     copies = [part.to(device, dtype, copy=True, memory_format=torch.contiguous_format) for part in parts]
     return copies[0] if len(copies) == 1 else torch.cat(copies)

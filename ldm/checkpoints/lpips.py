@@ -1,4 +1,4 @@
-"""LPIPS from files: torchvision's classifier, and the published weights of its layers, which come with torchmetrics."""
+"""LPIPS from files: torchvision's classifier, and the published weights of its layers, which torchmetrics ships."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -19,15 +19,15 @@ ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 
 
 def make_lpips(net: str, classifier: Mapping[str, Tensor], source: str) -> Lpips:
-    """A distance for use: in eval mode, without gradients of its own.
+    """Build an LPIPS distance, in eval mode and without gradients of its own.
 
     Args:
         net: `alex` or `vgg`.
-        classifier: torchvision's AlexNet or VGG16; of its tensors `features.*` are read.
-        source: where they come from, for messages.
+        classifier: tensors of torchvision's AlexNet or VGG16, of which `features.*` are used.
+        source: the file's name, for messages.
 
     Raises:
-        UserError: they are another network's.
+        UserError: they belong to another network.
     """
     with torch.device("meta"):
         lpips = Lpips(net)
@@ -39,7 +39,7 @@ def make_lpips(net: str, classifier: Mapping[str, Tensor], source: str) -> Lpips
 
 
 def classifier_shapes(net: str) -> dict[str, torch.Size]:
-    """What is read of torchvision's file."""
+    """Return the names and shapes that are used of torchvision's file."""
     with torch.device("meta"):
         tensors = Lpips(net).features.state_dict()
     return {f"features.{name}": tensor.shape for name, tensor in tensors.items()}

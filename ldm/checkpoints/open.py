@@ -1,4 +1,4 @@
-"""A model ready to run, from a config and its weights: device and precision chosen, filled tensor by tensor."""
+"""Models ready to run, from a config and its weights: device and precision chosen, filled tensor by tensor."""
 
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from pathlib import Path
@@ -29,21 +29,21 @@ def load(
     check: Callable[[nn.Module], None] | None = None,
     name: str | Path | None = None,
 ) -> nn.Module:
-    """Build the model of a config and fill it from a checkpoint, for use: in eval mode, without gradients.
+    """Build the model of a config and fill it from a checkpoint, in eval mode and without gradients.
 
-    Files of this package and official ones (Paint by Example, Stable Diffusion 1.x, guided-diffusion) are told apart by
-    their content, torch's formats and safetensors too. No pickle is executed. Every tensor of the model must be in the
-    file with its shape, and every tensor of the file in the model, save those that `keymaps.is_skipped` names.
+    Files of this package and official ones (Paint by Example, Stable Diffusion 1.x, guided-diffusion), in torch's
+    formats or safetensors, are recognised by their content. No pickle is executed. Every tensor of the model must be in
+    the file with its shape, and every tensor of the file in the model, except those that `keymaps.is_skipped` names.
 
     Args:
         config: a file, a name in `configs/` such as "toyworld", or a loaded config. Its `model` is built.
         file: the weights, possibly in several files; by default the config's `checkpoint`.
-        device: "auto" is a GPU (CUDA, then Apple's) if there is one, else the CPU.
+        device: "auto" is a GPU (CUDA, then Apple's) if available, else the CPU.
         precision: "full" is fp32, without TensorFloat-32 in the convolutions of this process, which torch has on by
             default; "auto" is "bf16" for a large model where the hardware computes it.
-        root: fill a model that is only a part of the file's, e.g. "autoencoder"; the file's other parts are left alone.
-        check: called with the model before there is anything in it, to refuse one of another kind.
-        name: of a loaded config, for messages.
+        root: the part of the file's model that this model is, e.g. "autoencoder"; the other parts are ignored.
+        check: called with the model before it is filled, to refuse one of another kind.
+        name: name of a loaded config, for messages.
 
     Raises:
         UserError: the config or a file is wrong, or they do not fit each other.
@@ -51,7 +51,7 @@ def load(
     loaded = isinstance(config, DictConfig)
     label, node = f"config {name or 'given' if loaded else config}", config if loaded else load_config(config)
     if "model" not in node:
-        raise UserError(f"{label}: it has no `model`")
+        raise UserError(f"{label}: `model` is missing")
     model = build_empty(node.model)
     if check is not None:
         check(model)
@@ -92,12 +92,10 @@ def load_into(
 
 
 def files_of(config: DictConfig, file: str | Path | Sequence[str | Path] | None, label: str) -> list[str | Path]:
-    """Return the files given, or else the config's own; `label` is what messages call the config."""
+    """Return the given files, or else those that the config names; `label` is the config in messages."""
     if file is None:
         if not config.get("checkpoint"):
-            raise UserError(
-                f"{label}: it comes with no weights: name a file (pretrained_models/README.md says from where)"
-            )
+            raise UserError(f"{label}: names no weights, expected a file (pretrained_models/README.md says from where)")
         named = config.checkpoint
         return [find_file(name) for name in ([named] if isinstance(named, str) else named)]
     return [file] if isinstance(file, str | Path) else list(file)
@@ -106,14 +104,14 @@ def files_of(config: DictConfig, file: str | Path | Sequence[str | Path] | None,
 def load_classifier(
     given: MutableMapping[str, Any], node: DictConfig, device: torch.device, precision: Precision
 ) -> nn.Module | None:
-    """Load the classifier of `ldm.utils.cli.add_classifier_flags`, if there is one; see `load`.
+    """Load the classifier of `ldm.utils.cli.add_classifier_flags`, if one is given; see `load`.
 
     Args:
-        given: flags. They get the weights that the model's config names, unless there are others.
-        node: the model's config; a conf of the original's may have a `classifier`.
+        given: flags, to which the weights that the model's config names are added, unless others are given.
+        node: the model's config; one of the original's may have a `classifier`.
 
     Raises:
-        UserError: it is another kind of model, or there is none to be scaled.
+        UserError: it is another kind of model, or a scale is given without a classifier.
     """
     if "classifier" in node:
         given.setdefault("classifier", node.classifier)
@@ -125,6 +123,6 @@ def load_classifier(
 
     def check(model: nn.Module) -> None:
         if not getattr(model, "num_classes", None) or hasattr(model, "unet"):
-            raise UserError(f"config {config}: {type(model).__name__} is no classifier")
+            raise UserError(f"config {config}: {type(model).__name__} is not a classifier")
 
     return load(config, given.get("classifier"), device, precision, check=check)

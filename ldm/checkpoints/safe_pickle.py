@@ -1,8 +1,8 @@
 """Pickles read without executing anything.
 
-A pickle is a program: Python's unpickler imports and calls whatever it names. Ours can call only what rebuilds a
-tensor. Every other class or function, the training objects of the official files included, becomes an inert stand-in
-that swallows its arguments.
+A pickle is a program: Python's unpickler imports and calls whatever it names. The one here can only rebuild tensors.
+Every other class or function, the training objects of the official files included, becomes an inert stand-in that
+ignores its arguments.
 """
 
 import pickle
@@ -30,13 +30,13 @@ STORAGES = {
     "BoolStorage": torch.bool,
 }
 
-# No weights need these. That nothing runs does not depend on this list: it lets a hostile file be named as such.
+# No weights need these. Nothing runs in any case: the list is there to report a hostile file as such.
 HOSTILE_MODULES = {"os", "posix", "nt", "subprocess", "pty", "shutil", "socket", "runpy", "importlib", "ctypes", "code"}
 HOSTILE_BUILTINS = {"eval", "exec", "compile", "open", "__import__", "breakpoint"}
 
 
 class Inert:
-    """Stands in for whatever a pickle names that is no tensor. It takes anything and does nothing."""
+    """Stand-in for whatever a pickle names that is not a tensor. It takes anything and does nothing."""
 
     state: Mapping[str, Any] = {}
 
@@ -56,39 +56,46 @@ class Inert:
         pass
 
     def append(self, item: Any) -> None:
-        pass
+        """Do nothing."""
 
     extend = add = append
 
 
 def check_memo(content: bytes) -> None:
-    """Refuse a pickle that numbers what it remembers beyond its own length: Python makes room for all up to there.
+    """Refuse a pickle with a memo number beyond its own length: Python allocates all numbers up to there.
 
     Raises:
-        UnpicklingError: it does.
-        ValueError: it is no pickle.
+        UnpicklingError: it has one.
+        ValueError: it is not a pickle.
     """
     for opcode, number, _ in pickletools.genops(content):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and number > len(content):
-            raise pickle.UnpicklingError(f"memo {number} in {len(content)} bytes")
+            raise pickle.UnpicklingError(f"memo {number} in a pickle of {len(content)} bytes")
 
 
 class SafeUnpickler(pickle.Unpickler):
-    """Runs a pickle of the file `path` with only ordered dicts, inert objects and that file's tensors in reach.
+    """Unpickler for the file `path` that can reach only ordered dicts, inert objects and that file's tensors.
 
-    Subclasses find the storages, in `persistent_load`.
+    Subclasses provide the storages, in `persistent_load`.
     """
 
     path: Path
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in for a class or function, by name.
+
+        Raises:
+            UserError: it would run something.
+        """
         if module.split(".")[0] in HOSTILE_MODULES or (
             module in ("builtins", "__builtin__") and name in HOSTILE_BUILTINS
         ):
-            raise UserError(f"checkpoint {self.path}: refused, it asks for {module}.{name} to be run (nothing was)")
+            raise UserError(
+                f"checkpoint {self.path}: refused, its pickle asks to run {module}.{name} (nothing was run)"
+            )
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
-        match f"{module}.{name}":  # functions and classes made anew: what a pickle does to them stays with it
+        match f"{module}.{name}":  # functions and classes made anew: a pickle's changes to them stay local
             case "collections.OrderedDict":
                 return OrderedDict
             case "torch._utils._rebuild_tensor_v2":
@@ -99,22 +106,22 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 def state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The tensors of what a pickle held, by name: of its `state_dict`, if it has one.
+    """Return the tensors of a pickle's content by name, those of its `state_dict` if it has one.
 
     Raises:
-        UserError: there are none.
+        UserError: it has no tensors.
     """
     if isinstance(content, dict) and isinstance(state := dict.get(content, "state_dict"), dict):
         content = state
     tensors = {name: tensor.detach() for name, tensor in _tensors_in(content, "", set())}
     if not tensors:
-        raise UserError(f"checkpoint {path}: holds no state dict (a mapping of names to tensors)")
+        raise UserError(f"checkpoint {path}: no state dict found, expected a mapping of names to tensors")
     return tensors
 
 
 def _tensors_in(content: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Tensor]]:
-    """Named tensors of a state dict, or of a TorchScript module, whose attributes hold its parameters and children."""
-    if id(content) in seen:  # an object may be made to contain itself
+    """Yield named tensors of a state dict, or of a TorchScript module: its attributes are parameters and children."""
+    if id(content) in seen:  # a hostile object may contain itself
         return
     seen.add(id(content))
     script = isinstance(content, Inert)
@@ -127,9 +134,10 @@ def _tensors_in(content: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str
 
 
 def unreadable(path: Path, error: Exception) -> UserError:
-    """A pickle is a program of someone else's making: running it can fail in any way."""
+    """Return the error for a pickle that failed to load: being someone else's program, it can fail in any way."""
     return UserError(f"checkpoint {path}: unreadable ({type(error).__name__}: {one_line(error)})")
 
 
 def one_line(error: Exception) -> str:
+    """Return an exception's message in one line, cut to 200 characters."""
     return " ".join(str(error).split())[:200]

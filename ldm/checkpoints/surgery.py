@@ -1,4 +1,4 @@
-"""Changes to official checkpoints, on their own names: more input channels, moving averages in place of raw weights."""
+"""Changes to official checkpoints, by their own names: more input channels, moving averages for raw weights."""
 
 from collections.abc import Mapping
 
@@ -12,39 +12,39 @@ FIRST_CONV = "unet.input_blocks.0.0.weight"
 
 
 def first_conv(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the UNet's first convolution in a file, official or our own."""
+    """Return the name of the UNet's first convolution in a file, official or our own; None without a UNet."""
     return next((name for name in official(FIRST_CONV) + own(FIRST_CONV) if name in tensors), None)
 
 
 def expand_in_channels(tensors: Mapping[str, Tensor], in_channels: int, source: str) -> dict[str, Tensor]:
-    """Give the UNet's first convolution further input channels, which it ignores until it is trained: weights of 0.
+    """Add input channels to the UNet's first convolution, with weights of 0: it ignores them until it is trained.
 
-    Everything else, and the channels it has, stay bit-identical.
+    Everything else stays bit-identical.
 
     Args:
         source: the file's name, for messages.
 
     Raises:
-        UserError: there is no such convolution, or it has that many channels already.
+        UserError: there is no such convolution, or it already has that many channels.
     """
     name = first_conv(tensors)
     if name is None:
-        raise UserError(f"checkpoint {source}: no UNet in it ({official(FIRST_CONV)[0]} is missing)")
+        raise UserError(f"checkpoint {source}: no UNet found ({official(FIRST_CONV)[0]} is missing)")
     weight = tensors[name]
     if weight.ndim != 4:
         raise UserError(f"checkpoint {source}: {name} is {tuple(weight.shape)}, expected a 2-D convolution")
     have = weight.shape[1]
     if have >= in_channels:
-        raise UserError(f"checkpoint {source}: its UNet already has {have} input channels (asked for: {in_channels})")
+        raise UserError(f"checkpoint {source}: its UNet already has {have} input channels ({in_channels} requested)")
     out, _, height, width = weight.shape
     return {**tensors, name: torch.cat([weight, weight.new_zeros(out, in_channels - have, height, width)], dim=1)}
 
 
 def prefer_ema(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], int]:
-    """Put a full set of moving averages (`model_ema.*`) in place of the raw UNet weights, and drop the set.
+    """Replace the raw UNet weights by a full set of moving averages (`model_ema.*`), and drop the set.
 
     Returns:
-        the tensors, and how many were replaced: 0 without such a set, as in sd-v1-4.ckpt, which holds averages only.
+        the tensors, and how many were replaced: 0 without such a set, as in sd-v1-4.ckpt, whose weights are averages.
 
     Raises:
         UserError: the set is not complete.

@@ -1,4 +1,4 @@
-"""The network as samplers want it: noisy sample and timestep in, predicted noise out."""
+"""The network as samplers call it: noisy sample and timestep in, predicted noise out."""
 
 from collections.abc import Callable
 
@@ -7,22 +7,22 @@ from torch import Tensor
 
 from ldm.diffusion.losses import check_prediction
 from ldm.diffusion.process import eps_from_v, eps_from_x0, model_x0
-from ldm.diffusion.schedule import Schedule
+from ldm.diffusion.schedule import Schedule, levels_at
 from ldm.diffusion.variance import split
 
 
 class Denoiser:
-    """Adapts a network once, at the edge: extra input channels, its kind of prediction, its precision, its variance.
+    """Adapter of a network for samplers: extra input channels, kind of prediction, precision, predicted variance.
 
     Args:
-        network: `(x (B, C, H, W), t (B,) int64, context) -> (B, c or 2c, H, W)`.
+        network: `(x (B, C, H, W), t (B,), context) -> (B, c or 2c, H, W)`.
         schedule: the one the network was trained with.
         prediction: what the network predicts, `eps` or `v`.
-        concat: (B, C - c, H, W) put behind x along the channels, for models that edit inside a mask; repeated for a
+        concat: (B, C - c, H, W) appended to x along the channels, for models that edit inside a mask; repeated for a
             batch that guidance has doubled.
-        clip_x0: change the noise so that the clean sample it stands for is in [-1, 1]: for models of pictures.
-        keep_variance: hand on what the network says of its variance, c more channels behind the noise; only the
-            samplers `ddpm` and `repaint` ask for it.
+        clip_x0: change the noise so that the clean sample it implies is in [-1, 1]: for models of pictures.
+        keep_variance: return the predicted variance too, c more channels behind the noise; only the samplers `ddpm`
+            and `repaint` use it.
     """
 
     def __init__(
@@ -43,11 +43,15 @@ class Denoiser:
         self._tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def __call__(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
-        """The noise in x (B, c, H, W) at timesteps t (B,), in x's dtype whatever precision the network runs in."""
+        """Return the noise in x (B, c, H, W) at timesteps t (B,), whole or fractional, in x's dtype."""
         channels = x if self.concat is None else torch.cat([x, self._concat_for(len(x))], dim=1)
-        output, said = split(self.network(channels, t, context).to(x.dtype), x.shape[1])
+        output, predicted_variance = split(self.network(channels, t, context).to(x.dtype), x.shape[1])
         eps = self._eps(x, output, t)
-        return torch.cat([eps, said], dim=1) if self.keep_variance and said is not None else eps
+        return (
+            torch.cat([eps, predicted_variance], dim=1)
+            if self.keep_variance and predicted_variance is not None
+            else eps
+        )
 
     def _eps(self, x: Tensor, output: Tensor, t: Tensor) -> Tensor:
         if self.prediction == "eps" and not self.clip_x0:
@@ -58,16 +62,16 @@ class Denoiser:
         return eps_from_x0(x, model_x0(self.prediction, x, output, alpha_cumprod).clamp(-1, 1), alpha_cumprod)
 
     def _concat_for(self, rows: int) -> Tensor:
-        """`concat` repeated to that many rows, made once and not at every step."""
+        """Return `concat` repeated to that many rows, made once and not at every step."""
         if rows not in self._repeated:
             if rows % len(self.concat):
-                raise ValueError(f"a batch of {rows} is no multiple of the {len(self.concat)} rows of concat")
+                raise ValueError(f"concat has {len(self.concat)} rows, expected a divisor of the batch of {rows}")
             self._repeated[rows] = torch.cat([self.concat] * (rows // len(self.concat)))
         return self._repeated[rows]
 
     def _alpha_cumprod_at(self, t: Tensor, x: Tensor) -> Tensor:
-        """alphas_cumprod[t] shaped to broadcast against x; the table moves to the device once."""
-        key = x.device, x.dtype
+        """Return alphas_cumprod at t, shaped to broadcast against x; the table moves to the device once."""
+        key = x.device, torch.promote_types(x.dtype, torch.float32)
         if key not in self._tables:
-            self._tables[key] = self.schedule.alphas_cumprod.to(x)
-        return self._tables[key][t].view(-1, *[1] * (x.ndim - 1))
+            self._tables[key] = self.schedule.alphas_cumprod.to(*key)
+        return levels_at(self._tables[key], t).to(x.dtype).view(-1, *[1] * (x.ndim - 1))

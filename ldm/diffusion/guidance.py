@@ -1,22 +1,24 @@
-"""Guidance: what turns several predictions of the noise into the one that a sampler follows."""
+"""Guidance: the predictions of the noise that a sampler follows, steered by a condition or a classifier."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ldm.diffusion.schedule import Schedule
+from ldm.diffusion.schedule import Schedule, levels_at
 
 
 def classifier_free_guidance(
     denoise: Callable[[Tensor, Tensor, Tensor], Tensor], cond: Tensor, uncond: Tensor | None, scale: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """`eps = u + scale (c - u)` (Ho and Salimans, 2207.12598, equation 6, with scale = 1 + w).
+    """Return a denoiser with classifier-free guidance, `eps = u + scale (c - u)`.
+
+    Ho and Salimans, 2207.12598, equation 6, with scale = 1 + w.
 
     Args:
         denoise: `(x, t, context) -> eps`.
         cond: (B, L, C) context.
-        uncond: the same shape; None is enough for scale 1, which runs the conditional pass alone.
+        uncond: like `cond`; may be None for scale 1, which runs the conditional pass alone.
         scale: 1 follows the condition as trained, more exaggerates it, 0 ignores it.
 
     Returns:
@@ -25,7 +27,7 @@ def classifier_free_guidance(
     if scale == 1:
         return lambda x, t: denoise(x, t, cond)
     if uncond is None:
-        raise ValueError(f"guidance scale {scale}: needs an unconditional context")
+        raise ValueError(f"guidance scale {scale}: expected an unconditional context, uncond is None")
     context = torch.cat([uncond, cond])
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
@@ -38,11 +40,13 @@ def classifier_free_guidance(
 def classifier_gradient(
     classifier: Callable[[Tensor, Tensor], Tensor], y: Tensor, scale: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """`(x (B, ...), t (B,)) -> (B, ...)`: scale times the gradient of log p(y | x, t) in x (2105.05233, section 4).
+    """Return a function `(x (B, ...), t (B,)) -> (B, ...)` for classifier guidance (2105.05233, section 4).
+
+    It returns scale times the gradient of log p(y | x, t) in x.
 
     Args:
         classifier: `(x, t) -> (B, classes)` logits, trained on noisy pictures.
-        y: (B,) int64, the class wanted in each row.
+        y: (B,) int64, the class to guide each row to.
     """
 
     def gradient(x: Tensor, t: Tensor) -> Tensor:
@@ -57,7 +61,9 @@ def classifier_gradient(
 def classifier_guidance(
     denoise: Callable[[Tensor, Tensor], Tensor], gradient: Callable[[Tensor, Tensor], Tensor], schedule: Schedule
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """`eps = eps - sqrt(1 - alphas_cumprod[t]) gradient(x, t)`, for any sampler (2105.05233, algorithm 2).
+    """Return a denoiser with classifier guidance, for any sampler (2105.05233, algorithm 2).
+
+    It returns `eps - sqrt(1 - alphas_cumprod[t]) gradient(x, t)`.
 
     Args:
         denoise: `(x, t) -> eps`, without a variance behind it.
@@ -66,9 +72,10 @@ def classifier_guidance(
     tables: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # moved once, not at every step
 
     def guided(x: Tensor, t: Tensor) -> Tensor:
-        if (key := (x.device, x.dtype)) not in tables:
-            tables[key] = (1 - schedule.alphas_cumprod).sqrt().to(x)
-        sigma = tables[key][t].view(-1, *[1] * (x.ndim - 1))
-        return denoise(x, t) - sigma * gradient(x, t)
+        if (key := (x.device, torch.promote_types(x.dtype, torch.float32))) not in tables:
+            tables[key] = (1 - schedule.alphas_cumprod).sqrt().to(*key)
+        table = tables[key]
+        sigma = levels_at(table.square(), t).sqrt() if t.is_floating_point() else table[t]
+        return denoise(x, t) - sigma.to(x.dtype).view(-1, *[1] * (x.ndim - 1)) * gradient(x, t)
 
     return guided

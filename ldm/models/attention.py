@@ -1,4 +1,4 @@
-"""Attention bricks: what the U-Nets of Stable Diffusion (2112.10752) and of ADM (2105.05233) have at low resolutions.
+"""Attention layers of the U-Nets of Stable Diffusion (2112.10752) and of ADM (2105.05233).
 
 Parameter names are those of the official checkpoints. All attention runs through `attend`.
 """
@@ -12,9 +12,9 @@ from ldm.models.layers import normal_init, zero_init
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Multi-head softmax(q k^T / sqrt(d)) v (1706.03762, equation 1), with d = C / heads.
+    """Return multi-head attention, softmax(q k^T / sqrt(d)) v (1706.03762, equation 1), with d = C / heads.
 
-    q (B, L, C), k and v (B, M, C), heads stored one after another in C -> (B, L, C).
+    q (B, L, C), k and v (B, M, C) -> (B, L, C); the heads follow one another in C.
     """
     q, k, v = (x.contiguous() for x in (q, k, v))  # the fused kernels take no views with strided channels
     q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, L, d)
@@ -22,17 +22,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H W, C), a view."""
+    """Return (B, C, H, W) as (B, H W, C), a view."""
     return rearrange(x, "b c h w -> b (h w) c")
 
 
 def to_image(tokens: Tensor, like: Tensor) -> Tensor:
-    """(B, H W, C) -> (B, C, H, W), a view, with the height and width of `like`."""
+    """Return (B, H W, C) as (B, C, H, W), a view, with the height and width of `like`."""
     return rearrange(tokens, "b (h w) c -> b c h w", h=like.shape[2])
 
 
 class Attention(nn.Module):
-    """Attention of x (B, L, query_dim) to the context (B, M, context_dim), or to itself when there is no context."""
+    """Attention of x (B, L, query_dim) to the context (B, M, context_dim), or to itself without a context."""
 
     def __init__(self, query_dim: int, heads: int, context_dim: int | None = None):
         super().__init__()
@@ -48,12 +48,12 @@ class Attention(nn.Module):
         return self.to_out(attend(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
 
     def of_one_token(self, context: Tensor) -> Tensor:
-        """What every position gets from a context of one token, (B, 1, query_dim): the softmax over one token is 1."""
+        """Return the output of every position for a context of one token, (B, 1, query_dim): the softmax is 1."""
         return self.to_out(self.to_v(context))
 
 
 class GEGLU(nn.Module):
-    """Linear layer gated by the exact GELU of a second one (2002.05202)."""
+    """A linear layer gated by the exact GELU of a second one (2002.05202)."""
 
     def __init__(self, dim_in: int, dim_out: int):
         super().__init__()
@@ -65,18 +65,20 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two layers with a GEGLU between, four times as wide inside."""
+    """Two layers with a GEGLU between them, four times as wide inside."""
 
     def __init__(self, dim: int):
         super().__init__()
-        self.net = nn.Sequential(GEGLU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim))  # [1]: once a dropout
+        self.net = nn.Sequential(
+            GEGLU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim)
+        )  # [1]: a dropout in the official code
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to the context and a feed-forward layer, each on the norm of x and added to x."""
+    """Self-attention, attention to the context and a feed-forward layer, each applied to norm(x) and added to x."""
 
     def __init__(self, dim: int, heads: int, context_dim: int):
         super().__init__()
@@ -88,17 +90,17 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x (B, L, dim), context (B, M, context_dim) -> (B, L, dim)."""
+        """Map x (B, L, dim) and context (B, M, context_dim) to (B, L, dim)."""
         x = x + self.attn1(self.norm1(x))
         if context.shape[1] == 1 and not (torch.is_grad_enabled() and self.norm2.weight.requires_grad):
-            x = x + self.attn2.of_one_token(context)  # the same for all positions, whatever they hold
-        else:  # parameters that are trained have to take part, as data-parallel training demands
+            x = x + self.attn2.of_one_token(context)  # the same at all positions, whatever x is
+        else:  # data-parallel training needs every trained parameter to take part
             x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
 
 class SpatialTransformer(nn.Module):
-    """x + transformer blocks over the positions of x (B, C, H, W), conditioned on tokens (B, M, context_dim)."""
+    """Transformer blocks over the positions of x (B, C, H, W), given tokens (B, M, context_dim); added to x."""
 
     def __init__(self, channels: int, heads: int, context_dim: int, depth: int = 1):
         super().__init__()
@@ -115,9 +117,9 @@ class SpatialTransformer(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """x + self-attention over the positions of x (B, C, H, W), as in guided-diffusion.
+    """Self-attention over the positions of x (B, C, H, W), added to x, as in guided-diffusion.
 
-    Its one projection holds q, k, v in either of two orders: head by head (q, k, v of head 1, of head 2, ...), or with
+    One projection makes q, k and v, in either of two orders: head by head (q, k, v of head 1, of head 2, ...), or with
     `new_order` all heads of q, then of k, then of v.
     """
 
@@ -138,10 +140,10 @@ class AttentionBlock(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """An image in one vector, by attention of its mean to itself: (B, channels, side, side) -> (B, out_channels).
+    """Attention pooling of an image into one vector: (B, channels, side, side) -> (B, out_channels).
 
-    As in ADM's classifier (2105.05233, section 4), which has it from CLIP (2103.00020, section 2.3): the mean of all
-    positions goes before them as a token of its own, every token is told its place, and what the mean gets is returned.
+    ADM's classifier (2105.05233, section 4) has it from CLIP (2103.00020, section 2.3): the mean of all positions is
+    prepended as a token, every token gets a positional embedding, and the output for the mean is returned.
     """
 
     def __init__(self, side: int, channels: int, heads: int, out_channels: int):
@@ -155,5 +157,5 @@ class AttentionPool(nn.Module):
         tokens = x.flatten(2)  # (B, C, side^2)
         tokens = torch.cat([tokens.mean(2, keepdim=True), tokens], dim=2) + self.positional_embedding
         q, k, v = self.qkv_proj(tokens).transpose(1, 2).chunk(3, dim=2)  # (B, 1 + side^2, C), heads one after another
-        pooled = attend(q[:, :1], k, v, self.heads)  # the other queries' answers are not used
+        pooled = attend(q[:, :1], k, v, self.heads)  # the other queries' outputs are not used
         return self.c_proj(pooled.transpose(1, 2)).flatten(1)

@@ -18,24 +18,25 @@ class DiagonalGaussian:
 
     @classmethod
     def from_moments(cls, moments: Tensor) -> "DiagonalGaussian":
-        """moments (B, 2 C, h, w): means, then log variances, which are clamped to [-30, 20]."""
+        """Return the distribution of moments (B, 2 C, h, w): means, then log variances, clamped to [-30, 20]."""
         mean, logvar = moments.chunk(2, dim=1)
         return cls(mean, logvar.clamp(-30, 20))
 
     def sample(self, noise: Tensor) -> Tensor:
-        """mean + std * noise, with standard normal `noise` of the latent's shape."""
+        """Return mean + std * noise, with standard normal `noise` of the latent's shape."""
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def mode(self) -> Tensor:
+        """Return the mean."""
         return self.mean
 
     def kl(self) -> Tensor:
-        """(B,): KL divergence from the standard normal, summed over the latent (1312.6114, appendix B)."""
+        """Return the KL divergence from the standard normal, (B,), summed over the latent (1312.6114, appendix B)."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).sum(1)
 
 
 class AutoencoderKL(nn.Module):
-    """Images to small latents and back.
+    """An autoencoder of images, with small latents.
 
     Args:
         ch: width at full resolution.
@@ -65,17 +66,20 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
-        """Images (B, 3, H, W) in [-1, 1] -> posterior over latents (B, embed_dim, H/f, W/f), f = `downsampling`."""
+        """Return the posterior of the latents of images.
+
+        (B, 3, H, W) in [-1, 1] -> (B, embed_dim, H/f, W/f), f = `downsampling`.
+        """
         x = x.to(self.quant_conv.weight.dtype)
         return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(x)))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (B, embed_dim, h, w), not scaled -> images (B, 3, f h, f w), about [-1, 1]."""
+        """Decode latents (B, embed_dim, h, w), not scaled, to images (B, 3, f h, f w), about [-1, 1]."""
         return self.decoder(self.post_quant_conv(z))
 
 
 class Encoder(nn.Module):
-    """(B, in, H, W) -> (B, out, h, w)."""
+    """The encoder: (B, in, H, W) -> (B, out, h, w)."""
 
     def __init__(self, in_channels: int, ch: int, ch_mult: tuple[int, ...], num_res_blocks: int, out_channels: int):
         super().__init__()
@@ -99,7 +103,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """(B, in, h, w) -> (B, out, H, W)."""
+    """The decoder: (B, in, h, w) -> (B, out, H, W)."""
 
     def __init__(self, in_channels: int, ch: int, ch_mult: tuple[int, ...], num_res_blocks: int, out_channels: int):
         super().__init__()
@@ -125,11 +129,12 @@ class Decoder(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
+    """Return the autoencoder's norm: 32 groups, epsilon 1e-6."""
     return nn.GroupNorm(32, channels, eps=1e-6)
 
 
 def middle(channels: int) -> nn.Sequential:
-    """Two residual blocks with attention between them, at the lowest resolution."""
+    """Return two residual blocks with attention between them, for the lowest resolution."""
     mid = nn.Sequential()
     mid.add_module("block_1", ResnetBlock(channels, channels))
     mid.add_module("attn_1", AttnBlock(channels))
@@ -138,7 +143,7 @@ def middle(channels: int) -> nn.Sequential:
 
 
 class ResnetBlock(nn.Module):
-    """x + convolutions of x: (B, in, H, W) -> (B, out, H, W)."""
+    """A residual block of two convolutions: (B, in, H, W) -> (B, out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -155,7 +160,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """x + one-head self-attention over all positions of x (B, C, H, W)."""
+    """Self-attention with one head over all positions of x (B, C, H, W), added to x."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -172,7 +177,7 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the side, by a convolution that is padded at the right and at the bottom only."""
+    """Downsampling by 2: a convolution that is padded on the right and at the bottom only."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -183,7 +188,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the side: nearest neighbour, then a convolution."""
+    """Upsampling by 2: nearest neighbour, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -12,16 +12,16 @@ from ldm.utils.errors import UserError
 
 
 class Classifier(nn.Module):
-    """What a noisy picture shows: the first half of ADM's U-Net, with its tensors' names, and an attention pool.
+    """A classifier of noisy pictures: the first half of ADM's U-Net, with its tensors' names, and an attention pool.
 
     Args:
-        image_size: the only side, in pixels, that it takes: the pool knows each position by itself.
-        num_classes: logits out.
+        image_size: side in pixels; the pool has an embedding of each position, so it takes no other.
+        num_classes: number of logits.
         in_channels, model_channels, num_res_blocks, attention_resolutions, channel_mult, num_head_channels,
-            use_scale_shift_norm, resblock_updown: as of `UNet`.
+            use_scale_shift_norm, resblock_updown: see `UNet`.
 
     Raises:
-        UserError: the widths do not divide into heads, or the side not into the resolutions.
+        UserError: the widths do not divide into heads, or image_size does not divide by the downsampling.
     """
 
     def __init__(
@@ -60,14 +60,15 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.out[0].weight.device
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Run in the weights' precision and return in that of x.
+        """Return logits in x's precision; the network runs in that of its weights.
 
         Args:
             x: (B, in_channels, image_size, image_size), noised to t.
-            t: (B,) timesteps, 0 to 999.
+            t: (B,) timesteps, whole or fractional, 0 to 999.
 
         Returns:
             (B, num_classes) logits of p(y | x_t).
@@ -78,7 +79,7 @@ class Classifier(nn.Module):
         height, width = x.shape[-2:]
         if (height, width) != (self.image_size, self.image_size):
             side = self.image_size
-            raise UserError(f"Classifier: a picture of {width}x{height} pixels, expected {side}x{side}, its only size")
+            raise UserError(f"Classifier: a picture of {width}x{height} pixels, expected {side}x{side}")
         emb = self.time_embed(t)
         h = x.to(emb.dtype)
         for stage in (*self.input_blocks, self.middle_block):

@@ -1,4 +1,4 @@
-"""CLIP's image tower, and the exemplar bottleneck of Paint by Example on top of it.
+"""CLIP's image tower, and Paint by Example's bottleneck of an exemplar on top of it.
 
 CLIP: Radford et al., 2103.00020. The bottleneck (one class token, so that copying the exemplar is impossible) and the
 learnable unconditional vector: Yang et al., 2211.13227, section 3.2.
@@ -19,7 +19,7 @@ TOKENS = ("class", "all")
 class ClipImageEncoder(nn.Module):
     """A vision transformer that gives one vector per image: the class token after the last layer norm, not projected.
 
-    Parameters are under `visual.`, with open_clip's names. A frozen encoder leaves no graph behind by itself.
+    Parameters are under `visual.`, with open_clip's names.
 
     Args:
         image_size: side of the square input in pixels, a multiple of `patch_size`.
@@ -34,23 +34,23 @@ class ClipImageEncoder(nn.Module):
 
     @property
     def length(self) -> int:
-        """Tokens of an image: the class token and one of each patch."""
+        """The number of tokens of an image: the class token and one for each patch."""
         return len(self.visual.positional_embedding)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Images (B, 3, S, S), normalised by `clip_normalise` -> class tokens (B, width)."""
+        """Return the class tokens (B, width) of images (B, 3, S, S), normalised by `clip_normalise`."""
         return self.tokens(pixels)[:, 0]
 
     def tokens(self, pixels: Tensor) -> Tensor:
-        """The same images -> all tokens after the last layer norm (B, length, width), the class token first."""
+        """Return all tokens after the last layer norm, (B, length, width), the class token first."""
         return self.visual(pixels)
 
 
 class ProjectedClip(nn.Module):
-    """CLIP's image tower with its projection into the space of texts; not scaled to length 1.
+    """CLIP's image tower with its projection into the space of texts, not scaled to length 1.
 
     Args:
-        projection: from `encoder.width`, without a bias.
+        projection: a layer without a bias, of `encoder.width` inputs.
     """
 
     def __init__(self, encoder: ClipImageEncoder, projection: nn.Linear):
@@ -59,19 +59,19 @@ class ProjectedClip(nn.Module):
         self.projection = projection
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Images (B, 3, S, S), normalised by `clip_normalise` -> (B, embed_dim)."""
+        """Return the projections (B, embed_dim) of images (B, 3, S, S), normalised by `clip_normalise`."""
         return self.projection(self.encoder(pixels))
 
 
 class ExemplarConditioner(nn.Module):
-    """An exemplar image to the context of the UNet's cross-attention.
+    """A conditioner that makes the context of the UNet's cross-attention from an exemplar image.
 
     Args:
         encoder: usually frozen; everything else here is trained.
         context_dim: channels of a token, as the UNet's `context_dim`.
         mapper_layers: depth of the mapper between CLIP's tokens and the context.
         tokens: `class`, the paper's bottleneck of one token (L = 1), or `all` (L = `encoder.length`), with which the
-            paper compares it: every patch is told of, and can be copied.
+            paper compares it: every patch is in the context, and can be copied.
     """
 
     def __init__(self, encoder: ClipImageEncoder, context_dim: int, mapper_layers: int = 5, tokens: str = "class"):
@@ -87,28 +87,28 @@ class ExemplarConditioner(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the exemplars that `forward` takes."""
+        """The side in pixels of the exemplars that `forward` takes."""
         return self.encoder.image_size
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Exemplars (B, 3, S, S), normalised by `clip_normalise` -> context (B, L, context_dim)."""
+        """Return the context (B, L, context_dim) of exemplars (B, 3, S, S), normalised by `clip_normalise`."""
         return self.bottleneck(self.encode(pixels))
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """The frozen part: exemplars (B, 3, S, S) -> CLIP's tokens (B, L, width), which can be cached."""
+        """Run the frozen part: exemplars (B, 3, S, S) -> CLIP's tokens (B, L, width), which can be cached."""
         return self.encoder(pixels)[:, None] if self.tokens == "class" else self.encoder.tokens(pixels)
 
     def bottleneck(self, tokens: Tensor) -> Tensor:
-        """The trained part: (B, L, width) -> (B, L, context_dim)."""
+        """Run the trained part: (B, L, width) -> (B, L, context_dim)."""
         return self.proj_out(self.final_ln(self.mapper(tokens)))
 
     @property
     def length(self) -> int:
-        """L, the tokens of a context."""
+        """The number of tokens of a context, L."""
         return 1 if self.tokens == "class" else self.encoder.length
 
     def unconditional(self, batch: int) -> Tensor:
-        """The learnt stand-in for "no exemplar" (batch, L, context_dim), past the mapper and the projection."""
+        """Return the learnt context of "no exemplar", (batch, L, context_dim), which bypasses mapper and projection."""
         return self.learnable_vector.expand(batch, self.length, -1)
 
 
@@ -126,6 +126,8 @@ class Mapper(nn.Module):
 
 
 class MapperBlock(nn.Module):
+    """Self-attention and an MLP, each applied to norm(x) and added to x."""
+
     def __init__(self, width: int):
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
@@ -152,6 +154,8 @@ class MapperAttention(nn.Module):
 
 
 class MapperMLP(nn.Module):
+    """Two layers with a GELU between them, four times as wide inside."""
+
     def __init__(self, width: int):
         super().__init__()
         self.c_fc = nn.Linear(width, 4 * width)

@@ -1,4 +1,4 @@
-"""CLIP's text tower (Radford et al., 2103.00020), read as Stable Diffusion reads it: every token, not only the last."""
+"""CLIP's text tower (Radford et al., 2103.00020), used as in Stable Diffusion: every token, not only the last."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ class ClipTextEncoder(nn.Module):
     """A causal transformer over token ids. Parameters are under `text.`, with open_clip's names; no projection.
 
     Args:
-        vocab_size, context_length: as the tokenizer's.
+        vocab_size, context_length: those of the tokenizer.
         tokenizer: prompts to ids (B, context_length), with `vocab_size`, `context_length` and `end`.
 
     Raises:
@@ -25,36 +25,36 @@ class ClipTextEncoder(nn.Module):
         super().__init__()
         for name, value in {"vocab_size": vocab_size, "context_length": context_length}.items():
             if getattr(tokenizer, name) != value:
-                raise UserError(f"text encoder: {name} is {value}, but the tokenizer's is {getattr(tokenizer, name)}")
+                raise UserError(f"text encoder: {name} {value}, expected the tokenizer's {getattr(tokenizer, name)}")
         self.width = width
         self.tokenizer = tokenizer
         self.text = TextTransformer(vocab_size, context_length, width, layers, heads)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Token ids (B, L) int64 -> (B, L, width) after the last layer norm. No token sees a later one."""
+        """Map token ids (B, L) int64 to (B, L, width), after the last layer norm; no token sees a later one."""
         return self.text(ids)
 
     def pooled(self, ids: Tensor) -> Tensor:
-        """The whole prompt in one vector (B, width): the output at its (first) end token."""
+        """Return one vector for each prompt, (B, width): the output at its (first) end token."""
         is_end = (ids == self.tokenizer.end).int()
         return self(ids)[torch.arange(len(ids), device=ids.device), is_end.argmax(dim=1)]
 
 
 class TextConditioner(nn.Module):
-    """Prompts to the context tokens of the UNet's cross-attention."""
+    """A conditioner that makes the context of the UNet's cross-attention from prompts."""
 
     def __init__(self, encoder: ClipTextEncoder):
         super().__init__()
         self.encoder = encoder
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
-        """B prompts -> context (B, L, width)."""
+        """Return the context (B, L, width) of B prompts."""
         return self.encode(self.encoder.tokenizer(prompts))
 
     def encode(self, ids: Tensor) -> Tensor:
-        """Token ids (B, L), on any device -> context (B, L, width)."""
+        """Return the context (B, L, width) of token ids (B, L), on any device."""
         return self.encoder(ids.to(self.encoder.text.positional_embedding.device))
 
     def unconditional(self, batch: int) -> Tensor:
-        """The empty prompt: (batch, L, width)."""
+        """Return the context of the empty prompt, (batch, L, width)."""
         return self([""]).expand(batch, -1, -1)

@@ -1,6 +1,6 @@
 """The two towers of CLIP (Radford et al., 2103.00020), with open_clip's parameter names.
 
-Hand-written, though open_clip has them: importing it takes longer than the rest of an edit.
+They are written here because importing open_clip takes longer than the rest of an edit.
 """
 
 from collections import OrderedDict
@@ -13,7 +13,7 @@ from ldm.models.layers import normal_init
 
 
 class VisionTransformer(nn.Module):
-    """Images as tokens: one of each patch, and a class token before them.
+    """CLIP's image tower: a token for each patch, and a class token before them.
 
     Args:
         image_size: side of the square input in pixels, a multiple of `patch_size`.
@@ -31,7 +31,7 @@ class VisionTransformer(nn.Module):
         self.ln_post = LayerNorm(width)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, length, width) after the last layer norm, the class token first."""
+        """Map (B, 3, S, S) to (B, length, width), after the last layer norm, the class token first."""
         patches = rearrange(self.conv1(pixels), "b c h w -> b (h w) c")
         class_token = self.class_embedding.expand(len(patches), 1, -1).to(patches.dtype)
         x = torch.cat([class_token, patches], dim=1) + self.positional_embedding.to(patches.dtype)
@@ -39,7 +39,7 @@ class VisionTransformer(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """Token ids to vectors; no token sees a later one."""
+    """CLIP's text tower; no token sees a later one."""
 
     def __init__(self, vocab_size: int, context_length: int, width: int, layers: int, heads: int):
         super().__init__()
@@ -48,14 +48,14 @@ class TextTransformer(nn.Module):
         self.positional_embedding = normal_init(nn.Parameter(torch.empty(context_length, width)), std=0.01)
         self.transformer = Transformer(width, layers, heads, mlp_ratio=4.0)
         self.ln_final = LayerNorm(width)
-        for block in self.transformer.resblocks:  # as OpenAI's code begins
+        for block in self.transformer.resblocks:  # OpenAI's initialisation
             normal_init(block.attn.in_proj_weight, width**-0.5)
             normal_init(block.attn.out_proj.weight, (2 * layers * width) ** -0.5)
             normal_init(block.mlp.c_fc.weight, (2 * width) ** -0.5)
             normal_init(block.mlp.c_proj.weight, (2 * layers * width) ** -0.5)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(B, L) int64 -> (B, L, width) after the last layer norm."""
+        """Map ids (B, L) int64 to (B, L, width), after the last layer norm."""
         length = ids.shape[1]
         x = self.token_embedding(ids) + self.positional_embedding[:length]
         causal = x.new_full((length, length), float("-inf")).triu(1)
@@ -70,14 +70,14 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(layers))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """mask (L, L): what is added to the attention's logits."""
+        """Map (B, L, width) to itself; mask (L, L) is added to the attention's logits."""
         for block in self.resblocks:
             x = block(x, mask)
         return x
 
 
 class Block(nn.Module):
-    """x + self-attention, then + an MLP, each of the norm of x."""
+    """Self-attention and an MLP, each applied to norm(x) and added to x."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float):
         super().__init__()
@@ -96,7 +96,7 @@ class Block(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """In the precision of its input, which autocast does not keep."""
+    """A layer norm in the precision of its input, which autocast does not keep."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).to(x.dtype)

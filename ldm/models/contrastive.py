@@ -1,4 +1,4 @@
-"""CLIP as it is trained: two towers with a joint space (Radford et al., 2103.00020, figure 3)."""
+"""CLIP for contrastive training: two towers with a joint space (Radford et al., 2103.00020, figure 3)."""
 
 import math
 
@@ -12,7 +12,7 @@ from ldm.models.tokenizer import Tokenizer
 
 
 class ContrastiveClip(nn.Module):
-    """Images and texts to unit vectors whose inner product is their similarity, the "CLIP score".
+    """Two encoders to unit vectors, of images and texts, whose inner product is their similarity, the "CLIP score".
 
     Args:
         image_encoder, text_encoder: the towers; their widths may differ.
@@ -29,17 +29,20 @@ class ContrastiveClip(nn.Module):
 
     @property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the text encoder."""
         return self.text_encoder.tokenizer
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S), CLIP-normalised, and ids (N, L) -> unit vectors (B, embed_dim) and (N, embed_dim).
+        """Map CLIP-normalised images (B, 3, S, S) and ids (N, L) to unit vectors (B, embed_dim) and (N, embed_dim).
 
         The training logits are `logit_scale.exp() * image_features @ text_features.T`.
         """
         return self.encode_image(pixels), self.encode_text(ids)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
+        """Return the unit vectors (B, embed_dim) of images (B, 3, S, S), CLIP-normalised."""
         return F.normalize(self.image_projection(self.image_encoder(pixels)), dim=-1)
 
     def encode_text(self, ids: Tensor) -> Tensor:
+        """Return the unit vectors (N, embed_dim) of token ids (N, L)."""
         return F.normalize(self.text_projection(self.text_encoder.pooled(ids)), dim=-1)

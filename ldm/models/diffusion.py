@@ -1,4 +1,4 @@
-"""What diffusion models have in common, of latents or of pictures: a UNet and the constants of its weights."""
+"""The base of diffusion models, of latents or of pictures: a UNet and the constants of its weights."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from torch import nn
 
 from ldm.models.unet import UNet
 
-if TYPE_CHECKING:  # the mathematics is an argument: networks do not depend on it
+if TYPE_CHECKING:  # for the annotation alone: networks do not import the mathematics
     from ldm.diffusion.schedule import Schedule
 
 
@@ -26,12 +26,12 @@ class Domain:
 
 
 class DiffusionModel(nn.Module):
-    """Subclasses say what is diffused: `encode`, `decode`, `latent_shape`, and the pixels to a side of its cells.
+    """Base class of diffusion models; subclasses define `encode`, `decode`, `latent_shape` and `downsampling`.
 
     Args:
         unet: predicts the noise (or v).
-        schedule: the noise schedule that it was trained with.
-        image_size: the side, in pixels, that the model was trained at.
+        schedule: its noise schedule in training.
+        image_size: side in pixels of the training images.
         prediction: what the UNet predicts, `eps` or `v`.
     """
 
@@ -47,13 +47,15 @@ class DiffusionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.unet.out[-1].weight.device
 
     @property
     def num_classes(self) -> int | None:
+        """The number of classes that the UNet is conditioned on, None if it is not."""
         return self.unet.num_classes
 
     @property
     def multiple(self) -> int:
-        """Image sides must be a multiple of this many pixels: each UNet level below the first halves what it sees."""
+        """The number of pixels that image sides must be a multiple of: each UNet level after the first halves them."""
         return self.downsampling * self.unet.downsampling

@@ -1,12 +1,12 @@
-"""The patch discriminator of pix2pix (Isola et al., 1611.07004), with the names it has in LDM's autoencoder files."""
+"""The patch discriminator of pix2pix (Isola et al., 1611.07004), with the names of LDM's autoencoder files."""
 
 from torch import Tensor, nn
 
 
 class PatchDiscriminator(nn.Module):
-    """Tells real pictures from reconstructions, patch by patch: one logit for every 8 pixels, high for real ones.
+    """A discriminator of real pictures and reconstructions, patch by patch: a logit every 8 pixels, high for real.
 
-    With three layers a logit sees a patch of 70x70 pixels. The names are those below `loss.discriminator.` in a
+    With three layers a logit sees a patch of 70x70 pixels. Parameter names are those below `loss.discriminator.` in a
     checkpoint of LDM's autoencoder. Weights of convolutions start as N(0, 0.02), scales of norms as N(1, 0.02).
 
     Args:
@@ -31,5 +31,5 @@ class PatchDiscriminator(nn.Module):
                 nn.init.normal_(module.weight, 1, 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] -> logits (B, 1, about H/8, about W/8)."""
+        """Map pictures (B, 3, H, W) in [-1, 1] to logits (B, 1, about H/8, about W/8)."""
         return self.main(x)

@@ -8,10 +8,10 @@ from ldm.utils.extras import require
 
 
 def fid_inception() -> nn.Sequential:
-    """TensorFlow's Inception of 2015: (B, 3, 299, 299) in [-1, 1] -> (B, 2048), the `pool3` of FID.
+    """Build TensorFlow's Inception of 2015: (B, 3, 299, 299) in [-1, 1] -> (B, 2048), the `pool3` of FID.
 
     It differs from torchvision's Inception in its poolings. The blocks and the names are torch-fidelity's, whose own
-    class of the whole network opens its file as a pickle, or fetches one.
+    class of the network unpickles its weights, or downloads them.
 
     Raises:
         UserError: torch-fidelity is not installed.

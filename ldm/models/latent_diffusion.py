@@ -1,7 +1,7 @@
 """A latent diffusion model: an autoencoder, a UNet over its latents and a conditioner (Rombach et al., 2112.10752).
 
-With a 9-channel UNet it is Paint by Example (Yang et al., 2211.13227): the network sees the noisy latent, the latent of
-the image with its hole blanked, and the mask.
+With a 9-channel UNet it is Paint by Example (Yang et al., 2211.13227): the input is the noisy latent, the latent of the
+image with its hole blanked, and the mask.
 """
 
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from ldm.models.autoencoder import AutoencoderKL
 from ldm.models.diffusion import DiffusionModel
 from ldm.models.unet import UNet
 
-if TYPE_CHECKING:  # the mathematics is an argument: networks do not depend on it
+if TYPE_CHECKING:  # for the annotation alone: networks do not import the mathematics
     from ldm.diffusion.schedule import Schedule
 
 
@@ -23,12 +23,12 @@ class LatentDiffusion(DiffusionModel):
 
     Args:
         unet: 4 input channels (text or unconditional), or 9 for editing inside a mask. Without a conditioner it may
-            know classes.
-        autoencoder: images to latents and back.
-        conditioner: image or text to context tokens (B, L, C); None for an unconditional model.
-        schedule: the noise schedule that the UNet was trained with.
-        scale_factor: latents are multiplied by it, for about unit variance (0.18215 in Stable Diffusion).
-        image_size: the side, in pixels, that the model was trained at.
+            be class-conditional.
+        autoencoder: maps images to latents and back.
+        conditioner: maps images or texts to context tokens (B, L, C); None for an unconditional model.
+        schedule: the UNet's noise schedule in training.
+        scale_factor: factor of the latents, for about unit variance (0.18215 in Stable Diffusion).
+        image_size: side in pixels of the training images.
         prediction: what the UNet predicts, `eps` or `v`.
     """
 
@@ -49,33 +49,33 @@ class LatentDiffusion(DiffusionModel):
 
     @property
     def downsampling(self) -> int:
-        """Pixels to the side of a latent cell."""
+        """The side of a latent cell in pixels."""
         return self.autoencoder.downsampling
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(channels, height, width) of the latent of an image of that size in pixels."""
+        """Return (channels, height, width) of the latent of an image of that size in pixels."""
         f = self.downsampling
         return self.autoencoder.latent_channels, height // f, width // f
 
     def encode(self, image: Tensor, noise: Tensor | None) -> Tensor:
-        """Scaled latents (B, c, H/f, W/f) of images (B, 3, H, W) in [-1, 1].
+        """Return scaled latents (B, c, H/f, W/f) of images (B, 3, H, W) in [-1, 1].
 
-        A sample of the posterior by `noise`, of the latent's shape; its mode, always the same, with None.
+        They are a sample of the posterior by `noise`, of the latent's shape; with None its mode.
         """
         posterior = self.autoencoder.encode(image)
         return self.scale_factor * (posterior.mode() if noise is None else posterior.sample(noise))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images (B, 3, H, W), about [-1, 1], of scaled latents."""
+        """Return the images (B, 3, H, W), about [-1, 1], of scaled latents."""
         return self.autoencoder.decode(z / self.scale_factor)
 
     def inpainting_channels(self, image: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
-        """What the UNet sees beside the noisy latent: (B, c + 1, H/f, W/f), masked image's latent and keep mask.
+        """Return the UNet's inputs behind the noisy latent, (B, c + 1, H/f, W/f): masked image's latent and keep mask.
 
         Args:
             image: (B or 1, 3, H, W) in [-1, 1]; one image serves all rows of `noise` and is encoded once.
-            mask: (B or 1, 1, H, W) in [0, 1], 1 = repaint. The hole becomes 0, mid grey. The network's own channel is
-                turned around (1 = keep) and shrunk bilinearly without antialiasing, as in the official training.
+            mask: (B or 1, 1, H, W) in [0, 1], 1 = repaint. The hole becomes 0, mid grey. The network's channel is
+                inverted (1 = keep) and shrunk bilinearly without antialiasing, as in the official training.
             noise: the latent's shape, for sampling the masked image's posterior.
         """
         keep = 1 - mask
@@ -85,5 +85,5 @@ class LatentDiffusion(DiffusionModel):
 
 
 def shrink_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, H, W) -> (B, 1, *size), bilinear, no antialiasing and not made binary again."""
+    """Shrink (B, 1, H, W) to (B, 1, *size), bilinearly, without antialiasing and without making it binary again."""
     return F.interpolate(mask, size=size, mode="bilinear", align_corners=False, antialias=False)

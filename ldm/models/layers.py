@@ -26,7 +26,7 @@ def normal_init(parameter: nn.Parameter, std: float = 1.0) -> nn.Parameter:
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
-    """Sinusoids of the timestep (1706.03762, section 3.5), in the order [cos, sin] of the diffusion codebases.
+    """Return sinusoids of the timestep (1706.03762, section 3.5), in the order [cos, sin] of the diffusion codebases.
 
     Args:
         t: (B,) timesteps, whole or fractional.
@@ -44,7 +44,7 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tens
 
 
 class TimeEmbedding(nn.Sequential):
-    """(B,) timesteps -> (B, 4 channels) in the weights' precision: two layers over sinusoids of length `channels`."""
+    """An embedding of timesteps (B,) in (B, 4 channels), in the weights' precision: two layers over sinusoids."""
 
     def __init__(self, channels: int):
         super().__init__(nn.Linear(channels, 4 * channels), nn.SiLU(), nn.Linear(4 * channels, 4 * channels))
@@ -55,12 +55,12 @@ class TimeEmbedding(nn.Sequential):
 
 
 class ResBlock(nn.Module):
-    """x + two convolutions of x, told the time between them: (B, in, H, W), (B, emb_channels) -> (B, out, H', W').
+    """A residual block conditioned on the time: (B, in, H, W), (B, emb_channels) -> (B, out, H', W').
 
     Args:
-        in_channels, out_channels: of the image; where they differ, x passes through a 1x1 convolution.
-        emb_channels: of the time embedding.
-        dropout: before the second convolution.
+        in_channels, out_channels: of the image; where they differ, the skip connection is a 1x1 convolution.
+        emb_channels: length of the time embedding.
+        dropout: rate, before the second convolution.
         scale_shift: the embedding scales and shifts the normalised image (2105.05233, section 3), else it is added.
         resample: `up` doubles or `down` halves the side on the way, in both branches; None keeps it.
     """
@@ -108,7 +108,7 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the side, by a convolution."""
+    """Downsampling by 2, by a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -119,7 +119,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the side: nearest neighbour, then a convolution."""
+    """Upsampling by 2: nearest neighbour, then a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -9,9 +9,17 @@ SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # ImageNet's mea
 
 
 class Backbone(NamedTuple):
-    classifier: str  # torchvision's name
-    stages: tuple[int, ...]  # layers before which a comparison is made: after the last ReLU at each size
-    channels: tuple[int, ...]  # there
+    """A classifier whose activations are compared.
+
+    Attributes:
+        classifier: torchvision's name.
+        stages: layers before which activations are compared: each is after the last ReLU at its size.
+        channels: number of channels there.
+    """
+
+    classifier: str
+    stages: tuple[int, ...]
+    channels: tuple[int, ...]
 
 
 BACKBONES = {
@@ -21,15 +29,15 @@ BACKBONES = {
 
 
 class Lpips(nn.Module):
-    """Distances of a classifier's activations, weighted as people judge differences (equation 1).
+    """A distance of pictures by a classifier's activations, weighted to agree with human judgements (equation 1).
 
     Args:
-        net: `alex`, by which papers compare pictures, or `vgg`, which is the better loss. Build it where weights take
-            no memory (the meta device): the classifiers of both are large, and only their convolutions are kept.
+        net: `alex`, by which papers compare pictures, or `vgg`, which is the better loss. Build it on the meta device:
+            the classifiers of both are large, and only their convolutions are kept.
     """
 
     def __init__(self, net: str):
-        from torchvision import models  # here: it is slow to import
+        from torchvision import models  # slow to import
 
         super().__init__()
         self.net = net
@@ -38,14 +46,14 @@ class Lpips(nn.Module):
         self.heads = nn.ParameterList(torch.empty(1, count, 1, 1) for count in channels)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """(B,): distances between pictures (B, 3, H, W) in [-1, 1]; H, W >= 31 for `alex`, 16 for `vgg`."""
+        """Return distances (B,) between pictures (B, 3, H, W) in [-1, 1]; H, W >= 31 for `alex`, 16 for `vgg`."""
         distances = 0
         for head, x, y in zip(self.heads, self._activations(a), self._activations(b), strict=True):
             distances = distances + (head * (x - y).square()).sum(1).mean((1, 2))
         return distances
 
     def _activations(self, x: Tensor) -> list[Tensor]:
-        """What the classifier makes of the pictures at its five sizes, each position scaled to length 1."""
+        """Return the classifier's activations at its five sizes, each position scaled to length 1."""
         shift, scale = (torch.tensor(values, device=x.device).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
         x, found = (x - shift) / scale, []
         for start, end in zip((0, *self.stages), self.stages, strict=False):

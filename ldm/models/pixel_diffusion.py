@@ -8,7 +8,7 @@ from ldm.models.diffusion import DiffusionModel
 from ldm.models.unet import UNet
 from ldm.utils.errors import UserError
 
-if TYPE_CHECKING:  # the mathematics is an argument: networks do not depend on it
+if TYPE_CHECKING:  # for the annotation alone: networks do not import the mathematics
     from ldm.diffusion.schedule import Schedule
 
 VARIANCES = ("fixed_small", "fixed_large", "learned_range", "learned_clipped")
@@ -16,17 +16,17 @@ VARIANCES = ("fixed_small", "fixed_large", "learned_range", "learned_clipped")
 
 
 class PixelDiffusion(DiffusionModel):
-    """A UNet and the constants that belong to its weights; to editors a latent diffusion model without an autoencoder.
+    """A UNet and the constants that belong to its weights, with the interface of a latent diffusion model.
 
     Args:
-        unet: of 3 channels in; 3 out, or 6 if it was trained to say its variance too. It may know classes.
-        schedule: the noise schedule that it was trained with.
-        image_size: the side, in pixels, that it was trained at; a multiple of `multiple`.
+        unet: 3 channels in; 3 out, or 6 if it was trained to predict its variance too. It may be class-conditional.
+        schedule: its noise schedule in training.
+        image_size: side in pixels of the training pictures, a multiple of `multiple`.
         prediction: what the UNet predicts, `eps` or `v`.
-        variance: of its reverse steps, see `ldm.diffusion.variance`; what the UNet says of it may be left alone.
+        variance: of its reverse steps, see `ldm.diffusion.variance`; the UNet's predicted variance need not be used.
 
     Raises:
-        UserError: the UNet's channels or the side do not fit, or there is no such variance.
+        UserError: the UNet's channels or `image_size` do not fit, or there is no such variance.
     """
 
     conditioner = None
@@ -52,16 +52,17 @@ class PixelDiffusion(DiffusionModel):
             expected = (
                 f"{2 * plain} with {variance}" if found == plain else f"{plain}, or {2 * plain} with the variance"
             )
-            raise UserError(f"the UNet has {found} channels out, expected {expected}")
+            raise UserError(f"unet: {found} channels out, expected {expected}")
         self.variance = variance
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(channels, height, width) of what is diffused, for an image of that size in pixels: the image's own."""
+        """Return (channels, height, width) of an image of that size in pixels."""
         return self.unet.in_channels, height, width
 
     def encode(self, image: Tensor, noise: Tensor | None) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] are what is diffused."""
+        """Return images (B, 3, H, W) in [-1, 1] as they are: pixels are diffused."""
         return image
 
     def decode(self, z: Tensor) -> Tensor:
+        """Return images as they are."""
         return z

@@ -1,4 +1,4 @@
-"""Samplers: functions `(denoise, x, schedule, timesteps, *, noise, callback, hook) -> x` that know no network."""
+"""Samplers: functions `(denoise, x, schedule, timesteps, *, end, noise, callback, hook) -> x`, free of networks."""
 
 from ldm.samplers.ddim import ddim
 from ldm.samplers.ddpm import ddpm

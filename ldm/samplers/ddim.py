@@ -1,5 +1,7 @@
-"""DDIM (Song et al., 2010.02502), down and up, in the convention of latent diffusion: the clean end is at t = 0,
-`alphas_cumprod[0]`, not at 1."""
+"""DDIM (Song et al., 2010.02502), down and up.
+
+In the convention of latent diffusion: sampling ends at the level of t = 0, `alphas_cumprod[0]`, not at 1.
+"""
 
 from collections.abc import Iterable
 
@@ -17,30 +19,31 @@ def ddim(
     denoise: Denoise,
     x: Tensor,
     schedule: Schedule,
-    timesteps: Tensor | Iterable[int],
+    timesteps: Tensor | Iterable[float],
     *,
+    end: float | None = 0,
     eta: float = 0.0,
     clean: bool = False,
     noise: Noise | None = None,
     callback: Callback | None = None,
     hook: Hook | None = None,
 ) -> Tensor:
-    """Sample from x (B, ...) at the level of `timesteps[0]` down to that of t = 0; one call of `denoise` per timestep.
+    """Sample from x (B, ...) at the level of `timesteps[0]` down to that of `end`; one call of `denoise` per timestep.
 
     Args:
+        end: the timestep whose level the last step reaches; None: a clean sample.
         eta: 0 is deterministic and draws nothing from `noise`; 1 is the ancestral step of DDPM. In [0, 1].
-        clean: the last step goes to a clean sample instead, as in guided-diffusion.
+        clean: short for `end=None`, as guided-diffusion ends.
     """
-    steps, t_batch = time_grid(timesteps, schedule, x)
-    end = -1 if clean else 0
-    for i, (t, t_prev, *step) in enumerate(
-        zip(steps, [*steps[1:], end], *ddim_table(schedule, steps, eta, clean), strict=True)
-    ):
-        eps = denoise(x, t_batch[i])
-        x, x0 = ddim_step(x, eps, *step, draw(noise, x) if step[-1] > 0 else None)
-        x = x if hook is None else hook(x, t_prev)
+    check_eta(eta)
+    for i, step in enumerate(time_grid(timesteps, schedule, x, None if clean else end)):
+        eps = denoise(x, step.t_batch)
+        sigma = ddim_sigma(step.alpha, step.alpha_prev, eta)
+        z = draw(noise, x) if sigma > 0 else None
+        x, x0 = ddim_step(x, eps, step.alpha, step.alpha_prev, sigma, z)
+        x = x if hook is None else hook(x, step.t_prev)
         if callback is not None:
-            callback(i, t, x, x0)
+            callback(i, step.t, x, x0)
     return x
 
 
@@ -49,57 +52,47 @@ def ddim_invert(
     denoise: Denoise,
     x: Tensor,
     schedule: Schedule,
-    timesteps: Tensor | Iterable[int],
+    timesteps: Tensor | Iterable[float],
     *,
+    end: float | None = 0,
     refine: int = 0,
     callback: Callback | None = None,
-) -> dict[int, Tensor]:
-    """The way of `ddim` with eta 0 backwards: from the clean x (B, ...) up to the level of `timesteps[0]`.
+) -> dict[float, Tensor]:
+    """Walk `ddim` with eta 0 backwards: from x (B, ...) at the level of `end` up to that of `timesteps[0]`.
 
-    A step up needs eps where it leads to, which is not known yet: it is asked at that timestep, but of the sample
-    before. Each fixed-point iteration asks again of the sample arrived at, so that `ddim` comes closer to undoing it.
+    A step up needs eps at its far end, which is not known yet: `denoise` is called with that timestep, but with the
+    sample before. Each fixed-point iteration calls it with the sample arrived at, so that `ddim` comes closer to
+    undoing the step.
 
     Args:
         timesteps: descending, as for `ddim`; visited in reverse.
+        end: the timestep whose level x has, where `ddim` ends; None: x is clean.
         refine: fixed-point iterations in each step.
 
     Returns:
-        the sample at every level on the way, by timestep; at 0 it is x.
+        the sample at every level on the way, by timestep; at `end` (-1 for None) it is x.
     """
-    steps, t_batch = time_grid(timesteps, schedule, x)
-    alphas, alphas_before, _ = ddim_table(schedule, steps)
-    record = {0: x}
-    for i, k in enumerate(reversed(range(len(steps)))):
+    record = {-1 if end is None else end: x}
+    for i, step in enumerate(reversed(time_grid(timesteps, schedule, x, end))):
         start = x
         for _ in range(1 + refine):
-            eps = denoise(x, t_batch[k])
-            x, x0 = ddim_step(start, eps, alphas_before[k], alphas[k])
-        record.setdefault(steps[k], x)  # not at t = 0, if the grid has it: a step that leads nowhere, but for rounding
+            eps = denoise(x, step.t_batch)
+            x, x0 = ddim_step(start, eps, step.alpha_prev, step.alpha)
+        record.setdefault(step.t, x)  # not at `end`, if the grid has it: that step leads nowhere, except by rounding
         if callback is not None:
-            callback(i, steps[k], x, x0)
+            callback(i, step.t, x, x0)
     return record
 
 
-def ddim_table(
-    schedule: Schedule, timesteps: list[int], eta: float = 0.0, clean: bool = False
-) -> tuple[list[float], list[float], list[float]]:
-    """alphas_cumprod at each of the descending timesteps, at the one after (last: t = 0, or `clean`), and sigma."""
-    check_eta(eta)
-    table = schedule.alphas_cumprod.tolist()
-    alphas = [table[t] for t in timesteps]
-    alphas_prev = [*alphas[1:], 1.0 if clean else table[0]]
-    return alphas, alphas_prev, [ddim_sigma(*pair, eta) for pair in zip(alphas, alphas_prev, strict=True)]
-
-
 def ddim_sigma(alpha: float, alpha_prev: float, eta: float) -> float:
-    """The noise that a step between two levels of alphas_cumprod adds (equation 16)."""
+    """Return the standard deviation of the noise that a step between two levels of alphas_cumprod adds (eq. 16)."""
     return eta * ((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)) ** 0.5
 
 
 def ddim_step(
     x: Tensor, eps: Tensor, alpha: float, alpha_prev: float, sigma: float = 0.0, z: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One step between two levels of alphas_cumprod (equation 12): the new x and the predicted x0.
+    """Take one step between two levels of alphas_cumprod (equation 12): return the new x and the predicted x0.
 
     Args:
         z: standard normal like x, the noise of a step with sigma > 0.
@@ -110,5 +103,10 @@ def ddim_step(
 
 
 def check_eta(eta: float) -> None:
+    """Check that eta is in [0, 1].
+
+    Raises:
+        UserError: it is not.
+    """
     if not 0 <= eta <= 1:
         raise UserError(f"eta {eta}: expected a number from 0 (deterministic) to 1 (ancestral)")

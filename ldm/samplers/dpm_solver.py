@@ -16,42 +16,46 @@ def dpm_solver(
     denoise: Denoise,
     x: Tensor,
     schedule: Schedule,
-    timesteps: Tensor | Iterable[int],
+    timesteps: Tensor | Iterable[float],
     *,
+    end: float | None = None,
     noise: Noise | None = None,
     callback: Callback | None = None,
     hook: Hook | None = None,
 ) -> Tensor:
-    """Sample from x (B, ...) at the level of `timesteps[0]` down to a clean sample; one call of `denoise` per timestep.
+    """Sample from x (B, ...) at the level of `timesteps[0]` down to that of `end`; one call of `denoise` per timestep.
 
-    The first step, which has no history, and the last, where the log-SNR is infinite, are of first order; the last one
-    arrives at the predicted x0 itself. Deterministic: `noise` is accepted as in every sampler and never drawn.
+    The first step, which has no history, is of first order, and so is a last step to a clean sample, where the log-SNR
+    is infinite: it arrives at the predicted x0 itself. Deterministic: `noise` is accepted as in every sampler and never
+    drawn.
+
+    Args:
+        end: the timestep whose level the last step reaches; None: a clean sample.
     """
-    steps, t_batch = time_grid(timesteps, schedule, x)
-    alphas = schedule.alphas_cumprod[steps].tolist()
     before = None
-    for i, (t, t_next, alpha, alpha_next) in enumerate(
-        zip(steps, [*steps[1:], -1], alphas, [*alphas[1:], 1.0], strict=True)
-    ):
-        x0 = x0_from_eps(x, denoise(x, t_batch[i]), alpha)
-        x, before = dpm_solver_step(x, x0, alpha, alpha_next, before), (x0, alpha)
-        x = x if hook is None else hook(x, t_next)
+    for i, step in enumerate(time_grid(timesteps, schedule, x, end)):
+        x0 = x0_from_eps(x, denoise(x, step.t_batch), step.alpha)
+        x = dpm_solver_step(x, x0, step.alpha, step.alpha_prev, before)
+        before = x0, step.alpha
+        x = x if hook is None else hook(x, step.t_prev)
         if callback is not None:
-            callback(i, t, x, x0)
+            callback(i, step.t, x, x0)
     return x
 
 
 def dpm_solver_step(
     x: Tensor, x0: Tensor, alpha: float, alpha_next: float, before: tuple[Tensor, float] | None = None
 ) -> Tensor:
-    """One step between two levels of alphas_cumprod; to 1, clean data, it arrives at x0.
+    """Take one step between two levels of alphas_cumprod; to 1, clean data, it arrives at x0.
 
     Args:
         x0: predicted from x.
-        before: the x0 predicted one step earlier, and its level; without, the step is of first order.
+        before: the x0 predicted one step earlier, and its level; without it, the step is of first order.
     """
     if alpha_next == 1:
         return x0
+    if alpha_next == alpha:
+        return x
     h = log_snr(alpha_next) - log_snr(alpha)
     slope = x0
     if before is not None:
@@ -62,5 +66,5 @@ def dpm_solver_step(
 
 
 def log_snr(alpha_cumprod: float) -> float:
-    """lambda in the paper."""
+    """Return lambda of the paper, half the log of the signal-to-noise ratio."""
     return 0.5 * math.log(alpha_cumprod / (1 - alpha_cumprod))

@@ -7,9 +7,15 @@ from torch import Tensor
 
 from ldm.diffusion.schedule import Schedule
 from ldm.samplers.common import Callback, Denoise, Hook, Noise, time_grid
-from ldm.samplers.ddim import ddim_step, ddim_table
+from ldm.samplers.ddim import ddim_step
 
-ADAMS_BASHFORTH = {2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
+ADAMS_BASHFORTH = {
+    1: (1,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+"""Weights of the last eps, newest first, by their number."""
 
 
 @torch.no_grad()
@@ -17,30 +23,33 @@ def plms(
     denoise: Denoise,
     x: Tensor,
     schedule: Schedule,
-    timesteps: Tensor | Iterable[int],
+    timesteps: Tensor | Iterable[float],
     *,
+    end: float | None = 0,
     noise: Noise | None = None,
     callback: Callback | None = None,
     hook: Hook | None = None,
 ) -> Tensor:
-    """Sample from x (B, ...) at the level of `timesteps[0]` down to that of t = 0: S steps, S + 1 calls of `denoise`.
+    """Sample from x (B, ...) at the level of `timesteps[0]` down to that of `end`: S steps, S + 1 calls of `denoise`.
 
-    The first step has no history: it averages eps here and at the end of a trial step, as latent diffusion does. The
-    weights assume even spacing. Deterministic: `noise` is accepted as in every sampler and never drawn.
+    The first step has no history: it averages eps here and at the end of a trial step, as latent diffusion does
+    (unless that step leads to a clean sample). The weights assume even spacing. Deterministic: `noise` is accepted as
+    in every sampler and never drawn.
+
+    Args:
+        end: the timestep whose level the last step reaches; None: a clean sample.
     """
-    steps, t_batch = time_grid(timesteps, schedule, x)
     history: list[Tensor] = []  # of eps, newest first
-    alphas, alphas_prev, _ = ddim_table(schedule, steps)
-    for i, (t, t_prev, alpha, alpha_prev) in enumerate(zip(steps, [*steps[1:], 0], alphas, alphas_prev, strict=True)):
-        eps = denoise(x, t_batch[i])
+    for i, step in enumerate(time_grid(timesteps, schedule, x, end)):
+        eps = denoise(x, step.t_batch)
         history = [eps, *history[:3]]
-        if i == 0:
-            trial, _ = ddim_step(x, eps, alpha, alpha_prev)
-            eps = (eps + denoise(trial, torch.full_like(t_batch[0], t_prev))) / 2
+        if i == 0 and step.t_prev >= 0:
+            trial, _ = ddim_step(x, eps, step.alpha, step.alpha_prev)
+            eps = (eps + denoise(trial, torch.full_like(step.t_batch, step.t_prev))) / 2
         else:
             eps = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
-        x, x0 = ddim_step(x, eps, alpha, alpha_prev)
-        x = x if hook is None else hook(x, t_prev)
+        x, x0 = ddim_step(x, eps, step.alpha, step.alpha_prev)
+        x = x if hook is None else hook(x, step.t_prev)
         if callback is not None:
-            callback(i, t, x, x0)
+            callback(i, step.t, x, x0)
     return x

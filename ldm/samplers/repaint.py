@@ -12,27 +12,27 @@ from ldm.diffusion.process import q_sample, x0_from_eps
 from ldm.diffusion.schedule import Schedule
 from ldm.samplers.common import Callback, Denoise, Noise, draw, time_grid
 from ldm.samplers.ddim import check_eta, ddim_sigma, ddim_step
-from ldm.samplers.ddpm import Level, ddpm_step, ddpm_table
+from ldm.samplers.ddpm import Level, ddpm_levels, ddpm_step
 from ldm.samplers.dpm_solver import dpm_solver_step
 from ldm.utils.errors import UserError
 
 REVERSE = ("ddpm", "ddim", "dpm_solver")
-"""What the steps down can be."""
+"""Samplers that can take the steps down."""
 
 LONGEST = 1_000_000
-"""Steps of a walk, up and down; the paper's has 4570."""
+"""The most steps of a walk, up and down; the paper's has 4570."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
-    """How RePaint goes back and forth in time.
+    """RePaint's walk back and forth in time.
 
     At times 0, jump_length, 2 jump_length, ... (below steps - jump_length) the walk goes jump_length up again, until it
-    has come by jump_n_sample times (algorithm 1, where the length is 1, and section 4.2). That is the whole schedule of
-    the paper; the rest is of its code.
+    has passed jump_n_sample times (algorithm 1, where the length is 1, and section 4.2). That is all of the paper's
+    schedule; the other attributes are those of its code.
 
     Attributes:
-        jump_length: steps that a jump goes back up.
+        jump_length: steps that a jump goes up.
         jump_n_sample: how often each part of the way down is walked, 1 for no jumps.
         n_sample: how often each single step is taken.
         jump2_length, jump2_n_sample, jump3_length, jump3_n_sample: shorter jumps within; a longer jump restores the
@@ -72,10 +72,10 @@ def jump_schedule(steps: int, walk: Walk) -> list[int]:
     return list(_times(steps, walk.n_sample, jumps, start))
 
 
-@lru_cache(maxsize=4)  # settings are asked for their walk again and again
+@lru_cache(maxsize=4)  # the same settings ask for their walk many times
 def _times(steps: int, n_sample: int, jumps: tuple[tuple[int, int], ...], start_resampling: int) -> tuple[int, ...]:
-    """The times of `jump_schedule`, from values that it has checked."""
-    taken: list[dict[int, int]] = [{}, {}, {}]  # of each kind of jump, how many at a time
+    """Return the times of `jump_schedule`, whose arguments are checked there."""
+    taken: list[dict[int, int]] = [{}, {}, {}]  # by kind of jump: the number taken at each time
     t, times = steps, []
     while t > 0:
         t -= 1
@@ -83,8 +83,8 @@ def _times(steps: int, n_sample: int, jumps: tuple[tuple[int, int], ...], start_
         again = t + 1 < steps - 1 and t <= start_resampling
         if len(times) + 2 * (n_sample - 1) * again > LONGEST:
             raise UserError(
-                f"the walk of {steps} steps takes more than {LONGEST:,} with all its jumps: "
-                "expected smaller n_sample, jump_n_sample, jump2_n_sample, jump3_n_sample"
+                f"the walk of {steps} steps takes more than {LONGEST:,} with all its jumps, expected smaller "
+                "n_sample, jump_n_sample, jump2_n_sample or jump3_n_sample"
             )
         if again:
             times += [t + 1, t] * (n_sample - 1)
@@ -100,7 +100,7 @@ def _times(steps: int, n_sample: int, jumps: tuple[tuple[int, int], ...], start_
 
 
 def network_calls(times: Sequence[int]) -> int:
-    """How often the network is called on a walk: once for each step down."""
+    """Return the number of network calls of a walk: one for each step down."""
     return sum(after < before for before, after in pairwise(times))
 
 
@@ -109,7 +109,7 @@ def repaint(
     denoise: Denoise,
     x: Tensor,
     schedule: Schedule,
-    timesteps: Tensor | Iterable[int],
+    timesteps: Tensor | Iterable[float],
     times: Sequence[int],
     known: Tensor,
     mask: Tensor,
@@ -123,9 +123,9 @@ def repaint(
 ) -> Tensor:
     """Fill the hole of `known` from x (B, ...), pure noise; one call of `denoise` per step down.
 
-    Before each step down but the first, what is known takes the known samples' place at the noise level of that step;
-    a step up adds the noise of one step. In the original's order of operations, but for the end, where what is known is
-    `known` exactly.
+    Before each step down except the first, everything outside the hole becomes `known`, noised to the level of that
+    step; a step up adds the noise of one step. The order of operations is the original's, except that the result is
+    exactly `known` outside the hole.
 
     Args:
         timesteps: the grid, descending; a time k stands for the k-th of them counted from the end.
@@ -133,17 +133,19 @@ def repaint(
         known: (B or 1, ...) clean samples; their values in the hole do not count.
         mask: broadcasts against x, 1 (or true) in the hole.
         reverse: the steps down: `ddpm` as in the paper, `ddim` (2010.02502), or `dpm_solver`, DPM-Solver++(2M)
-            (2211.01095), which begins anew after each step up.
-        variance: of the steps of `ddpm`, see `ldm.diffusion.variance`; if it is learned, `denoise` gives it.
+            (2211.01095), which starts afresh after each step up.
+        variance: of the steps of `ddpm`, see `ldm.diffusion.variance`; if it is learned, `denoise` returns it.
         eta: of the steps of `ddim`.
-        gradient: see `ldm.samplers.ddpm.ddpm`; for the steps of `ddpm` alone (other steps take it inside `denoise`).
-        noise: of a step down is drawn first, then that of the known samples.
+        gradient: see `ldm.samplers.ddpm.ddpm`; only for the steps of `ddpm` (others take it inside `denoise`).
+        noise: the noise of a step down is drawn first, then that of the known samples.
     """
-    steps, t_batch = time_grid(timesteps, schedule, x)
+    steps = list(reversed(time_grid(timesteps, schedule, x)))  # by time
     top = len(steps) - 1
     if times[0] != top or times[-1] != -1 or not all(abs(b - a) == 1 and b <= top for a, b in pairwise(times)):
-        raise ValueError(f"times: expected a walk from {top} to -1, as jump_schedule makes it")
-    levels = list(reversed(ddpm_table(schedule, steps, variance)))  # by time
+        raise ValueError(
+            f"times from {times[0]} to {times[-1]}: expected a walk from {top} to -1, as jump_schedule returns it"
+        )
+    levels = list(reversed(ddpm_levels(schedule, [step.t for step in reversed(steps)], variance)))
     down, hole, calls = StepDown(reverse, variance, eta), mask > 0, 0
     for now, then in pairwise(times):
         level = levels[now]
@@ -155,33 +157,34 @@ def repaint(
         z = draw(noise, x) if down.noisy and then >= 0 else None
         if calls > 0:
             x = torch.where(hole, x, q_sample(known, draw(noise, x), level.alpha))
-        t = t_batch[top - now]
-        shift = None if gradient is None else gradient(x, t)
-        x, x0 = down(x, denoise(x, t), level, z, shift)
+        t_batch = steps[now].t_batch
+        shift = None if gradient is None else gradient(x, t_batch)
+        x, x0 = down(x, denoise(x, t_batch), level, z, shift)
         if callback is not None:
-            callback(calls, steps[top - now], x, x0)
+            callback(calls, steps[now].t, x, x0)
         calls += 1
     return torch.where(hole, x, known)
 
 
 class StepDown:
-    """The steps down of one kind, see `repaint`."""
+    """Steps down by one sampler, see `repaint`."""
 
     def __init__(self, reverse: str, variance: str, eta: float):
         if reverse not in REVERSE:
-            raise UserError(f"sampler {reverse!r}: RePaint steps down by one of {', '.join(REVERSE)}")
+            raise UserError(f"sampler {reverse!r}: expected one of {', '.join(REVERSE)} for RePaint's steps down")
         check_eta(eta)
         self.reverse, self.variance, self.eta = reverse, variance, eta
         self.noisy = reverse == "ddpm" or (reverse == "ddim" and eta > 0)
         self.restart()
 
     def restart(self) -> None:
-        self.before: tuple[Tensor, float] | None = None  # what a multistep solver remembers
+        """Forget the history of a multistep solver."""
+        self.before: tuple[Tensor, float] | None = None
 
     def __call__(
         self, x: Tensor, output: Tensor, level: Level, z: Tensor | None, shift: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The new x and the predicted x0; see `ddpm_step`."""
+        """Take one step down: return the new x and the predicted x0; see `ddpm_step`."""
         if self.reverse == "ddpm":
             return ddpm_step(x, output, level, self.variance, z, shift)
         alphas = level.alpha, level.alpha_prev

@@ -257,19 +257,19 @@ def command(verb: str, *arguments: object) -> list[str]:
     return [sys.executable, "-P", "-m", "ldm", verb, *map(str, arguments)]
 
 
-class LogHandler(logging.Handler):
-    """Writes each record as a plain line to the stderr of that moment."""
+class LogLines(logging.Handler):
+    """Writes each message as a line of plain text to stderr, whatever `sys.stderr` is by then."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)
 
 
 def show_log() -> None:
-    """Show what `ldm` logs, from INFO upwards, as plain lines on stderr."""
+    """Show what the library logs, from INFO upwards, on stderr; a second call changes nothing."""
     log = logging.getLogger("ldm")
     log.setLevel(logging.INFO)
-    if not any(isinstance(handler, LogHandler) for handler in log.handlers):
-        log.addHandler(LogHandler())
+    if not any(isinstance(handler, LogLines) for handler in log.handlers):
+        log.addHandler(LogLines(logging.INFO))
 
 
 def run(main: Callable[[], None]) -> None:

@@ -122,10 +122,12 @@ def test_the_file_may_change_after_loading(tmp_path):
     check_exemplar(model.conditioner)
 
 
-def test_moving_averages_are_preferred(tmp_path, capsys):
+def test_moving_averages_are_preferred(tmp_path, caplog):
+    caplog.set_level("INFO", logger="ldm")
     path = official.write(tmp_path / "full.ckpt", official.averages(official.stable_diffusion()))
     check_networks(load(official.text_config(), path), in_channels=4, sign=-1)
-    assert_line(capsys.readouterr().err.removesuffix("\n"), path, "model_ema")
+    assert_line(caplog.messages[0], path, "model_ema")
+    assert len(caplog.messages) == 1
 
 
 def test_missing_surplus_and_misshapen_tensors_are_counted_and_named(tmp_path):

@@ -74,7 +74,8 @@ TOWERS = ["hf.safetensors", "hf_flat.safetensors", "open_clip.pt", "open_clip_fl
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_from_stable_diffusion_and_clip(files, tower, capsys):
+def test_from_stable_diffusion_and_clip(files, tower, caplog):
+    caplog.set_level("INFO", logger="ldm")
     folder, expected = files
     model = started(folder / "sd.ckpt", folder / tower)
     state = model.state_dict()
@@ -86,8 +87,7 @@ def test_from_stable_diffusion_and_clip(files, tower, capsys):
     encoder = {name: tensor for name, tensor in state.items() if name.startswith("conditioner.encoder.")}
     assert encoder.keys() == expected.keys()
     assert all(torch.equal(encoder[name], expected[name]) for name in expected)
-    printed = capsys.readouterr().out
-    assert_mentions(printed, 4, 9, folder / tower, *(part.rstrip(".") for part in TRAINED))
+    assert_mentions(" ".join(caplog.messages), 4, 9, folder / tower, *(part.rstrip(".") for part in TRAINED))
 
 
 def test_only_what_is_trained_is_initialised_and_nothing_keeps_what_it_had(files):
@@ -123,11 +123,12 @@ def test_the_initial_values(files):
     assert not conditioner.proj_out.bias.any() and conditioner.proj_out.weight.any()
 
 
-def test_from_paint_by_example_itself(files, capsys):
+def test_from_paint_by_example_itself(files, caplog):
+    caplog.set_level("INFO", logger="ldm")
     model = started(files[0] / "pbe.ckpt")
     check_networks(model)
     check_exemplar(model.conditioner)
-    assert capsys.readouterr().out == ""
+    assert caplog.messages == []
     assert any(parameter.requires_grad for parameter in model.parameters())
 
 

@@ -90,7 +90,7 @@ def test_the_clean_sample_that_the_noise_stands_for_stays_in_range(prediction):
 
 
 @pytest.mark.parametrize("clip", [False, True])
-def test_the_variance_is_handed_on_if_asked_for_and_as_it_was_said(clip):
+def test_a_predicted_variance_is_returned_unchanged_if_asked_for(clip):
     x, output, t = torch.randn(2, 4, 3, 3), torch.randn(2, 8, 3, 3), torch.tensor([1, 7])
     plain = Denoiser(Recorder(output), SCHEDULE, clip_x0=clip)(x, t)
     kept = Denoiser(Recorder(output), SCHEDULE, clip_x0=clip, keep_variance=True)(x, t)

@@ -40,34 +40,37 @@ def test_a_single_step_has_a_variance_too():
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_learned_variance_lies_between_the_bounds_in_the_logarithm(schedule):
-    """exp(v log beta + (1 - v) log beta~), equation 15 of 2102.09672, where the network says 2 v - 1."""
+    """exp(v log beta + (1 - v) log beta~), equation 15 of 2102.09672, where the network predicts 2 v - 1."""
     small, large = peer(schedule)
-    said = torch.linspace(-1.2, 1.2, 7, dtype=torch.float64)
-    fraction = variance_fraction("learned_range", said)
+    predicted_variance = torch.linspace(-1.2, 1.2, 7, dtype=torch.float64)
+    fraction = variance_fraction("learned_range", predicted_variance)
     for t in (0, 1, schedule.num_timesteps // 2, schedule.num_timesteps - 1):
-        v = (said.numpy() + 1) / 2
+        v = (predicted_variance.numpy() + 1) / 2
         expected = np.exp(0.5 * (v * np.log(large[t]) + (1 - v) * np.log(small[t])))
         np.testing.assert_allclose(reverse_sigma(fraction, small[t], large[t]).numpy(), expected, rtol=1e-12)
 
 
 def test_what_lies_beyond_the_bounds_is_cut_if_wanted():
-    said = torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0], dtype=torch.float64)
-    sigma = reverse_sigma(variance_fraction("learned_clipped", said), 0.01, 0.09)
+    predicted_variance = torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0], dtype=torch.float64)
+    sigma = reverse_sigma(variance_fraction("learned_clipped", predicted_variance), 0.01, 0.09)
     np.testing.assert_allclose(sigma.numpy(), [0.1, 0.1, 0.03**0.5, 0.3, 0.3], rtol=1e-12)
 
 
 @pytest.mark.parametrize("variance, expected", [("fixed_small", 0.1), ("fixed_large", 0.3)])
-def test_a_fixed_variance_is_a_bound_whatever_the_network_says(variance, expected):
-    for said in (None, torch.ones(2)):
-        assert reverse_sigma(variance_fraction(variance, said), 0.01, 0.09) == pytest.approx(expected)
+def test_a_fixed_variance_is_a_bound_whatever_the_network_predicts(variance, expected):
+    for predicted_variance in (None, torch.ones(2)):
+        assert reverse_sigma(variance_fraction(variance, predicted_variance), 0.01, 0.09) == pytest.approx(expected)
 
 
-def test_what_a_network_says_of_its_variance_is_behind_its_prediction():
+def test_a_predicted_variance_is_behind_the_prediction():
     output = torch.randn(2, 6, 4, 4)
-    prediction, said = split(output, 3)
-    assert torch.equal(torch.cat([prediction, said], 1), output) and prediction.shape == said.shape
-    prediction, said = split(output[:, :3], 3)
-    assert torch.equal(prediction, output[:, :3]) and said is None
+    prediction, predicted_variance = split(output, 3)
+    assert (
+        torch.equal(torch.cat([prediction, predicted_variance], 1), output)
+        and prediction.shape == predicted_variance.shape
+    )
+    prediction, predicted_variance = split(output[:, :3], 3)
+    assert torch.equal(prediction, output[:, :3]) and predicted_variance is None
 
 
 def test_what_is_wrong_is_said():

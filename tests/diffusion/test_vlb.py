@@ -17,7 +17,7 @@ def normal_cdf(x: np.ndarray) -> np.ndarray:
     return 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
 
-def peer_term(x0, x0_predicted, x, said, t, betas, variance) -> float:
+def peer_term(x0, x0_predicted, x, predicted_variance, t, betas, variance) -> float:
     """One picture's term at t, all in numpy: equations 5, 6, 7 and 13 of 2006.11239, 15 of 2102.09672."""
     kept = np.cumprod(1 - betas)
     before = np.append(1.0, kept[:-1])
@@ -27,7 +27,7 @@ def peer_term(x0, x0_predicted, x, said, t, betas, variance) -> float:
     to_x = (1 - before[t]) * np.sqrt(1 - betas[t]) / (1 - kept[t])
     mean, other = (to_x0 * guess + to_x * x for guess in (x0, x0_predicted))
     if variance == "learned_range":
-        v = (said + 1) / 2
+        v = (predicted_variance + 1) / 2
         log_variance = v * np.log(betas[t]) + (1 - v) * np.log(clipped[t])
     else:
         large = np.append(posterior[1], betas[1:])  # the original's, at t = 0
@@ -52,10 +52,10 @@ def test_terms(schedule, variance, dtype, rtol):
     x0 = LEVELS[torch.randint(256, (4, 3, 5, 5), generator=draw)]
     x0[:, 0, 0, :2] = torch.tensor([1.0, -1.0])  # open ends
     spread = torch.tensor([0.003, 0.01, 0.1, 0.5], dtype=torch.float64).view(4, 1, 1, 1)
-    predicted, x, said = torch.randn(3, 4, 3, 5, 5, generator=draw, dtype=torch.float64)
+    predicted, x, predicted_variance = torch.randn(3, 4, 3, 5, 5, generator=draw, dtype=torch.float64)
     predicted = x0 + spread * predicted
-    found = bound_term(*(v.to(dtype) for v in (x0, predicted, said)), t, schedule, variance)
-    rows = zip(*(v.numpy() for v in (x0, predicted, x, said)), t.tolist(), strict=True)
+    found = bound_term(*(v.to(dtype) for v in (x0, predicted, predicted_variance)), t, schedule, variance)
+    rows = zip(*(v.numpy() for v in (x0, predicted, x, predicted_variance)), t.tolist(), strict=True)
     expected = [peer_term(*row, schedule.betas.numpy(), variance) for row in rows]
     assert found.dtype == dtype and found.shape == (4,)
     np.testing.assert_allclose(found.double().numpy(), expected, rtol=rtol)
@@ -137,8 +137,8 @@ def exact(mean: float, std: float, schedule: Schedule, steps: torch.Tensor):
         eps = (1 - a) ** 0.5 * (x - a**0.5 * mean) / (a * std**2 + 1 - a)
         variance = beta * (1 - before) / (1 - a) + (before**0.5 * beta / (1 - a)) ** 2 * left
         low, high = small[k].log().item(), large[k].log().item()
-        said = 2 * (math.log(variance) - low) / (high - low) - 1
-        return torch.cat([eps, torch.full_like(eps, said)], dim=1)
+        predicted_variance = 2 * (math.log(variance) - low) / (high - low) - 1
+        return torch.cat([eps, torch.full_like(eps, predicted_variance)], dim=1)
 
     return denoise
 

@@ -1,5 +1,6 @@
 """Data N(mean, std^2): the best denoiser, the marginals and the probability-flow ODE are known in closed form."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,16 @@ END = {"ddim": 0, "plms": 0, "dpm_solver": -1, "ddpm": -1}
 """The level at which each sampler ends: that of t = 0, or clean."""
 
 
-def level(t: int) -> float:
-    return SCHEDULE.alphas_cumprod[t].item() if t >= 0 else 1.0
+def level(t: float) -> float:
+    """alphas_cumprod at t, 1 at -1; between whole timesteps its log-odds are linear."""
+    if t < 0:
+        return 1.0
+    here, above = (SCHEDULE.alphas_cumprod[f(t)].item() for f in (math.floor, math.ceil))
+    if here == above:
+        return here
+    odds = [a / (1 - a) for a in (here, above)]
+    between = odds[0] ** (1 - t % 1) * odds[1] ** (t % 1)
+    return between / (1 + between)
 
 
 @dataclass
@@ -23,19 +32,20 @@ class Gaussian:
     mean: float
     std: float
 
-    def marginal(self, t: int) -> tuple[float, float]:
+    def marginal(self, t: float) -> tuple[float, float]:
         """Mean and standard deviation of x_t."""
         a = level(t)
         return a**0.5 * self.mean, (a * self.std**2 + 1 - a) ** 0.5
 
-    def flow(self, z: Tensor, t: int) -> Tensor:
+    def flow(self, z: Tensor, t: float) -> Tensor:
         """The probability-flow ODE through z (B, 1): it keeps the distance from the mean in standard deviations."""
         mean, std = self.marginal(t)
         return mean + std * z
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        """E[eps | x_t]."""
-        a = SCHEDULE.alphas_cumprod[t][:, None]
+        """E[eps | x_t]; a fractional t is the same in all rows."""
+        fractional = t.is_floating_point()
+        a = x.new_tensor(level(t[0].item())) if fractional else SCHEDULE.alphas_cumprod[t][:, None]
         return (1 - a).sqrt() * (x - a.sqrt() * self.mean) / (a * self.std**2 + 1 - a)
 
 

@@ -8,7 +8,8 @@ import torch
 
 from ldm.diffusion.schedule import sampling_timesteps
 from ldm.samplers import ddim, ddpm
-from ldm.samplers.ddim import ddim_table
+from ldm.samplers.common import time_grid
+from ldm.samplers.ddim import ddim_sigma
 from tests.diffusion.test_schedule import GOLDEN
 from tests.refusals import refused
 from tests.samplers.gaussian import SCHEDULE, Gaussian, Normal, level
@@ -92,7 +93,13 @@ def test_noise_is_asked_for_by_its_shape_without_the_batch_and_moved_to_x():
 )
 def test_ddim_tables_equal_the_original(S, eta):
     timesteps = GOLDEN[f"ddim_S{S}_timesteps"][::-1].tolist()
-    for column, ours in zip(("alphas", "alphas_prev", "sigmas"), ddim_table(SCHEDULE, timesteps, eta), strict=True):
+    grid = time_grid(timesteps, SCHEDULE, torch.zeros(1), end=0)
+    columns = {
+        "alphas": [step.alpha for step in grid],
+        "alphas_prev": [step.alpha_prev for step in grid],
+        "sigmas": [ddim_sigma(step.alpha, step.alpha_prev, eta) for step in grid],
+    }
+    for column, ours in columns.items():
         golden = GOLDEN[f"ddim_S{S}_eta{eta}_{column}_f64"]
         np.testing.assert_allclose(ours[::-1], golden, rtol=1e-5, atol=0)
 

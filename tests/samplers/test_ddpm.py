@@ -31,11 +31,15 @@ def peer(x: np.ndarray, steps: list[int], variance: str, guided: bool, noises: l
     betas = 1 - kept / before
     posterior = betas * (1 - before) / (1 - kept)
     for k in reversed(range(len(steps))):
-        eps, said = 0.9 * x + 0.1 * np.sin(x), 1.2 * np.cos(x / 3)
+        eps, predicted_variance = 0.9 * x + 0.1 * np.sin(x), 1.2 * np.cos(x / 3)
         x0 = x / np.sqrt(kept[k]) - np.sqrt(1 / kept[k] - 1) * eps
         mean = np.sqrt(before[k]) * betas[k] * x0 + np.sqrt(1 - betas[k]) * (1 - before[k]) * x
         mean /= 1 - kept[k]
-        v = {"fixed_small": 0 * said, "fixed_large": 0 * said + 1, "learned_range": (said + 1) / 2}[variance]
+        v = {
+            "fixed_small": 0 * predicted_variance,
+            "fixed_large": 0 * predicted_variance + 1,
+            "learned_range": (predicted_variance + 1) / 2,
+        }[variance]
         large = posterior[1] if variance == "fixed_large" and k == 0 else betas[k]  # as in the papers' code
         spread = np.exp(v * np.log(large) + (1 - v) * np.log(posterior[max(k, 1)]))
         if guided:
@@ -69,6 +73,6 @@ def test_the_callback_sees_the_clean_sample_without_the_variance():
     assert shapes == [(i, t, X.shape, X.shape) for i, t in enumerate(STEPS.tolist())]
 
 
-def test_a_learned_variance_that_the_network_does_not_say_is_missed():
+def test_a_learned_variance_that_the_network_does_not_predict_is_missed():
     with refused("learned_range", error=ValueError):
         ddpm(lambda x, t: x, X, SCHEDULE, STEPS, variance="learned_range", noise=Normal(5))

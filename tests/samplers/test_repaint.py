@@ -17,7 +17,7 @@ LINEAR = Schedule.linear()
 
 
 def network(x, t, xp):
-    """Any smooth function of both: noise, and what is said of the variance."""
+    """Any smooth function of both: noise, and a predicted variance."""
     s = xp.sin(t / 300.0).reshape(-1, 1, 1, 1)
     return xp.tanh(0.8 * x + s) + 0.1 * x, xp.sin(2 * x - s)
 
@@ -39,13 +39,13 @@ class Reference:
 
     def down(self, x, k, z, variance):
         t = np.full(len(x), float(self.timestep_map[k]))
-        eps, said = network(x, t, np)
+        eps, predicted_variance = network(x, t, np)
         beta, a, prev = self.betas[k], self.cumulated[k], self.before[k]
         x0 = (x - np.sqrt(1 - a) * eps) / np.sqrt(a)
         mean = np.sqrt(prev) * beta / (1 - a) * x0 + np.sqrt(1 - beta) * (1 - prev) / (1 - a) * x
         smallest = beta * (1 - prev) / (1 - a)
         if variance == "learned_range":
-            share = (said + 1) / 2
+            share = (predicted_variance + 1) / 2
             log_variance = share * np.log(beta) + (1 - share) * np.log(max(smallest, 1e-300))
         else:
             log_variance = np.log(beta if variance == "fixed_large" else max(smallest, 1e-300))

@@ -1,4 +1,5 @@
 import argparse
+import logging
 import subprocess
 import sys
 
@@ -11,6 +12,15 @@ from ldm.utils.project import ROOT
 from tests.refusals import assert_line, assert_refused
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+def test_a_command_shows_what_is_logged_once(capsys, caplog):
+    """On what stderr is at the time, not when it was set up."""
+    log = logging.getLogger("ldm.anything")
+    run(lambda: None)
+    run(lambda: [log.debug("hidden"), log.info("from %s", "a.ckpt"), log.warning("small")])
+    assert capsys.readouterr() == ("", "from a.ckpt\nsmall\n")
+    assert caplog.messages == ["from a.ckpt", "small"]
 
 
 def test_overrides_may_stand_behind_the_config_files():

@@ -62,7 +62,7 @@ def test_an_autoencoder_goes_on_from_its_own_file_and_from_a_whole_models(toywor
         start(config)
 
 
-def test_the_exemplar_model_starts_as_the_text_model(toyworld, frozen, tmp_path, capsys):
+def test_the_exemplar_model_starts_as_the_text_model(toyworld, frozen, tmp_path, caplog):
     """As Paint by Example from SD v1-4: whatever the new input channels show, nothing has changed for the UNet yet."""
     text = start(text_config(frozen, tmp_path, steps=1))
     draw = torch.Generator().manual_seed(0)
@@ -74,9 +74,9 @@ def test_the_exemplar_model_starts_as_the_text_model(toyworld, frozen, tmp_path,
 
     config = exemplar_config(toyworld, frozen, tmp_path, steps=1)
     config.pretrained_model = str(tmp_path / "text.safetensors")
+    caplog.set_level("INFO", logger="ldm")
     model = start(config).model
-    printed = capsys.readouterr().out
-    assert "from 4 to 9 input channels" in printed and "initialised at random" in printed
+    assert "from 4 to 9 input channels" in caplog.text and "initialised at random" in caplog.text
     for length in (1, 24):
         x, extra = torch.randn(2, 4, 16, 16, generator=draw), 10 * torch.randn(2, 5, 16, 16, generator=draw)
         t, context = torch.tensor([3, 700]), torch.randn(2, length, 160, generator=draw)
