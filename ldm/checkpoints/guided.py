@@ -48,7 +48,6 @@ def infer_classifier(shapes: Shapes) -> dict[str, Any]:
     if FIRST_CONV not in shapes or "out.2.positional_embedding" not in shapes:
         return {}
     return {
-        "in_channels": _length(shapes, FIRST_CONV, 1),
         "model_channels": _length(shapes, "time_embed.0.weight", 1),
         "num_classes": _length(shapes, "out.2.c_proj.weight", 0),
         "use_scale_shift_norm": _scales_and_shifts(shapes),

@@ -30,7 +30,7 @@ from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.models.pixel_diffusion import PixelDiffusion
 from ldm.presets import Compositing, RePaintSettings
 from ldm.samplers.common import Callback, Denoise
-from ldm.samplers.repaint import repaint
+from ldm.samplers.repaint import Known, StepDown, repaint
 from ldm.utils.errors import UserError
 from ldm.utils.image import Picture, as_image
 from ldm.utils.mask import fit_mask, mask_picture
@@ -277,18 +277,15 @@ class RePaint(RegionEditor[RePaintSettings, RePaintRequest, PreparedFill, RePain
         cells = self._known_cells(mask, settings).to(device)
         x = noise.randn(*model.latent_shape(*image.shape[-2:]))
         denoise, gradient = self.denoiser(image, mask, conditions, noise, x.shape, settings)
+        variance = getattr(model, "variance", "fixed_small")
         return repaint(
             denoise,
             x.to(device),
             schedule,
             strided_timesteps(settings.steps, schedule.num_timesteps),
             settings.times(),
-            self.encode(image),
-            cells,
-            reverse=settings.sampler,
-            variance=getattr(model, "variance", "fixed_small"),
-            eta=settings.eta,
-            gradient=gradient,
+            Known(self.encode(image), cells),
+            StepDown(settings.sampler, variance, settings.eta, gradient),
             noise=noise.randn,
             callback=callback,
         )

@@ -10,6 +10,8 @@ from ldm.models.layers import TimeEmbedding
 from ldm.models.unet import StageMaker
 from ldm.utils.errors import UserError
 
+RGB = 3
+
 
 class Classifier(nn.Module):
     """A classifier of noisy pictures: the first half of ADM's U-Net, with its tensors' names, and an attention pool.
@@ -17,7 +19,7 @@ class Classifier(nn.Module):
     Args:
         image_size: side in pixels; the pool has an embedding of each position, so it takes no other.
         num_classes: number of logits.
-        in_channels, model_channels, num_res_blocks, attention_resolutions, channel_mult, num_head_channels,
+        model_channels, num_res_blocks, attention_resolutions, channel_mult, num_head_channels,
             use_scale_shift_norm, resblock_updown: see `UNet`.
 
     Raises:
@@ -28,7 +30,6 @@ class Classifier(nn.Module):
         self,
         image_size: int,
         num_classes: int,
-        in_channels: int,
         model_channels: int,
         num_res_blocks: int,
         attention_resolutions: Sequence[int],
@@ -52,7 +53,7 @@ class Classifier(nn.Module):
         )
         self.time_embed = TimeEmbedding(model_channels)
         widths = [int(mult * model_channels) for mult in channel_mult]
-        self.input_blocks, leaving = make.way_down(in_channels, widths, num_res_blocks)
+        self.input_blocks, leaving = make.way_down(RGB, widths, num_res_blocks)
         channels = leaving[-1]
         self.middle_block = make.middle(channels)
         pool = AttentionPool(image_size // downsampling, channels, channels // num_head_channels, num_classes)
@@ -67,7 +68,7 @@ class Classifier(nn.Module):
         """Return logits in x's precision; the network runs in that of its weights.
 
         Args:
-            x: (B, in_channels, image_size, image_size), noised to t.
+            x: (B, 3, image_size, image_size), noised to t.
             t: (B,) timesteps, whole or fractional, 0 to 999.
 
         Returns:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,6 +105,60 @@ def network_calls(times: Sequence[int]) -> int:
     return sum(after < before for before, after in pairwise(times))
 
 
+class StepDown:
+    """The steps down of RePaint, by one sampler.
+
+    Args:
+        reverse: `ddpm` as in the paper, `ddim` (2010.02502), or `dpm_solver`, DPM-Solver++(2M) (2211.01095), which
+            starts afresh after each step up.
+        variance: of the steps of `ddpm`, see `ldm.diffusion.variance`; if it is learned, `denoise` returns it.
+        eta: of the steps of `ddim`.
+        gradient: see `ldm.samplers.ddpm.ddpm`; only for the steps of `ddpm` (others take it inside `denoise`).
+    """
+
+    def __init__(
+        self,
+        reverse: str = "ddpm",
+        variance: str = "fixed_small",
+        eta: float = 0.0,
+        gradient: Denoise | None = None,
+    ):
+        if reverse not in REVERSE:
+            raise UserError(f"sampler {reverse!r}: expected one of {', '.join(REVERSE)} for RePaint's steps down")
+        check_eta(eta)
+        self.reverse, self.variance, self.eta, self.gradient = reverse, variance, eta, gradient
+        self.noisy = reverse == "ddpm" or (reverse == "ddim" and eta > 0)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the history of a multistep solver."""
+        self.before: tuple[Tensor, float] | None = None
+
+    def __call__(self, x: Tensor, t: Tensor, output: Tensor, level: Level, z: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Take one step down from timesteps t (B,): return the new x and the predicted x0; see `ddpm_step`."""
+        if self.reverse == "ddpm":
+            shift = None if self.gradient is None else self.gradient(x, t)
+            return ddpm_step(x, output, level, self.variance, z, shift)
+        alphas = level.alpha, level.alpha_prev
+        if self.reverse == "ddim":
+            return ddim_step(x, output, *alphas, ddim_sigma(*alphas, self.eta), z)
+        x0 = x0_from_eps(x, output, level.alpha)
+        x, self.before = dpm_solver_step(x, x0, *alphas, self.before), (x0, level.alpha)
+        return x, x0
+
+
+class Known(NamedTuple):
+    """The part of the samples that is known.
+
+    Attributes:
+        samples: (B or 1, ...) clean; their values in the hole do not count.
+        hole: broadcasts against them, 1 (or true) where nothing is known.
+    """
+
+    samples: Tensor
+    hole: Tensor
+
+
 @torch.no_grad()
 def repaint(
     denoise: Denoise,
@@ -111,32 +166,22 @@ def repaint(
     schedule: Schedule,
     timesteps: Tensor | Iterable[float],
     times: Sequence[int],
-    known: Tensor,
-    mask: Tensor,
+    known: Known,
+    down: StepDown,
     *,
-    reverse: str = "ddpm",
-    variance: str = "fixed_small",
-    eta: float = 0.0,
-    gradient: Denoise | None = None,
     noise: Noise | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Fill the hole of `known` from x (B, ...), pure noise; one call of `denoise` per step down.
+    """Fill the hole from x (B, ...), pure noise; one call of `denoise` per step down.
 
-    Before each step down except the first, everything outside the hole becomes `known`, noised to the level of that
-    step; a step up adds the noise of one step. The order of operations is the original's, except that the result is
-    exactly `known` outside the hole.
+    Before each step down except the first, everything outside the hole becomes the known samples, noised to the level
+    of that step; a step up adds the noise of one step. The order of operations is the original's, except that outside
+    the hole the result is exactly what is known.
 
     Args:
         timesteps: the grid, descending; a time k stands for the k-th of them counted from the end.
         times: the walk over the grid, see `jump_schedule`.
-        known: (B or 1, ...) clean samples; their values in the hole do not count.
-        mask: broadcasts against x, 1 (or true) in the hole.
-        reverse: the steps down: `ddpm` as in the paper, `ddim` (2010.02502), or `dpm_solver`, DPM-Solver++(2M)
-            (2211.01095), which starts afresh after each step up.
-        variance: of the steps of `ddpm`, see `ldm.diffusion.variance`; if it is learned, `denoise` returns it.
-        eta: of the steps of `ddim`.
-        gradient: see `ldm.samplers.ddpm.ddpm`; only for the steps of `ddpm` (others take it inside `denoise`).
+        down: how the steps down are taken; it starts afresh.
         noise: the noise of a step down is drawn first, then that of the known samples.
     """
     steps = list(reversed(time_grid(timesteps, schedule, x)))  # by time
@@ -145,8 +190,9 @@ def repaint(
         raise ValueError(
             f"times from {times[0]} to {times[-1]}: expected a walk from {top} to -1, as jump_schedule returns it"
         )
-    levels = list(reversed(ddpm_levels(schedule, [step.t for step in reversed(steps)], variance)))
-    down, hole, calls = StepDown(reverse, variance, eta), mask > 0, 0
+    levels = list(reversed(ddpm_levels(schedule, [step.t for step in reversed(steps)], down.variance)))
+    hole, calls = known.hole > 0, 0
+    down.restart()
     for now, then in pairwise(times):
         level = levels[now]
         if then > now:
@@ -156,43 +202,13 @@ def repaint(
             continue
         z = draw(noise, x) if down.noisy and then >= 0 else None
         if calls > 0:
-            x = torch.where(hole, x, q_sample(known, draw(noise, x), level.alpha))
+            x = torch.where(hole, x, q_sample(known.samples, draw(noise, x), level.alpha))
         t_batch = steps[now].t_batch
-        shift = None if gradient is None else gradient(x, t_batch)
-        x, x0 = down(x, denoise(x, t_batch), level, z, shift)
+        x, x0 = down(x, t_batch, denoise(x, t_batch), level, z)
         if callback is not None:
             callback(calls, steps[now].t, x, x0)
         calls += 1
-    return torch.where(hole, x, known)
-
-
-class StepDown:
-    """Steps down by one sampler, see `repaint`."""
-
-    def __init__(self, reverse: str, variance: str, eta: float):
-        if reverse not in REVERSE:
-            raise UserError(f"sampler {reverse!r}: expected one of {', '.join(REVERSE)} for RePaint's steps down")
-        check_eta(eta)
-        self.reverse, self.variance, self.eta = reverse, variance, eta
-        self.noisy = reverse == "ddpm" or (reverse == "ddim" and eta > 0)
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the history of a multistep solver."""
-        self.before: tuple[Tensor, float] | None = None
-
-    def __call__(
-        self, x: Tensor, output: Tensor, level: Level, z: Tensor | None, shift: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Take one step down: return the new x and the predicted x0; see `ddpm_step`."""
-        if self.reverse == "ddpm":
-            return ddpm_step(x, output, level, self.variance, z, shift)
-        alphas = level.alpha, level.alpha_prev
-        if self.reverse == "ddim":
-            return ddim_step(x, output, *alphas, ddim_sigma(*alphas, self.eta), z)
-        x0 = x0_from_eps(x, output, level.alpha)
-        x, self.before = dpm_solver_step(x, x0, *alphas, self.before), (x0, level.alpha)
-        return x, x0
+    return torch.where(hole, x, known.samples)
 
 
 def _check_positive(name: str, value: int) -> None:

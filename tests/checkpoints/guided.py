@@ -31,7 +31,7 @@ def config(**options) -> DictConfig:
 
 
 def classifier(**options) -> DictConfig:
-    params = {name: TINY[name] for name in ("in_channels", "model_channels", "num_res_blocks", "channel_mult")}
+    params = {name: TINY[name] for name in ("model_channels", "num_res_blocks", "channel_mult")}
     params |= {"image_size": 16, "num_classes": 5, "num_head_channels": 32, "attention_resolutions": [2], **options}
     return OmegaConf.create({"model": {"target": "ldm.models.classifier.Classifier", "params": params}})
 

@@ -1,4 +1,4 @@
-"""ADM's classifier: its first half is the U-Net's, which agrees with the original; the pool is tested in tests/nn."""
+"""ADM's classifier: its first half is the U-Net's, which agrees with the original; its pool: test_attention.py."""
 
 import pytest
 import torch
@@ -9,7 +9,6 @@ from tests.golden_weights import fill
 from tests.refusals import refused
 
 OPTIONS = dict(
-    in_channels=3,
     model_channels=32,
     num_res_blocks=1,
     attention_resolutions=(2,),
@@ -34,7 +33,7 @@ T = torch.tensor([3, 700])
 
 
 def test_the_first_half_is_the_unet(classifier, x):
-    unet, middle = fill(UNet(out_channels=6, **OPTIONS)), {}
+    unet, middle = fill(UNet(in_channels=3, out_channels=6, **OPTIONS)), {}
     for network in (unet, classifier):
         network.middle_block.register_forward_hook(lambda module, inputs, h: middle.update({id(module): h}))
     unet(x, T)

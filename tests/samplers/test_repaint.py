@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ldm.diffusion.schedule import Schedule, strided_timesteps
-from ldm.samplers.repaint import REVERSE, repaint
+from ldm.samplers import repaint as sampler
+from ldm.samplers.repaint import REVERSE, Known, StepDown
 from tests.refusals import refused
 from tests.samplers.gaussian import Normal
 from tests.samplers.walks import walk
@@ -14,6 +15,11 @@ LINEAR = Schedule.linear()
 
 
 # --- The loop, against one written for these tests: float64, from the paper and the original's order of operations
+
+
+def repaint(denoise, x, schedule, timesteps, times, known, mask, *, noise=None, callback=None, **down):
+    known, down = Known(known, mask), StepDown(**down)
+    return sampler.repaint(denoise, x, schedule, timesteps, times, known, down, noise=noise, callback=callback)
 
 
 def network(x, t, xp):
