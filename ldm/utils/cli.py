@@ -1,6 +1,7 @@
 """What every command shares: one-line errors with exit code 2, tracebacks only for bugs."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -217,11 +218,31 @@ def command(verb: str, *arguments: object) -> list[str]:
     return [sys.executable, "-P", "-m", "ldm", verb, *map(str, arguments)]
 
 
+class StderrHandler(logging.StreamHandler):
+    """A handler that writes to whatever `sys.stderr` is when a record is emitted."""
+
+    def __init__(self):
+        logging.Handler.__init__(self, logging.INFO)
+
+    @property
+    def stream(self):
+        return sys.stderr
+
+
+def show_logs() -> None:
+    """Show what `ldm` logs, from INFO up, as plain lines on stderr."""
+    logger = logging.getLogger("ldm")
+    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
+        logger.addHandler(StderrHandler())
+    logger.setLevel(logging.INFO)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's main: UserError -> one line on stderr, its exit code; any other exception is a bug and is shown.
 
     SIGTERM ends it as Ctrl-C does, so that temporary files are removed on the way out.
     """
+    show_logs()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         main()
