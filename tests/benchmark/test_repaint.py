@@ -93,7 +93,7 @@ def test_given_masks_are_the_originals(config, tmp_path):
     (given / "ex64" / "000002.png").unlink()
     problems, report = measure(config, tmp_path / "fewer", masks=str(given))
     assert [line.partition(":")[0] for line in problems] == ["CelebA-HQ", "things"]
-    assert "2 masks, expected one for each picture, 3" in problems[0]
+    assert "found 2 masks, expected 3, one for each picture" in problems[0]
     assert "expand" not in ours(report)["things: here, short"]
 
 

@@ -67,7 +67,7 @@ def test_prompts_in_a_folder_are_text_files(folder):
     (folder / "prompt" / "b.txt").write_bytes(b"\xff")
     jobs, wrong = read_jobs(folder, ("image", "prompt"))
     assert [(job.name, job.prompt, job.mask) for job in jobs] == [("a", "a blue ball", None)]
-    assert len(wrong) == 2 and "b.txt: no text in UTF-8" in wrong[0] and wrong[1].endswith(", c: no prompt")
+    assert len(wrong) == 2 and "b.txt: not UTF-8 text" in wrong[0] and wrong[1].endswith(", c: prompt: missing")
 
 
 def test_the_digest_is_of_what_is_asked_for_not_of_what_it_is_called(folder):
@@ -140,7 +140,7 @@ def test_wrong_lines_of_a_table(folder):
     jobs, wrong = read_jobs(write(folder, "jobs.csv", *lines), NEEDS, TAKES)
     assert [job.name for job in jobs] == ["c"]
     assert wrong[0].startswith("jobs.csv line 2: seed 'x'")
-    assert wrong[1] == "jobs.csv line 3: 4 values, expected 3 or fewer"
+    assert wrong[1] == "jobs.csv line 3: found 4 values, expected 3 or fewer"
 
 
 def test_a_folder_with_two_pictures_of_a_name(folder):
