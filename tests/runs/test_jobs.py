@@ -150,7 +150,7 @@ def test_a_folder_with_two_pictures_of_a_name(folder):
     jobs, wrong = read_jobs(folder, NEEDS, TAKES)
     assert [job.name for job in jobs] == ["a"]
     assert [error.split(", ", 1)[1] for error in wrong] == [
-        "b: mask: several files are of this name, b.png is one", "c: no mask", "z: no image",
+        "b: mask: several files have this name, among them b.png", "c: mask: missing", "z: image: missing",
     ]  # fmt: skip
 
 

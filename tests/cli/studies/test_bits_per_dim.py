@@ -116,7 +116,7 @@ def test_another_variance_is_another_bound(bits):
 
 
 def test_where_the_figures_cannot_go_is_told_before_the_model_is_read(bits, monkeypatch):
-    monkeypatch.setattr("ldm.checkpoints.open.open_model", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("ldm.checkpoints.open.load", lambda *_, **__: pytest.fail("opened"))
     for out in ("/dev/null/bits.json", "."):
         assert bits("--out", out)[0] == 2
 
