@@ -185,13 +185,13 @@ def distance(mask: Tensor, limit: int) -> Tensor:
     """
     from scipy.ndimage import distance_transform_edt  # slow to import
 
-    far = torch.full_like(mask, torch.inf)
+    squared = torch.full_like(mask, torch.inf)
     if mask.any():
         x0, y0, x1, y1 = mask_box(mask)
-        window = mask[..., max(y0 - limit, 0) : y1 + limit, max(x0 - limit, 0) : x1 + limit]
-        exact = distance_transform_edt((window[0, 0] <= 0).cpu().numpy())
-        far[..., max(y0 - limit, 0) : y1 + limit, max(x0 - limit, 0) : x1 + limit] = torch.from_numpy(exact)
-    return far
+        rows, columns = slice(max(y0 - limit, 0), y1 + limit), slice(max(x0 - limit, 0), x1 + limit)
+        exact = distance_transform_edt((mask[0, 0, rows, columns] <= 0).cpu().numpy())
+        squared[..., rows, columns] = torch.from_numpy(exact).square().round()  # whole numbers, exact in float32
+    return squared.sqrt()
 
 
 def feather_weights(far: Tensor, feather: int) -> Tensor:
