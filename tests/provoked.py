@@ -45,7 +45,7 @@ from ldm.training.loop.start import start
 from ldm.training.loop.trainer import check_devices, make_trainer
 from ldm.utils.cli import note_unused
 from ldm.utils.cli import run as run_command
-from ldm.utils.errors import tell_failed
+from ldm.utils.errors import report_failures
 from ldm.utils.files import read_column
 from ldm.utils.image import open_image
 from ldm.utils.mask import open_mask
@@ -148,11 +148,11 @@ def training(folder: Path, **changes: object) -> None:
 
 def wrong_lines(folder: Path) -> None:
     _, wrong = read_jobs(folder / "jobs.csv", ("image", "mask"), ("seed",))
-    tell_failed(wrong, "of 3 jobs")
+    report_failures(wrong, "of 3 jobs")
 
 
 def failing(folder: Path) -> None:
-    run_command(lambda: tell_failed(["jobs.csv line 2: mask: nothing"], "of 9 jobs"))
+    run_command(lambda: report_failures(["jobs.csv line 2: mask: nothing"], "of 9 jobs"))
 
 
 def edit(folder: Path, scene: Image.Image | None = None, hole: object = None, exemplar=None, weights=None, **changes):
@@ -224,7 +224,7 @@ CASES: dict[str, dict[str, Callable[[Path], object]]] = {
         "another kind": lambda folder: read_jobs(folder / "jobs.txt", ("image",), ()),
         "unknown column": lambda folder: read_jobs(folder / "column.csv", ("image", "mask"), ("seed",)),
         "empty": lambda folder: read_jobs(folder / "none.csv", ("image", "mask"), ("seed",)),
-        "wrong lines": lambda folder: tell_failed(
+        "wrong lines": lambda folder: report_failures(
             read_jobs(folder / "jobs.csv", ("image", "mask"), ("seed",))[1], "of 3"
         ),
         "another run": lambda folder: run_jobs([], folder / "run", {"weights": "xyz"}, None, batch=4),

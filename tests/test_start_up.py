@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "dataset" / "toyworld_examples"
 
 UNUSED = {
-    "cv2", "diffusers", "lightning", "matplotlib", "open_clip", "pyarrow", "pytorch_lightning", "scipy", "sklearn",
+    "cv2", "diffusers", "lightning", "matplotlib", "open_clip", "pyarrow", "pytorch_lightning", "sklearn",
     "tensorboard", "timm", "torch_fidelity", "torchmetrics", "torchvision", "transformers", "wandb",
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What is measured of results of COCOEE, item by item."""
+"""Measurements on results of COCOEE, item by item."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ldm.utils.mask import open_mask
 
 @dataclass(frozen=True)
 class NamedPreparation:
-    """Something that is done to pictures, see `ldm.evaluation.feature_cache.Preparation`."""
+    """A named function of pictures, see `ldm.evaluation.feature_cache.Preparation`."""
 
     name: str
     of: Callable[[Image.Image], Image.Image | Tensor]
@@ -36,32 +36,32 @@ class ItemResults:
     """The results of some items.
 
     Args:
-        folder: of the results, `<id>.png` each.
-        kept: features of earlier runs.
-        batch: pictures looked at, at once.
+        folder: of the results, `<id>.png`.
+        cache: features of earlier runs.
+        batch: number of pictures fed to an extractor at a time.
     """
 
     items: Sequence[Item]
     folder: Path
-    kept: FeatureCache
+    cache: FeatureCache
     batch: int
 
     @classmethod
-    def there(cls, items: Sequence[Item], folder: Path, *how: object) -> "ItemResults":
-        """Of those items whose results are there."""
-        return cls([item for item in items if (folder / f"{item.id}.png").is_file()], folder, *how)
+    def there(cls, items: Sequence[Item], folder: Path, cache: FeatureCache, batch: int) -> "ItemResults":
+        """Return the results of those items whose result file exists."""
+        return cls([item for item in items if (folder / f"{item.id}.png").is_file()], folder, cache, batch)
 
     @cached_property
     def files(self) -> list[Path]:
-        """Of the results.
+        """The result files.
 
         Raises:
-            UserError: they are not all of one size.
+            UserError: their sizes differ.
         """
         return of_one_size([self.folder / f"{item.id}.png" for item in self.items])
 
     def hole(self, item: Item) -> Tensor:
-        """(1, 1, H, W), 1 = repainted."""
+        """Read the mask of an item, (1, 1, H, W), 1 = repainted."""
         return open_mask(item.mask, picture_size(item.image), resize=False)
 
     def features(
@@ -70,22 +70,22 @@ class ItemResults:
         files: Sequence[Path] | None = None,
         prepare: Preparation | Sequence[Preparation] | None = None,
     ) -> Tensor:
-        """(N, d) of the results, or of other files."""
-        return features_of(extractor, files or self.files, self.kept, self.batch, prepare)
+        """Return the features (N, d) of the results, or of other files."""
+        return features_of(extractor, files or self.files, self.cache, self.batch, prepare)
 
     def clip_score(self, clip: Extractor, convention: Convention) -> Tensor:
-        """(N,) between the edited box and the exemplar, see `ldm.evaluation.clip_score`."""
+        """Return the scores (N,) between edited boxes and exemplars, see `ldm.evaluation.clip_score`."""
         crops = [RegionCrop(item.box, convention) for item in self.items]
         seen = self.features(clip, prepare=crops)
         return cosine_score(seen, self.features(clip, self.exemplars, whole))
 
     def box_score(self, extractor: Extractor) -> Tensor:
-        """(N,) between the edited box, cut out, and the exemplar, both as the extractor prepares pictures."""
+        """Return the scores (N,) between cropped boxes and exemplars, both prepared by the extractor."""
         cuts = [NamedPreparation(f"box {item.box} cut out", methodcaller("crop", item.box)) for item in self.items]
         return cosine_score(self.features(extractor, prepare=cuts), self.features(extractor, self.exemplars))
 
     def background_scores(self, lpips: Callable[[Tensor, Tensor], Tensor] | None) -> Mapping[str, Tensor]:
-        """(N,) each, see `ldm.evaluation.background`."""
+        """Return the scores (N,) of `ldm.evaluation.background`, by name."""
         found = []
         pairs = zip(self.items, self.files, strict=True)
         for item, file in tqdm(pairs, "background", len(self.items), unit="image", disable=None):
@@ -95,4 +95,5 @@ class ItemResults:
 
     @property
     def exemplars(self) -> list[Path]:
+        """The exemplar files."""
         return [item.exemplar for item in self.items]

@@ -1,5 +1,5 @@
-"""DiffEdit's benchmark (2210.11427, section 4): how far edits move from their pictures, against how near they come to
-real pictures of what they should show, over encode ratios.
+"""DiffEdit's benchmark (2210.11427, section 4): distance of edits to their input against distance to real pictures of
+the target, over encode ratios.
 """
 
 import re
@@ -17,12 +17,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ldm.benchmark.entries import mapping, row_settings
+from ldm.benchmark.entries import ModelConfig, make_entry, mapping, row_settings
 from ldm.benchmark.papers import DIFFEDIT
 from ldm.benchmark.report import Column, Report, Row, abouts, random_notes
 from ldm.benchmark.rows import made_before, make_row, records
 from ldm.benchmark.run import Benchmark, Generated, Measured, RunContext, collect_errors, files_hash, open_extractors
-from ldm.checkpoints.open import load, precision_of
+from ldm.checkpoints.open import precision_of
 from ldm.data.images import array_to_tensor, centre_square, is_picture, read_picture
 from ldm.editors.diffedit import DiffEdit
 from ldm.evaluation.bootstrap import Estimate, mean_estimate
@@ -42,36 +42,34 @@ COLUMNS = (
     Column("csfid", "CSFID, to the target", "lower", 1),
 )
 NOTES = (
-    "CSFID is the mean over the target classes of the simplified Fréchet distance (variances alone, as in FlexIT, whose"
-    " protocol it is) between Inception's features of edits and of real pictures of the class.",
-    "The paper draws curves; in numbers it states the two points at an encode ratio of 0.8. Its network for ImageNet is"
-    " a class-conditional one, this one follows prompts: compare orders, not sizes.",
+    "CSFID is the mean over target classes of the simplified Fréchet distance (variances only, as in FlexIT, whose"
+    " protocol this is) between Inception features of edits and of real pictures of the class.",
+    "The paper draws curves, and states numbers only for two points at an encode ratio of 0.8. Its ImageNet network is"
+    " class-conditional, this one follows prompts: compare orders, not sizes.",
     "Intervals of LPIPS are over edits, those of CSFID over target classes.",
-    "Edits whose mask is empty come out as the autoencoder's picture of the input, and count.",
+    "Edits with an empty mask are the autoencoder's reconstruction of the input, and count.",
 )
 
 
 class Opened(NamedTuple):
-    """A job of an edit, read: its picture (1, 3, S, S) in [-1, 1]."""
+    """An edit's job with its picture, (1, 3, S, S) in [-1, 1]."""
 
     picture: Tensor
     job: Job
 
 
 class DiffEditBenchmark(Benchmark):
-    """The trade-off of DiffEdit, beside the methods that lack one of its parts.
+    """The trade-off of DiffEdit and of the methods that lack one of its parts.
 
     Args:
-        edits: a list of jobs (see `ldm.runs.jobs.read_jobs`) with image, prompt and maybe source_prompt. Edits of one
-            prompt are a target class.
-        real: a folder that has, for each prompt, a folder of its name with real pictures of the class.
-        model: a config, or its name, of a text-to-image model; pictures are squared to its size.
-        checkpoint: weights, if not those that the config names.
-        precision: see `ldm.load`.
-        settings: what differs from configs/diffedit/default.yaml.
-        methods: of `ldm.studies.tradeoff.METHODS`.
+        edits: a list of jobs (see `ldm.runs.jobs.read_jobs`) with image, prompt and optionally source_prompt. Edits
+            with the same prompt form a target class.
+        real: a folder with a subfolder of real pictures for each prompt, named like the prompt.
+        model: fields of a `ModelConfig`, for a text-to-image model; pictures are cropped square to its size.
+        settings: changes to configs/diffedit/default.yaml.
+        methods: keys of `ldm.studies.tradeoff.METHODS`.
         ratios: encode ratios.
-        extractors: `inception` and `lpips_alex` or `lpips_vgg` -> weights, null for those in pretrained_models, or
+        extractors: `inception` and `lpips_alex` or `lpips_vgg` -> weights; null for those in pretrained_models, or
             "random" for a trial.
         resamples: of the bootstrap, over edits for LPIPS and over classes for CSFID.
     """
@@ -80,9 +78,7 @@ class DiffEditBenchmark(Benchmark):
         self,
         edits: str,
         real: str,
-        model: str,
-        checkpoint: str | Sequence[str] | None,
-        precision: str,
+        model: Mapping[str, Any],
         settings: Mapping[str, Any],
         methods: Sequence[str],
         ratios: Sequence[float],
@@ -91,8 +87,8 @@ class DiffEditBenchmark(Benchmark):
     ):
         if unknown := [method for method in methods if method not in METHODS]:
             raise UserError(f"method {unknown[0]!r}: expected one of {', '.join(METHODS)}")
-        self.edits, self.real, self.model, self.checkpoint = edits, Path(real), model, checkpoint
-        self.precision, self.extractors, self.resamples = precision, extractors, resamples
+        self.edits, self.real, self.extractors, self.resamples = edits, Path(real), extractors, resamples
+        self.model = make_entry(ModelConfig, model, "model")
         common = mapping(settings, "settings")
         at = {
             ratio: row_settings(DiffEditSettings.read, {**common, "encode_ratio": ratio}, "settings")
@@ -105,32 +101,31 @@ class DiffEditBenchmark(Benchmark):
         }
 
     def jobs(self) -> tuple[list[Job], list[str]]:
-        """The edits, and what is wrong with others."""
+        """Return the edits, and one line for each that is wrong."""
         return read_jobs(self.edits, ("image", "prompt"), ("source_prompt", "seed"))
 
-    def generate(self, work: RunContext) -> Generated:
-        made = Generated()
-        jobs, made.problems = self.jobs()
-        load_model = partial(load, self.model, self.checkpoint, work.device, self.precision)
-        model = collect_errors(made.problems)("model", load_model)
+    def generate(self, context: RunContext) -> Generated:
+        generated = Generated()
+        jobs, generated.problems = self.jobs()
+        model = collect_errors(generated.problems)("model", partial(self.model.load, context.device))
         if model is None:
-            made.folders = made_before(work, {name: settings for name, (_, settings) in self.points.items()})
-            return made
+            generated.folders = made_before(context, {name: settings for name, (_, settings) in self.points.items()})
+            return generated
         precision = precision_of(model)
         for name, (method, settings) in self.points.items():
             editor = DiffEdit(model, settings)
             about = {"method": method, **editor_about(editor, precision)}
-            make_row(made, work, name, work.some(jobs), about, SquareEdits(editor, method))
-        return made
+            make_row(generated, context, name, context.some(jobs), about, SquareEdits(editor, method))
+        return generated
 
-    def measure(self, work: RunContext, folders: Mapping[str, Path]) -> Measured:
+    def measure(self, context: RunContext, folders: Mapping[str, Path]) -> Measured:
         problems: list[str] = []
         attempt = collect_errors(problems)
-        networks = open_extractors(self.extractors, work.device, attempt)
+        networks = open_extractors(self.extractors, context.device, attempt)
         lpips = networks.get("lpips_vgg") or networks.get("lpips_alex")
         jobs, _ = self.jobs()
         rows = [Row(f"{method}, 0.8", values, "paper") for method, values in DIFFEDIT.items()]
-        fewest, some = len(jobs), work.some(jobs)
+        fewest, some = len(jobs), context.some(jobs)
         real = attempt("real pictures", partial(self.real_files, {job.prompt for job in some})) or {}
         for name, (method, settings) in self.points.items():
             if not (folder := folders.get(name)):
@@ -145,11 +140,11 @@ class DiffEditBenchmark(Benchmark):
                 thick = {prompt: files for prompt, files in real.items() if min(len(files), counts[prompt]) > 1}
                 if thin := sorted(counts.keys() - thick):
                     problems.append(
-                        f"CSFID: without {len(thin)} of {len(counts)} prompts; the first, {thin[0]!r}, has "
+                        f"CSFID: {len(thin)} of {len(counts)} prompts left out; the first, {thin[0]!r}, has "
                         f"{counts[thin[0]]} edits and {len(real[thin[0]])} real pictures, expected 2 or more of each"
                     )
                 if thick:
-                    measured = partial(self.csfid, inception, there, thick, folder, work)
+                    measured = partial(self.csfid, inception, there, thick, folder, context)
                     values["csfid"] = attempt(f"{title}, CSFID", measured)
             rows.append(Row(title, values, "here"))
         about = {
@@ -163,7 +158,7 @@ class DiffEditBenchmark(Benchmark):
         return Measured(report, {"curve": partial(plot_curve, report)}, problems)
 
     def lpips(self, lpips: LpipsDistance, jobs: Sequence[Job], folder: Path, desc: str) -> Estimate:
-        """100 times the mean distance of edits and their inputs."""
+        """Return 100 times the mean distance between edits and their inputs."""
         found = []
         for job in tqdm(jobs, desc, unit="image", disable=None):
             edited = to_tensor(open_image(folder / f"{job.name}.png"))
@@ -176,12 +171,12 @@ class DiffEditBenchmark(Benchmark):
         jobs: Sequence[Job],
         real: Mapping[str, Sequence[Path]],
         folder: Path,
-        work: RunContext,
+        context: RunContext,
     ) -> Estimate:
-        """The mean over prompts of the distance to real pictures, by prompt."""
+        """Return the mean over prompts of the distance between their edits and their real pictures."""
         classes = [prompt for prompt in real if any(job.prompt == prompt for job in jobs)]
         jobs = [job for job in jobs if job.prompt in classes]
-        seen = partial(features_of, inception, cache=FeatureCache(work.folder / "features"), batch=work.batch)
+        seen = partial(features_of, inception, cache=FeatureCache(context.folder / "features"), batch=context.batch)
         distances = class_frechet(
             seen([folder / f"{job.name}.png" for job in jobs]),
             torch.tensor([classes.index(job.prompt) for job in jobs]),
@@ -191,10 +186,10 @@ class DiffEditBenchmark(Benchmark):
         return mean_estimate(distances, resamples=self.resamples)
 
     def real_files(self, prompts: Collection[str]) -> dict[str, list[Path]]:
-        """The real pictures of each prompt, in the folder of its name; none where that is not there.
+        """List the real pictures of each prompt, in the folder named like it; a missing folder gives an empty list.
 
         Raises:
-            UserError: there is no folder for these folders.
+            UserError: the parent folder does not exist.
         """
         if not self.real.is_dir():
             raise UserError(f"{self.real}: no such folder")
@@ -204,13 +199,13 @@ class DiffEditBenchmark(Benchmark):
 
 
 def squared(job: Job, size: int) -> Opened:
-    """The middle of a job's picture at the model's size."""
+    """Read the central square of a job's picture, scaled to the model's size."""
     return Opened(array_to_tensor(centre_square(read_picture(job.image), size))[None], job)
 
 
 @dataclass(frozen=True)
 class SquareEdits:
-    """Edits the middle of jobs' pictures by one of METHODS; nothing is composited, as in the paper."""
+    """Edits the central squares of jobs' pictures by one of METHODS, without compositing, as in the paper."""
 
     editor: DiffEdit
     method: str
@@ -231,7 +226,7 @@ class SquareEdits:
 
 
 def plot_curve(report: Report, path: Path) -> None:
-    """Write a PNG: a curve for each method, each point an encode ratio; the paper's points beside them.
+    """Write a PNG with a curve for each method over encode ratios, and the paper's points.
 
     Raises:
         UserError: the file cannot be written.

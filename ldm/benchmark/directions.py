@@ -1,9 +1,10 @@
-"""What a paper says that a change does, and whether it does so here."""
+"""Claims of a paper about the direction of a change, and verdicts on whether it is reproduced."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from ldm.evaluation.bootstrap import Estimate
+from ldm.utils.checked import checked
 from ldm.utils.errors import UserError
 from ldm.utils.nearest import nearest
 
@@ -11,14 +12,14 @@ SIGNS = {"rises": 1, "falls": -1}
 REPRODUCED, REFUTED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 
 
-@dataclass(frozen=True)
+@checked
 class Direction:
     """The claim that some metrics rise or fall from one row to another.
 
     Attributes:
         name: of the change.
-        row, against: keys of rows, with the change and without.
-        claims: a column's key -> rises or falls.
+        row, against: keys of the rows with and without the change.
+        claims: column key -> `rises` or `falls`.
     """
 
     name: str
@@ -27,29 +28,30 @@ class Direction:
     claims: Mapping[str, str]
 
     def __post_init__(self):
-        for metric, way in self.claims.items():
-            if way not in SIGNS:
-                raise UserError(f"direction {self.name}: {metric} {way!r}, expected one of {', '.join(SIGNS)}")
+        for metric, claim in self.claims.items():
+            if claim not in SIGNS:
+                raise UserError(f"direction {self.name}: {metric} {claim!r}, expected one of {', '.join(SIGNS)}")
 
 
 def check_directions(directions: Collection[Direction], rows: Collection[str], columns: Collection[str]) -> None:
-    """
+    """Check that the rows and columns of directions exist.
+
     Raises:
-        UserError: one is of a row or a column that is not there.
+        UserError: one does not.
     """
     for direction in directions:
         for key, known in ((direction.row, rows), (direction.against, rows), *((c, columns) for c in direction.claims)):
             if key not in known:
-                raise UserError(f"direction {direction.name}: no {key!r}; {nearest(key, known)}")
+                raise UserError(f"direction {direction.name}: unknown {key!r}; {nearest(key, known)}")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a direction is reproduced: all of its metrics move as claimed, and no interval of a difference holds 0.
+    """The verdict on a direction: reproduced if all metrics move as claimed and no difference's interval contains 0.
 
     Attributes:
-        differences: a column's key -> that of the rows, with its interval.
-        single: of each metric alone.
+        differences: column key -> difference between the rows, with its interval.
+        single: column key -> verdict on this metric alone.
     """
 
     direction: Direction
@@ -58,30 +60,32 @@ class Verdict:
 
     @property
     def overall(self) -> str:
+        """The worst of the single verdicts."""
         return max(self.single.values(), key=(REPRODUCED, UNDECIDED, REFUTED).index)
 
 
 def judge_direction(direction: Direction, difference: Callable[[str], Estimate]) -> Verdict:
-    """
+    """Judge each claim of a direction.
+
     Args:
-        difference: of a metric, by its key.
+        difference: column key -> difference between the two rows.
     """
     differences = {metric: difference(metric) for metric in direction.claims}
-    single = {metric: decide(way, differences[metric]) for metric, way in direction.claims.items()}
+    single = {metric: decide(claim, differences[metric]) for metric, claim in direction.claims.items()}
     return Verdict(direction, differences, single)
 
 
-def decide(way: str, difference: Estimate) -> str:
-    """Whether a metric that `rises` or `falls` does, by its difference: undecided where the interval holds 0."""
-    low, high = sorted(SIGNS[way] * bound for bound in (difference.low, difference.high))
+def decide(claim: str, difference: Estimate) -> str:
+    """Decide whether a metric `rises` or `falls` as claimed: undecided if the interval contains 0."""
+    low, high = sorted(SIGNS[claim] * bound for bound in (difference.low, difference.high))
     return REPRODUCED if low > 0 else REFUTED if high < 0 else UNDECIDED
 
 
 def sentence(verdict: Verdict, titles: Mapping[str, str]) -> str:
-    """In words; `titles` are the columns'."""
+    """Return a verdict as a sentence; `titles` are those of the columns, by key."""
     parts = []
-    for metric, way in verdict.direction.claims.items():
+    for metric, claim in verdict.direction.claims.items():
         found = verdict.differences[metric]
         interval = f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
-        parts.append(f"{titles[metric]} {way}: {interval}, {verdict.single[metric]}")
+        parts.append(f"{titles[metric]} {claim}: {interval}, {verdict.single[metric]}")
     return f"**{verdict.direction.name}: {verdict.overall}.** {'; '.join(parts)}"

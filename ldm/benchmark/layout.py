@@ -1,4 +1,4 @@
-"""Paint by Example's benchmark COCOEE on disk: its items, and a folder of results."""
+"""The file layout of Paint by Example's benchmark COCOEE: its items and its results."""
 
 import os
 import re
@@ -27,9 +27,9 @@ class Item:
 
     Attributes:
         id: twelve digits, a picture of COCO's val2017.
-        number: its place in `id_list.npy`, from 0.
+        number: position in `id_list.npy`, from 0.
         mask: white = the box to repaint.
-        box: around what is white; of two pixels a side or more, for the original's CLIP score loses one.
+        box: bounding box of the white pixels, at least two pixels a side, since the original's CLIP score drops one.
     """
 
     id: str
@@ -41,16 +41,16 @@ class Item:
 
 
 def item_file(root: Path, kind: str, id: str) -> Path:
-    """Where a file of an item is; `kind` is a key of `FILES`."""
+    """Return the path of an item's file; `kind` is a key of `FILES`."""
     folder, ending = FILES[kind]
     return root / folder / f"{id}_{ending}.png"
 
 
 def read_ids(file: str | Path) -> list[str]:
-    """The ids of an `id_list.npy`, twelve digits each, in its order. No pickle is read.
+    """Read the ids of an `id_list.npy`, twelve digits each, in its order, without unpickling anything.
 
     Raises:
-        UserError: no such file, or it holds something else.
+        UserError: there is no such file, or it contains something else.
     """
     try:
         with open(file, "rb") as opened:
@@ -58,29 +58,29 @@ def read_ids(file: str | Path) -> list[str]:
     except OSError as error:
         raise UserError(f"{file}: {error.strerror.lower()}") from error
     except (ValueError, EOFError, MemoryError) as error:
-        raise UserError(f"{file}: no list of ids, expected an array of numbers in NumPy's format") from error
+        raise UserError(f"{file}: not a list of ids, expected an array of numbers in NumPy's format") from error
     found = [f"{id!s:0>12}" for id in ids.ravel()]
     if wrong := [id for id in found if not re.fullmatch("[0-9]{12}", id)]:
-        raise UserError(f"{file}: holds {wrong[0][:40]!r}, expected ids, whole numbers of twelve digits or less")
+        raise UserError(f"{file}: found {wrong[0][:40]!r}, expected ids, whole numbers of at most twelve digits")
     if not found:
-        raise UserError(f"{file}: holds no ids")
+        raise UserError(f"{file}: contains no ids")
     if len(set(found)) < len(found):
-        raise UserError(f"{file}: {len(found) - len(set(found))} ids are in it twice")
+        raise UserError(f"{file}: {len(found) - len(set(found))} ids occur twice")
     return found
 
 
 def read_test_bench(root: str | Path) -> tuple[list[Item], list[str]]:
-    """The items of a test bench: `GT_3500`, `Mask_bbox_3500`, `Ref_3500` and `id_list.npy`, in the order of the last.
+    """Read a test bench, that is `GT_3500`, `Mask_bbox_3500`, `Ref_3500` and `id_list.npy`.
 
     Returns:
-        Them, and a line for each id of which a file is missing or the mask is wrong.
+        The items in the order of `id_list.npy`, and one line for each id with a missing file or a wrong mask.
 
     Raises:
-        UserError: it is not there, or there is something wrong with all ids.
+        UserError: the folder does not exist, or something is wrong with every id.
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"test bench {root}: no such folder; docs/reproduce.md says from where it comes")
+        raise UserError(f"test bench {root}: no such folder; docs/reproduce.md says where to get it")
     ids = read_ids(root / "id_list.npy")
     items, wrong = [], []
     for number, id in enumerate(tqdm(ids, str(root), unit="item", delay=2, disable=None)):
@@ -89,37 +89,37 @@ def read_test_bench(root: str | Path) -> tuple[list[Item], list[str]]:
             picture_size(files["exemplar"])
             box = mask_box(open_mask(files["mask"], picture_size(files["image"]), resize=False))
             if min(box[2] - box[0], box[3] - box[1]) < 2:
-                raise UserError(f"{files['mask']}: a hole of one pixel a side, expected two or more")
+                raise UserError(f"{files['mask']}: the hole is one pixel wide or high, expected two or more")
             items.append(Item(id, number, **files, box=box))
         except UserError as error:
             wrong.append(f"id {id}: {error}")
     if not items:
-        raise UserError(f"test bench {root}: something is wrong with all of its {len(ids)} ids; {wrong[0]}")
+        raise UserError(f"test bench {root}: all {len(ids)} ids are wrong, the first: {wrong[0]}")
     return items, wrong
 
 
 def result_files(folder: str | Path, ids: Sequence[str], size: tuple[int, int] | None = None) -> list[Path]:
-    """The results `<id>.png` of all ids, in their order.
+    """List the results `<id>.png` of all ids, in their order.
 
     Args:
-        size: width and height that each has; by default those of the first.
+        size: expected width and height, by default those of the first result.
 
     Raises:
-        UserError: the folder is not there or holds other files too, an id has no result, or one is of another size.
+        UserError: the folder does not exist or contains other files, an id has no result, or a size differs.
     """
     folder = Path(folder)
     names = {f"{id}.png" for id in ids}
     held = set(_names(folder))
     if strangers := sorted(held - names):
-        raise UserError(f"results {folder}: {len(strangers)} files are no results of these ids, "
-                        f"the first {strangers[0]}; expected <id>.png alone")  # fmt: skip
+        raise UserError(f"results {folder}: {len(strangers)} files are not results of these ids, "
+                        f"the first is {strangers[0]}; expected only <id>.png")  # fmt: skip
     if missing := sorted(names - held):
-        raise UserError(f"results {folder}: {len(missing)} of {len(ids)} are missing, the first {missing[0]}")
+        raise UserError(f"results {folder}: {len(missing)} of {len(ids)} are missing, the first is {missing[0]}")
     return of_one_size([folder / f"{id}.png" for id in ids], size)
 
 
 def listed_results(folder: str | Path, id_list: Path | None = None) -> list[Path]:
-    """The results of the ids in a file; without one, all pictures in the folder, which have one size.
+    """List the results of the ids in a file or, without one, all pictures in the folder; all have the same size.
 
     Raises:
         UserError: as `result_files` and `read_ids`.
@@ -128,7 +128,7 @@ def listed_results(folder: str | Path, id_list: Path | None = None) -> list[Path
 
 
 def _names(folder: Path) -> list[str]:
-    """Names of the files in a folder, but those that begin with a dot."""
+    """List the names of the files in a folder, except those that begin with a dot."""
     try:
         return [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except OSError as error:

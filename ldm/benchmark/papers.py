@@ -1,8 +1,8 @@
-"""Numbers that the reports show beside ours, copied from where their comments say."""
+"""Numbers that the reports show beside ours, copied from the sources given in the comments."""
 
 from ldm.utils.holes import PAPER
 
-# Paint by Example (2211.13227), table 1, on COCOEE. `fid` is of CLIP features: what its code calls FID.
+# Paint by Example (2211.13227), table 1, on COCOEE. `fid_clip` is what its code calls FID, on CLIP features.
 COCOEE = {
     "Blended Diffusion (text)": {"fid_clip": 7.52, "qs": 55.89, "clip": 72.62},
     "Blended Diffusion (image)": {"fid_clip": 4.60, "qs": 67.14, "clip": 80.65},
@@ -11,8 +11,8 @@ COCOEE = {
     "Paint by Example": {"fid_clip": 3.18, "qs": 77.80, "clip": 84.97},
 }
 
-# The leaderboard of bcmi's Awesome-Generative-Image-Composition (2024 to 2026, since taken down), on COCOEE. Its scores
-# of the foreground are of things cut out by SAM, which ours are not.
+# The leaderboard of bcmi's Awesome-Generative-Image-Composition (2024 to 2026, since taken down), on COCOEE. Its
+# foreground scores use objects segmented by SAM, unlike ours, and are left out.
 COCOEE_LEADERBOARD = {
     "ObjectStitch (leaderboard)": {"fid_clip": 3.35, "qs": 76.86, "lpips_bg": 0.116, "ssim_bg": 0.825},
     "AnyDoor (leaderboard)": {"fid_clip": 3.60, "qs": 76.18, "lpips_bg": 0.109, "ssim_bg": 0.870},
@@ -25,7 +25,7 @@ def _masks(*lpips: float) -> dict[str, float]:
     return dict(zip(PAPER, lpips, strict=True))
 
 
-# RePaint (2201.09865), tables 1 and 2 and its supplement: LPIPS, of 100 pictures for each mask.
+# RePaint (2201.09865), tables 1 and 2 and the supplement: LPIPS over 100 pictures for each mask.
 REPAINT = {
     "CelebA-HQ": {
         "AOT": _masks(0.104, 0.047, 0.714, 0.667, 0.287, 0.604),
@@ -47,7 +47,7 @@ REPAINT = {
     },
 }
 
-# DiffEdit (2210.11427), section 4.2, ImageNet, at an encode ratio of 0.8: all that is stated in numbers of its figures.
+# DiffEdit (2210.11427), section 4.2, ImageNet, at an encode ratio of 0.8: the only points stated in numbers.
 DIFFEDIT = {
     "DiffEdit": {"lpips": 30.5, "csfid": 23.6},
     "masked, no inversion": {"lpips": 30.5, "csfid": 26.4},

@@ -1,7 +1,7 @@
-"""RePaint's benchmark (2201.09865, section 5): LPIPS of filled holes, six kinds of masks, three sets of pictures."""
+"""RePaint's benchmark (2201.09865, section 5): LPIPS of filled holes, for six kinds of masks and three data sets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from ldm.runs.job_edits import RePaintJobs
 from ldm.runs.jobs import Job, read_jobs
 from ldm.runs.kept_results import fingerprint
 from ldm.runs.work import editor_about
+from ldm.utils.checked import checked
 from ldm.utils.errors import UserError
 from ldm.utils.holes import ALIASES, PAPER, hole_mask
 from ldm.utils.image import of_one_size, open_image, picture_size, to_tensor
@@ -41,22 +42,22 @@ from ldm.utils.mask import mask_picture, open_mask
 from ldm.utils.png import save_png
 
 COLUMNS = [Column(mask, mask.replace("_", " "), "lower", 3) for mask in PAPER]
-OFFICIAL = {ours: name for name, ours in ALIASES.items()}  # names of the original's folders of masks
+OFFICIAL = {ours: name for name, ours in ALIASES.items()}  # names of the original's mask folders
 NOTES = (
-    "All figures are LPIPS (AlexNet) between the filled picture and the picture that the hole was cut from.",
-    "Here what is known is exact in the end; in the original it is the model's version of it.",
+    "All numbers are LPIPS (AlexNet) between the filled picture and the picture that the hole was cut from.",
+    "Here known pixels are exact in the result; in the original they are the model's reconstruction.",
 )
 
 
-@dataclass(frozen=True)
+@checked
 class Pictures:
     """A set of pictures and the network that fills their holes.
 
     Args:
         jobs: a list of jobs (see `ldm.runs.jobs.read_jobs`) with image, and class_id for a class-conditional network.
-        model: a config, or its name.
-        checkpoint: weights, if not those that the config names.
-        classifier: weights of a classifier that guides, if any.
+        model: a config file, or its name.
+        checkpoint: the weights, by default those that the config names.
+        classifier: weights of a guiding classifier, if any.
     """
 
     jobs: str
@@ -69,14 +70,14 @@ class RePaintBenchmark(Benchmark):
     """RePaint's tables.
 
     Args:
-        pictures: name of a table -> fields of `Pictures`; the paper's numbers stand beside those of its names.
-        masks: the folder of the original's masks (thick, thin, nn2, ..., white = known), the k-th for the k-th picture;
+        pictures: name of a table -> fields of `Pictures`; tables named as in the paper show its numbers.
+        masks: folder of the original's masks (thick, thin, nn2, ..., white = known), the k-th for the k-th picture;
             null draws others of the same kinds.
-        count: pictures of a table, from the first.
+        count: number of pictures of a table, from the first.
         precision: see `ldm.load`.
-        seed: of the first picture, and of its drawn mask.
-        rows: name -> `edit` (a file of configs/repaint) and what differs from it.
-        lpips: weights of LPIPS (AlexNet), null for those in pretrained_models, or "random" for a trial.
+        seed: of the first picture and its drawn mask.
+        rows: name -> `edit` (a preset in configs/repaint) and changes to it.
+        lpips: weights of LPIPS (AlexNet); null for those in pretrained_models, or "random" for a trial.
         resamples: of the bootstrap.
     """
 
@@ -92,7 +93,8 @@ class RePaintBenchmark(Benchmark):
         resamples: int,
     ):
         self.pictures = {
-            name: make_entry(Pictures, of, f"pictures.{name}") for name, of in mapping(pictures, "pictures").items()
+            name: make_entry(Pictures, values, f"pictures.{name}")
+            for name, values in mapping(pictures, "pictures").items()
         }
         self.masks, self.count, self.precision, self.seed = masks, count, precision, seed
         self.rows = {
@@ -100,64 +102,66 @@ class RePaintBenchmark(Benchmark):
         }
         self.lpips, self.resamples = lpips, resamples
 
-    def generate(self, work: RunContext) -> Generated:
-        made = Generated()
-        attempt = collect_errors(made.problems)
+    def generate(self, context: RunContext) -> Generated:
+        generated = Generated()
+        attempt = collect_errors(generated.problems)
         for name, pictures in self.pictures.items():
-            attempt(name, partial(self._generate, made, work, name, pictures, attempt))
-        return made
+            attempt(name, partial(self._generate, generated, context, name, pictures, attempt))
+        return generated
 
-    def _generate(self, made: Generated, work: RunContext, name: str, pictures: Pictures, attempt: Attempt) -> None:
-        """Fill every mask of a table by every row's settings."""
+    def _generate(
+        self, generated: Generated, context: RunContext, name: str, pictures: Pictures, attempt: Attempt
+    ) -> None:
+        """Fill every mask of a table with every row's settings."""
         node = load_config(pictures.model)
-        model = load(node, pictures.checkpoint, work.device, self.precision, name=pictures.model)
+        model = load(node, pictures.checkpoint, context.device, self.precision, name=pictures.model)
         precision = precision_of(model)
         given = {} if pictures.classifier is None else {"classifier": pictures.classifier}
-        classifier = load_classifier(given, node, work.device, self.precision)
-        guide = {} if classifier is None else {"classifier": fingerprint(classifier)}
-        jobs, wrong = self.jobs(work, pictures)
-        made.problems += [f"{name}: {line}" for line in wrong]
+        classifier = load_classifier(given, node, context.device, self.precision)
+        guidance = {} if classifier is None else {"classifier": fingerprint(classifier)}
+        jobs, wrong = self.jobs(context, pictures)
+        generated.problems += [f"{name}: {line}" for line in wrong]
         size = (model.image_size,) * 2
         jobs = [job for job in jobs if attempt(f"{name}: {job.place}", partial(of_one_size, [job.image], size))]
         for row, settings in self.rows.items():
             editor = RePaint(model, settings, classifier)
-            about = {**guide, **editor_about(editor, precision)}
+            about = {**guidance, **editor_about(editor, precision)}
             for mask in PAPER:
-                of_mask = [self.with_mask(job, mask, work.folder / "masks" / name) for job in jobs]
-                make_row(made, work, f"{name}/{row}/{mask}", of_mask, about, RePaintJobs(editor))
+                masked = [self.with_mask(job, mask, context.folder / "masks" / name) for job in jobs]
+                make_row(generated, context, f"{name}/{row}/{mask}", masked, about, RePaintJobs(editor))
 
-    def jobs(self, work: RunContext, pictures: Pictures) -> tuple[list[Job], list[str]]:
-        """The pictures of a table, each with its seed, and what is wrong with others."""
+    def jobs(self, context: RunContext, pictures: Pictures) -> tuple[list[Job], list[str]]:
+        """Return the jobs of a table, each with its seed, and one line for each job that is wrong."""
         listed, wrong = read_jobs(pictures.jobs, ("image",), ("class_id",))
         first = [replace(job, seed=self.seed + job.number) for job in listed if job.number < self.count]
-        return work.some(first), wrong
+        return context.some(first), wrong
 
     def with_mask(self, job: Job, mask: str, folder: Path) -> Job:
-        """The job with its hole, which is written into a folder."""
+        """Write the mask of a job into a folder, and return the job with it."""
         size, k, file = picture_size(job.image), job.number, folder / mask / f"{job.name}.png"
         if self.masks is None:
             hole = hole_mask(mask, size, job.seed)
         else:
             given = picture_files(Path(self.masks) / OFFICIAL[mask])
             if k >= len(given):
-                raise UserError(f"{given[0].parent}: {len(given)} masks, expected one for each picture, {k + 1}")
+                raise UserError(f"{given[0].parent}: found {len(given)} masks, expected {k + 1}, one for each picture")
             hole = open_mask(given[k], size, invert=True, resize=False)
         save_png(mask_picture(hole), file)
         return replace(job, mask=file)
 
-    def measure(self, work: RunContext, folders: Mapping[str, Path]) -> Measured:
+    def measure(self, context: RunContext, folders: Mapping[str, Path]) -> Measured:
         problems: list[str] = []
         attempt = collect_errors(problems)
-        networks = open_extractors({"lpips_alex": self.lpips}, work.device, attempt)
+        networks = open_extractors({"lpips_alex": self.lpips}, context.device, attempt)
         lpips = networks.get("lpips_alex")
         rows, short, pictures_of, masks_of = [], [], {}, {}
         for name, pictures in self.pictures.items():
-            rows += [Row(f"{name}: {method}", of, "paper") for method, of in REPAINT.get(name, {}).items()]
+            rows += [Row(f"{name}: {method}", values, "paper") for method, values in REPAINT.get(name, {}).items()]
             if not any(key.startswith(f"{name}/") for key in folders):
-                continue  # what failed has been told
-            jobs, _ = self.jobs(work, pictures)
+                continue  # `generate` has reported why
+            jobs, _ = self.jobs(context, pictures)
             pictures_of[name] = files_hash(job.image for job in jobs)
-            masks = [work.folder / "masks" / name / mask / f"{job.name}.png" for mask in PAPER for job in jobs]
+            masks = [context.folder / "masks" / name / mask / f"{job.name}.png" for mask in PAPER for job in jobs]
             masks_of[name] = files_hash(file for file in masks if file.exists())
             for row, settings in self.rows.items():
                 values = {}
@@ -169,8 +173,8 @@ class RePaintBenchmark(Benchmark):
                     if there and lpips:
                         measured = partial(self.lpips_of, lpips, there, folder, f"{name}, {row}, {mask}")
                         values[mask] = attempt(f"{name}, {row}, {mask}", measured)
-                told = f"{settings.sampler}, {settings.steps} steps, {settings.calls():,} network calls"
-                rows.append(Row(f"{name}: here, {row}", values, "here", told))
+                note = f"{settings.sampler}, {settings.steps} steps, {settings.calls():,} network calls"
+                rows.append(Row(f"{name}: here, {row}", values, "here", note))
         about = {
             "pictures": pictures_of,
             "masks": masks_of,
@@ -181,6 +185,7 @@ class RePaintBenchmark(Benchmark):
         return Measured(report, {"figures": partial(plot_rows, report)}, problems)
 
     def lpips_of(self, lpips: LpipsDistance, jobs: Sequence[Job], folder: Path, desc: str) -> Estimate:
+        """Return the mean distance between filled pictures and their originals."""
         found = []
         for job in tqdm(jobs, desc, unit="image", disable=None):
             pair = (to_tensor(open_image(file).convert("RGB")) for file in (folder / f"{job.name}.png", job.image))
@@ -189,6 +194,6 @@ class RePaintBenchmark(Benchmark):
 
 
 def few(short: Sequence[str]) -> str | None:
-    """Why a report is partial: the first of the lines, and how many others there are."""
+    """Return why a report is partial: the first of the lines and the number of others."""
     more = f", and {len(short) - 1} more like it" if len(short) > 1 else ""
     return f"{short[0]}{more}" if short else None

@@ -1,4 +1,4 @@
-"""A benchmark's result as `report.md` for people, `report.json` for programs, and plots."""
+"""The report of a benchmark: `report.md` for people, `report.json` for programs, and plots."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,9 +22,9 @@ class Column:
 
     Args:
         key: of the rows' values.
-        title: as it heads its column; which of the metrics that share a name it is belongs here ("FID (CLIP)").
-        better: which way is.
-        digits: after the point.
+        title: heading of the column; distinguishes metrics that share a name ("FID (CLIP)").
+        better: the better direction.
+        digits: after the decimal point.
     """
 
     key: str
@@ -38,9 +38,9 @@ class Row:
     """A method.
 
     Args:
-        values: by a column's key; what is left out is as None.
-        source: `paper` for numbers that were copied, from a paper or elsewhere, `here` for those of this run.
-        note: what a reader has to know to compare it.
+        values: by column key; a missing key means None.
+        source: `paper` for numbers copied from a paper or elsewhere, `here` for those of this run.
+        note: what a reader has to know to compare the row.
     """
 
     name: str
@@ -51,15 +51,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """A table with all that it depends on.
+    """A table with everything that it depends on.
 
     Args:
-        about: config, seeds, hashes, times: whatever the numbers depend on, for JSON.
-        notes: sentences beneath the table.
-        partial: why it is not the whole benchmark, if it is not.
+        about: config, seeds, hashes, times and whatever else the numbers depend on, for JSON.
+        notes: sentences below the table.
+        partial: the reason why this is not the whole benchmark; None if it is.
 
     Raises:
-        ValueError: a row has a value of no column.
+        ValueError: a row has a value without a column.
     """
 
     title: str
@@ -79,11 +79,11 @@ class Report:
 def write_report(
     report: Report, folder: str | Path, plots: Mapping[str, Callable[[Path], None]] | None = None
 ) -> list[Path]:
-    """Write `report.md`, `report.json` and the plots, each whole or not at all; returns their paths.
+    """Write `report.md`, `report.json` and the plots atomically, and return their paths.
 
     Args:
-        folder: is made if it is not there.
-        plots: name -> writes a PNG to the path that it is given; the file is `<name>.png`.
+        folder: created if missing.
+        plots: name -> function that writes a PNG to the path given; the file is `<name>.png`.
 
     Raises:
         UserError: a file cannot be written.
@@ -104,7 +104,7 @@ def write_report(
 
 
 def markdown(report: Report, pictures: Sequence[str] = ()) -> str:
-    """The report as Markdown; `pictures` are shown by their paths."""
+    """Return the report as Markdown; `pictures` are paths of images to show."""
     lines = [f"# {report.title}", ""]
     if report.partial:
         lines += [f"**Partial: {report.partial}.** These numbers are not the benchmark's.", ""]
@@ -120,8 +120,8 @@ def markdown(report: Report, pictures: Sequence[str] = ()) -> str:
     if any(row.source == "paper" for row in report.rows):
         legend.append("In italics: numbers copied from elsewhere.")
     if any(isinstance(value, Estimate) for row in report.rows for value in row.values.values()):
-        legend.append("In brackets: 95 % intervals by the bootstrap over the items measured.")
-    lines += ["", " ".join([*legend, "-: not stated, or not measured."]), ""]
+        legend.append("In brackets: 95 % bootstrap intervals over the items measured.")
+    lines += ["", " ".join([*legend, "-: not stated or not measured."]), ""]
     lines += [f"- {note}" for note in report.notes] + [""] * bool(report.notes)
     lines += [f"![{Path(name).stem.replace('_', ' ')}]({name})\n" for name in pictures]
     lines += ["## What it depends on", "", "| | |", "|---|---|"]
@@ -138,7 +138,7 @@ def _cell(value: Value, digits: int) -> str:
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values by dotted names, of a list by their places; lists of plain values in one line."""
+    """Flatten nested values to dotted names, with indices for lists; a list of plain values becomes one line."""
     found = []
     for key, value in node.items():
         if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
@@ -150,12 +150,12 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return found
 
 
-ACROSS = 3  # panels side by side
+ACROSS = 3  # panels in a line
 COLOURS = {"paper": "tab:grey", "here": "tab:blue"}
 
 
 def plot_rows(report: Report, path: Path) -> None:
-    """Write a PNG: a panel for each metric that any row has, every row's value in it, with its interval.
+    """Write a PNG with a panel for each metric that was measured: the value of every row and its interval.
 
     Raises:
         UserError: the file cannot be written.
@@ -184,14 +184,14 @@ def plot_rows(report: Report, path: Path) -> None:
 
 
 def abouts(networks: Mapping[str, Extractor | LpipsDistance]) -> dict[str, dict[str, str]]:
-    """All that numbers of networks depend on, by kind, for a report."""
+    """Return what the numbers of networks depend on, by kind, for a report."""
     return {kind: network.about for kind, network in networks.items()}
 
 
 def random_notes(networks: Mapping[str, Extractor | LpipsDistance]) -> list[str]:
-    """A warning for each network of the metrics that has no trained weights."""
+    """Return a warning for each network whose weights are random."""
     return [
-        f"**The weights of {network.name} are random: its numbers are of a trial, and mean nothing.**"
+        f"**The weights of {network.name} are random, for a trial: its numbers mean nothing.**"
         for network in networks.values()
         if network.about["weights"].startswith("random")
     ]

@@ -1,4 +1,4 @@
-"""The rows of a table as folders of pictures, made by the job lists of `ldm.runs`."""
+"""The rows of a table as folders of pictures, generated from job lists by `ldm.runs`."""
 
 import json
 import os
@@ -16,30 +16,34 @@ from ldm.utils.files import read_json
 
 
 def make_row(
-    made: Generated, work: RunContext, name: str, jobs: Sequence[Job], about: Mapping[str, Any], maker: JobEditor
+    generated: Generated,
+    context: RunContext,
+    name: str,
+    jobs: Sequence[Job],
+    about: Mapping[str, Any],
+    maker: JobEditor,
 ) -> None:
-    """Make the pictures of a row that are not there, `<folder>/<name>/results/<job>.png`, and note it in `made`.
+    """Generate the missing pictures of a row, `<folder>/<name>/results/<job>.png`, and record them in `generated`.
 
     Args:
-        about: what all of them depend on.
-        maker: opens jobs and makes their pictures.
+        about: what all pictures depend on.
     """
-    folder = work.folder / name
-    outcome = run_jobs(jobs, folder, about, maker, batch=work.batch, share=work.share)
-    made.folders[name] = folder / "results"
-    made.pictures += outcome.made
-    made.problems += [f"{name}: {line}" for line in outcome.failed]
+    folder = context.folder / name
+    outcome = run_jobs(jobs, folder, about, maker, batch=context.batch, share=context.share)
+    generated.folders[name] = folder / "results"
+    generated.pictures += outcome.made
+    generated.problems += [f"{name}: {line}" for line in outcome.failed]
 
 
-def made_before(work: RunContext, rows: Mapping[str, Settings]) -> dict[str, Path]:
-    """The folders of rows that hold pictures of the same settings: they can be measured where their model is not there.
+def made_before(context: RunContext, rows: Mapping[str, Settings]) -> dict[str, Path]:
+    """Return the folders of rows generated with the same settings: these can be measured without the model.
 
     Raises:
-        UserError: what one depends on cannot be read.
+        UserError: the record of a row cannot be read.
     """
     found = {}
     for name, settings in rows.items():
-        file = work.folder / name / "run.json"
+        file = context.folder / name / "run.json"
         wanted = json.loads(json.dumps(asdict(settings), default=os.fspath))
         if file.exists() and read_json(file).get("settings") == wanted:
             found[name] = file.parent / "results"
@@ -47,6 +51,6 @@ def made_before(work: RunContext, rows: Mapping[str, Settings]) -> dict[str, Pat
 
 
 def records(folders: Mapping[str, Path]) -> dict[str, Any]:
-    """What the results of each folder of `Generated` depend on, as `ldm.runs.work` has written it."""
+    """Read the records that `ldm.runs.work` wrote beside the folders of `Generated`."""
     files = {name: folder.parent / "run.json" for name, folder in folders.items()}
     return {name: read_json(file) for name, file in files.items() if file.exists()}

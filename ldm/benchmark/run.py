@@ -1,4 +1,4 @@
-"""One run of a benchmark: what is missing is made by all processes, measured and reported by the first."""
+"""One run of a benchmark: all processes generate missing pictures, the first one measures and reports."""
 
 import hashlib
 import platform
@@ -22,18 +22,18 @@ from ldm.utils.project import commit, installed_version
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn")
 LIBRARIES += ("torchmetrics", "open_clip_torch", "timm", "torch-fidelity")
-Attempt = Callable[[str, Callable[[], Any]], Any]  # a name, and the part of the work that may fail
-THIS_RUN = "this run"  # the part of a report's `about` in which two runs of the same benchmark may differ
+Attempt = Callable[[str, Callable[[], Any]], Any]  # a name, and a part of the work that may fail
+THIS_RUN = "this run"  # the part of a report's `about` that may differ between two runs of the same benchmark
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where and how a benchmark runs; none of it but `limit` changes a number.
+    """The folder, device and processes of a run; only `limit` changes its numbers.
 
     Attributes:
-        folder: of results, features and the report.
-        limit: items of each table that are made and measured; None for all.
-        batch: pictures made, or looked at, at once.
+        folder: for results, features and the report.
+        limit: number of items of each table to generate and measure; None for all.
+        batch: number of pictures generated, or fed to an extractor, at a time.
     """
 
     folder: Path
@@ -43,18 +43,18 @@ class RunContext:
     share: Share
 
     def some(self, items: Iterable) -> list:
-        """The items within the limit."""
+        """Return the items within the limit."""
         return list(items)[: self.limit]
 
 
 @dataclass
 class Generated:
-    """What was generated.
+    """The result of generating.
 
     Attributes:
         folders: by name, those whose pictures may be measured.
-        pictures: how many all processes made now; those that were there are not counted.
-        problems: a line for each thing that failed.
+        pictures: number of pictures that all processes made in this run.
+        problems: one line for each failure.
     """
 
     folders: dict[str, Path] = field(default_factory=dict)
@@ -64,11 +64,11 @@ class Generated:
 
 @dataclass
 class Measured:
-    """What was found.
+    """The result of measuring.
 
     Attributes:
-        plots: name -> writes a PNG.
-        problems: a line for each metric that could not be measured.
+        plots: name -> function that writes a PNG.
+        problems: one line for each metric that could not be measured.
     """
 
     report: Report
@@ -77,37 +77,37 @@ class Measured:
 
 
 class Benchmark(ABC):
-    """A table of a paper; a config in `configs/benchmark/` builds it."""
+    """A table of a paper, built by a config in `configs/benchmark/`."""
 
     @abstractmethod
-    def generate(self, work: RunContext) -> Generated:
-        """Make the pictures that are not there, this process its share; all have been made when it returns."""
+    def generate(self, context: RunContext) -> Generated:
+        """Generate this process's share of the missing pictures, and return when all processes have finished."""
 
     @abstractmethod
-    def measure(self, work: RunContext, folders: Mapping[str, Path]) -> Measured:
-        """Measure the pictures that are there, in the folders of `Generated`."""
+    def measure(self, context: RunContext, folders: Mapping[str, Path]) -> Measured:
+        """Measure the pictures in the folders of `Generated`."""
 
 
-def run_benchmark(benchmark: Benchmark, work: RunContext, about: Mapping[str, Any]) -> list[str]:
-    """Run a benchmark and write its report; all processes do.
+def run_benchmark(benchmark: Benchmark, context: RunContext, about: Mapping[str, Any]) -> tuple[list[Path], list[str]]:
+    """Run a benchmark in every process, and write its report in the first.
 
     Args:
-        about: what the report depends on, from outside of the benchmark.
+        about: what the report depends on besides the benchmark.
 
     Returns:
-        All problems, in the first process with those of measuring: none if the benchmark is whole.
+        The files written, and all problems; only the first process writes and measures.
     """
     began = time.monotonic()
-    made = benchmark.generate(work)
-    if work.share.rank:
-        return list(dict.fromkeys(made.problems))
-    measured = benchmark.measure(work, made.folders)
-    problems = list(dict.fromkeys([*made.problems, *measured.problems]))
+    generated = benchmark.generate(context)
+    if context.share.rank:
+        return [], list(dict.fromkeys(generated.problems))
+    measured = benchmark.measure(context, generated.folders)
+    problems = list(dict.fromkeys([*generated.problems, *measured.problems]))
     this_run = {
-        "pictures made": made.pictures,
+        "pictures made": generated.pictures,
         "wall time, s": round(time.monotonic() - began, 1),
-        "processes": work.share.world,
-        "device": device_name(work.device),
+        "processes": context.share.world,
+        "device": device_name(context.device),
     }
     report = measured.report
     report = replace(
@@ -116,13 +116,11 @@ def run_benchmark(benchmark: Benchmark, work: RunContext, about: Mapping[str, An
         notes=[*report.notes, *(f"**Failed:** {line}" for line in problems)],
         partial=report.partial or (f"{len(problems)} things failed, see below" if problems else None),
     )
-    for path in write_report(report, work.folder, measured.plots):
-        print(path)
-    return problems
+    return write_report(report, context.folder, measured.plots), problems
 
 
 def collect_errors(problems: list[str]) -> Attempt:
-    """Return a function that runs a part of the work: a `UserError` becomes a line among the problems, and None."""
+    """Return a function that runs a part of the work, and on a `UserError` appends a problem and returns None."""
 
     def attempt(what: str, part: Callable[[], Any]) -> Any:
         try:
@@ -135,10 +133,10 @@ def collect_errors(problems: list[str]) -> Attempt:
 
 
 def files_hash(files: Iterable[Path]) -> str:
-    """Of what files hold, in their order; their names do not count.
+    """Return a hash of the contents of files, in their order; names do not count.
 
     Raises:
-        UserError: one cannot be read.
+        UserError: a file cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
     for file in files:
@@ -147,17 +145,19 @@ def files_hash(files: Iterable[Path]) -> str:
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of Python, `ldm` and the libraries that numbers depend on."""
     libraries = {name: installed_version(name) or "not installed" for name in LIBRARIES}
     return {"ldm": __version__, "python": platform.python_version(), **libraries}
 
 
 def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or the type of another device with the machine's architecture."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
 
 
 def open_extractors(
     weights: Mapping[str, str | None], device: torch.device, attempt: Attempt
 ) -> dict[str, Extractor | LpipsDistance]:
-    """The networks of the metrics by kind, see `open_extractor`; those that cannot be opened are told of."""
+    """Open the networks of the metrics, by kind; those that cannot be opened are reported through `attempt`."""
     found = {kind: attempt(kind, partial(open_extractor, kind, file, device)) for kind, file in weights.items()}
     return {kind: network for kind, network in found.items() if network is not None}

@@ -1,6 +1,6 @@
-"""The benchmark of editing by example on ToyWorld: fresh scenes, exemplars from other scenes, every metric at once.
+"""The benchmark of editing by example on ToyWorld: fresh scenes, exemplars from other scenes, all metrics.
 
-With `directions` it is an ablation: whether each row moves its metrics as the paper says.
+With `directions` it is an ablation, which tests whether each row moves its metrics as the paper claims.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,24 +13,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ldm.benchmark.directions import Direction, check_directions, judge_direction, sentence
+from ldm.benchmark.directions import Direction, Verdict, check_directions, judge_direction, sentence
 from ldm.benchmark.entries import make_entry
 from ldm.benchmark.report import Report, Row, plot_rows
 from ldm.benchmark.rows import make_row, records
 from ldm.benchmark.run import Benchmark, Generated, Measured, RunContext, collect_errors
 from ldm.benchmark.toyworld_figures import HOLES, Features, Scenes, blob_answers, figures, real_features
-from ldm.benchmark.toyworld_statistics import COLUMNS, Found, difference, estimates, statistics
+from ldm.benchmark.toyworld_statistics import COLUMNS, Found, Statistic, difference, estimates, statistics
 from ldm.checkpoints.open import load
 from ldm.editors.exemplar import ExemplarEditor
-from ldm.evaluation.extractors import open_extractor
+from ldm.evaluation.extractors import Extractor, open_extractor
 from ldm.evaluation.frechet import check_count
-from ldm.evaluation.quality_score import fit_gmm, quality_score
+from ldm.evaluation.quality_score import Gmm, fit_gmm, quality_score
 from ldm.presets import EditSettings
 from ldm.runs.job_edits import ExemplarJobs
 from ldm.runs.jobs import Job
 from ldm.runs.kept_results import fingerprint
 from ldm.runs.work import editor_about
 from ldm.studies.judging import Figures
+from ldm.toyworld.judge import Judge
+from ldm.utils.checked import checked
 from ldm.utils.contact_sheet import contact_sheet
 from ldm.utils.errors import UserError
 from ldm.utils.extras import require
@@ -40,29 +42,31 @@ from ldm.utils.mask import mask_picture
 from ldm.utils.png import save_png
 
 NOTES = [
-    "FID: Fréchet distances of the features of ToyWorld's own CLIP, comparable with no other FID: of the edited holes "
-    "to real things, cropped alike, and of whole pictures, of which most was never edited, to real scenes.",
+    "FID: Fréchet distances between features of ToyWorld's own CLIP, not comparable with any other FID: from edited "
+    "holes to real things cropped in the same way, and from whole pictures, most of which was never edited, to real "
+    "scenes.",
     "Quality Score: the log-likelihood of the features of whole pictures under a mixture of Gaussians fitted to real "
     "scenes; its scale is chosen for ToyWorld.",
-    "CLIP score: hole against exemplar, 100 cosine. class, colour, pattern: of what the exemplar shows, what a judge "
-    "that was trained on the renderer alone sees in the box.",
-    "Copied: how much nearer the edit's pixels are to the exemplar's than to its mirror image's (pose), or, either way "
-    "round, than to those of another thing of the same class, colour and pattern (pixels); 100 is the exemplar pasted.",
-    "Background: all pixels outside the hole together, as decoded, before the edit is laid into the scene.",
+    "CLIP score: 100 times the cosine between hole and exemplar. class, colour, pattern: how often a judge, trained "
+    "only on the renderer, sees in the box what the exemplar shows.",
+    "Copied: how much closer the edit's pixels are to the exemplar's than to its mirror image's (pose), or, in either "
+    "orientation, than to those of another thing of the same class, colour and pattern (pixels); 100 is the exemplar "
+    "pasted.",
+    "Background: PSNR of all pixels outside the hole, pooled, as decoded, before compositing.",
 ]
-DECODED = {"composite": "none", "feather": 0}  # pictures are kept as they are decoded, and laid in to be measured
+DECODED = {"composite": "none", "feather": 0}  # pictures are kept as decoded, and composited when they are measured
 
 
-@dataclass(frozen=True)
-class Entry:
+@checked
+class RowConfig:
     """A row of the benchmark.
 
     Attributes:
         key: names its folder of results.
         model: a config, with its weights; the `config.yaml` of a training's folder is one.
         settings: what differs from `configs/edit/default.yaml`.
-        holes: the kinds that are edited: a `box` always, a `blob` may be.
-        train: overrides of the training that makes its model, see `ldm ablation`; none if it is there.
+        holes: the kinds of holes that are edited: `box`, or `box` and `blob`.
+        train: overrides of the training that makes its model, see `ldm ablation`; empty if the model ships.
     """
 
     key: str
@@ -77,18 +81,70 @@ class Entry:
             raise UserError(f"row {self.key}: holes {list(self.holes)}, expected box, or box and blob")
 
 
+@checked
+class QualityConfig:
+    """The Quality Score: a mixture of `components` Gaussians, and the log-likelihood that scores 100."""
+
+    components: int
+    scale: float
+
+
+@checked
+class TrainingConfig:
+    """The training config that the rows' `train` changes, and the folder of the trained models."""
+
+    config: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """The networks that measure, and the mixture of the Quality Score."""
+
+    judge: Judge
+    clip: Extractor
+    gmm: Gmm
+    scale: float
+
+    def found(self, features: Features, values: Figures | None = None, pictures: Sequence[Image.Image] = ()) -> Found:
+        """Return what was measured of pictures, with their Quality Scores added."""
+        quality = quality_score(self.gmm.log_likelihood(features.whole), self.scale)
+        return Found({**(values or {}), "quality": quality}, features, pictures)
+
+    def pasted(self, scenes: Scenes) -> Found:
+        """Measure each exemplar pasted into its hole."""
+        settings = EditSettings.read(**DECODED)
+        pictures, features, values = figures(scenes, scenes.pastes(), self.judge, self.clip, settings)
+        del values["background"]  # nothing was decoded
+        return self.found(features, values, pictures)
+
+    def edited(self, row: RowConfig, scenes: Mapping[str, Scenes], folders: Mapping[str, Path]) -> Found:
+        """Measure the edits of a row.
+
+        Args:
+            scenes: by kind of hole.
+            folders: those of `Generated`.
+        """
+        compositing = EditSettings.read(**row.settings)
+        edits = read_results(folders[f"{row.key}/box"], scenes["box"].count)
+        pictures, features, values = figures(scenes["box"], edits, self.judge, self.clip, compositing)
+        if "blob" in row.holes:
+            edits = read_results(folders[f"{row.key}/blob"], scenes["blob"].count)
+            values["blob"] = blob_answers(scenes["blob"], edits, self.judge, compositing)
+        return self.found(features, values, pictures)
+
+
 class ToyWorld(Benchmark):
-    """
+    """The benchmark on ToyWorld.
+
     Args:
-        rows: an `Entry` each, as mappings.
-        count, seed: of the scenes; no training set holds any of them.
-        blobs: scenes of which blob-shaped holes are edited, if not as many.
-        references: real scenes, which the edits are compared with and the Quality Score's mixture is fitted to.
-        components: of that mixture.
-        scale: the log-likelihood that a Quality Score of 100 stands for.
-        directions: a `Direction` each, as mappings.
-        training: the config that the rows' `train` changes; `trainings`, where they end up. The benchmark itself takes
-            what is there.
+        rows: mappings of the fields of a `RowConfig`.
+        count, seed: of the scenes; no training set contains any of them.
+        references: number of real scenes, which edits are compared with and the Quality Score's mixture is fitted to.
+        quality: fields of a `QualityConfig`.
+        blobs: number of scenes with blob-shaped holes, by default `count`.
+        directions: mappings of the fields of a `Direction`.
+        training: fields of a `TrainingConfig`, for `ldm ablation`; the benchmark itself uses the models that are there.
     """
 
     def __init__(
@@ -98,105 +154,93 @@ class ToyWorld(Benchmark):
         count: int,
         seed: int,
         references: int,
-        components: int,
-        scale: float,
+        quality: Mapping[str, Any],
         blobs: int | None = None,
         directions: Sequence[Mapping[str, Any]] = (),
-        training: str | None = None,
-        trainings: str | None = None,
+        training: Mapping[str, Any] | None = None,
     ):
-        require("sklearn")  # for the mixture, which is fitted when trainings and edits are done
-        self.title, self.training, self.trainings = title, training, trainings
-        self.rows = [make_entry(Entry, row, f"rows[{k}]") for k, row in enumerate(rows)]
+        require("sklearn")  # fail now: the mixture is fitted after trainings and edits
+        self.title = title
+        self.rows = [make_entry(RowConfig, row, f"rows[{k}]") for k, row in enumerate(rows)]
         self.counts, self.seed, self.references = {"box": count, "blob": blobs or count}, seed, references
-        self.components, self.scale = components, scale
+        self.quality = make_entry(QualityConfig, quality, "quality")
+        self.training = None if training is None else make_entry(TrainingConfig, training, "training")
         self.directions = [make_entry(Direction, d, f"directions[{k}]") for k, d in enumerate(directions)]
         check_directions(self.directions, [row.key for row in self.rows], [column.key for column in COLUMNS])
 
-    def scenes(self, work: RunContext, hole: str = "box") -> Scenes:
-        return Scenes(self.seed, min(self.counts[hole], work.limit or self.counts[hole]))
+    def scenes(self, context: RunContext, hole: str = "box") -> Scenes:
+        """Return the scenes of a kind of hole, within the run's limit."""
+        return Scenes(self.seed, min(self.counts[hole], context.limit or self.counts[hole]))
 
-    def generate(self, work: RunContext) -> Generated:
-        made = Generated()
-        attempt = collect_errors(made.problems)
-        scenes = {hole: self.scenes(work, hole) for hole in {hole for entry in self.rows for hole in entry.holes}}
+    def generate(self, context: RunContext) -> Generated:
+        generated = Generated()
+        attempt = collect_errors(generated.problems)
+        scenes = {hole: self.scenes(context, hole) for hole in {hole for row in self.rows for hole in row.holes}}
         most = max(scenes.values(), key=lambda some: some.count)
-        files = [write_item(work.folder / "data", i, item) for i, item in enumerate(most.items)]
-        for entry in self.rows:
-            editor = attempt(entry.name, lambda entry=entry: editor_of(entry, work.device))
-            for hole in entry.holes if editor else ():
+        files = [write_item(context.folder / "data", i, item) for i, item in enumerate(most.items)]
+        for row in self.rows:
+            editor = attempt(row.name, partial(editor_of, row, context.device))
+            for hole in row.holes if editor else ():
                 jobs = [
                     Job(f"{i:04d}", file["image"], file[hole], (file["exemplar"],), seed=editor.settings.seed + i)
                     for i, file in enumerate(files[: scenes[hole].count])
                 ]
                 about = editor_about(editor, "full")
-                make_row(made, work, f"{entry.key}/{hole}", jobs, about, ExemplarJobs(editor))
-        return made
+                make_row(generated, context, f"{row.key}/{hole}", jobs, about, ExemplarJobs(editor))
+        return generated
 
-    def measure(self, work: RunContext, folders: Mapping[str, Path]) -> Measured:
-        scenes, blob_scenes = self.scenes(work), self.scenes(work, "blob")
+    def measure(self, context: RunContext, folders: Mapping[str, Path]) -> Measured:
+        scenes = {hole: self.scenes(context, hole) for hole in HOLES}
         judge, clip = load("toyworld_judge", device="cpu", root="judge"), open_extractor("toyworld_clip")
-        drawn = real_features(clip, self.seed, self.references + scenes.count)
+        drawn = real_features(clip, self.seed, self.references + scenes["box"].count)
         real, unseen = drawn.split(self.references)
-        gmm = fit_gmm(real.whole, self.components)
+        instruments = Instruments(judge, clip, fit_gmm(real.whole, self.quality.components), self.quality.scale)
 
-        def found(features: Features, values: Figures | None = None, pictures: Sequence[Image.Image] = ()) -> Found:
-            quality = quality_score(gmm.log_likelihood(features.whole), self.scale)
-            return Found({**(values or {}), "quality": quality}, features, pictures)
-
-        def edited(entry: Entry) -> Found:
-            compositing = EditSettings.read(**entry.settings)
-            edits = read_results(folders[f"{entry.key}/box"], scenes.count)
-            pictures, features, values = figures(scenes, edits, judge, clip, compositing)
-            if "blob" in entry.holes:
-                edits = read_results(folders[f"{entry.key}/blob"], blob_scenes.count)
-                values["blob"] = blob_answers(blob_scenes, edits, judge, compositing)
-            return found(features, values, pictures)
-
-        pictures, features, values = figures(scenes, scenes.pastes(), judge, clip, EditSettings.read(**DECODED))
-        del values["background"]  # nothing was decoded
-        pastes = found(features, values, pictures)
-        columns, problems = statistics(real, values), []
+        pastes = instruments.pasted(scenes["box"])
+        columns, problems = statistics(real, pastes.figures), []
         attempt = collect_errors(problems)
         attempt("FID", partial(check_count, unseen.whole, "scenes"))
         if problems:
             columns = {key: column for key, column in columns.items() if not key.startswith("fid")}
         rows = {
-            entry.key: attempt(entry.name, partial(edited, entry))
-            for entry in self.rows
-            if f"{entry.key}/box" in folders
+            row.key: attempt(row.name, partial(instruments.edited, row, scenes, folders))
+            for row in self.rows
+            if f"{row.key}/box" in folders
         }
-        measured = {key: row for key, row in rows.items() if row is not None}
-        names = {entry.key: entry.name for entry in self.rows}
-        shown = {"other scenes, as drawn": found(unseen), "the exemplar pasted": pastes}
-        shown |= {names[key]: row for key, row in measured.items()}
-        verdicts = [
-            judge_direction(
-                direction, partial(difference, columns, measured[direction.row], measured[direction.against])
-            )
-            for direction in self.directions
-            if {direction.row, direction.against} <= measured.keys() and direction.claims.keys() <= columns.keys()
-        ]
+        measured = {key: found for key, found in rows.items() if found is not None}
+        names = {row.key: row.name for row in self.rows}
+        shown = {"other scenes, as drawn": instruments.found(unseen), "the exemplar pasted": pastes}
+        shown |= {names[key]: found for key, found in measured.items()}
+        verdicts = self._verdicts(columns, measured)
         titles = {column.key: column.title for column in COLUMNS}
+        counts = {hole: some.count for hole, some in scenes.items()}
         report = Report(
             self.title,
             COLUMNS,
-            [Row(name, estimates(row, columns), "here") for name, row in shown.items()],
+            [Row(name, estimates(found, columns), "here") for name, found in shown.items()],
             {
-                "scenes": {"box": scenes.count, "blob": blob_scenes.count, "seed": self.seed, "real": self.references},
+                "scenes": {**counts, "seed": self.seed, "real": self.references},
                 "extractor": clip.about,
                 "judge": fingerprint(judge),
                 "runs": records(folders),
                 "directions": {verdict.direction.name: verdict.overall for verdict in verdicts},
             },
             [*NOTES, *(sentence(verdict, titles) for verdict in verdicts)],
-            self._partial(scenes, [name for key, name in names.items() if key not in measured]),
+            self._partial(scenes["box"], [name for key, name in names.items() if key not in measured]),
         )
         plots = {
             "figures": partial(plot_rows, report),
-            "examples": partial(plot_examples, scenes, {name: row.pictures for name, row in shown.items()}),
+            "examples": partial(plot_examples, scenes["box"], {name: found.pictures for name, found in shown.items()}),
         }
         return Measured(report, plots, problems)
+
+    def _verdicts(self, columns: Mapping[str, Statistic], measured: Mapping[str, Found]) -> list[Verdict]:
+        """Judge the directions whose rows and columns were measured."""
+        return [
+            judge_direction(each, partial(difference, columns, measured[each.row], measured[each.against]))
+            for each in self.directions
+            if {each.row, each.against} <= measured.keys() and each.claims.keys() <= columns.keys()
+        ]
 
     def _partial(self, scenes: Scenes, missing: Sequence[str]) -> str | None:
         parts = [f"{scenes.count} of {self.counts['box']} scenes"] * (scenes.count < self.counts["box"])
@@ -204,16 +248,17 @@ class ToyWorld(Benchmark):
         return "; ".join(parts) or None
 
 
-def editor_of(entry: Entry, device: torch.device) -> ExemplarEditor:
-    """
+def editor_of(row: RowConfig, device: torch.device) -> ExemplarEditor:
+    """Return the editor of a row.
+
     Raises:
-        UserError: no such config or weights, or it is no exemplar model.
+        UserError: there is no such config or weights file, or it is not an exemplar model.
     """
-    return ExemplarEditor(load(entry.model, device=device), **(dict(entry.settings) | DECODED))
+    return ExemplarEditor(load(row.model, device=device), **(dict(row.settings) | DECODED))
 
 
 def write_item(folder: Path, index: int, item: Mapping[str, Any]) -> dict[str, Path]:
-    """Write what an edit takes, where it is not there: image, exemplar and a mask for each kind of hole."""
+    """Write the inputs of an edit unless they exist: image, exemplar and a mask for each kind of hole."""
     pictures = {
         "image": to_pil(item["image"]),
         "exemplar": item["exemplar"],
@@ -227,18 +272,18 @@ def write_item(folder: Path, index: int, item: Mapping[str, Any]) -> dict[str, P
 
 
 def read_results(folder: Path, count: int) -> list[Tensor]:
-    """The first pictures of a folder of results, (3, H, W) in [-1, 1]."""
+    """Read the first `count` pictures of a folder of results, (3, H, W) in [-1, 1]."""
     return [to_tensor(open_image(folder / f"{i:04d}.png"))[0] for i in range(count)]
 
 
-EXAMPLES, SIDE = 8, 192  # scenes that are shown; pixels
+EXAMPLES, SIDE = 8, 192  # number of scenes shown; side of a picture in pixels
 
 
 def plot_examples(scenes: Scenes, rows: Mapping[str, Sequence[Image.Image]], path: Path) -> None:
-    """Write a PNG: some scenes, one a line, their exemplars, and what each row of the benchmark made of them.
+    """Write a PNG of some scenes, one per line, with their exemplars and each row's edits.
 
     Args:
-        rows: by name; what has no pictures is left out.
+        rows: pictures by row name; rows without pictures are left out.
     """
     items = scenes.items[:EXAMPLES]
     columns = {

@@ -1,4 +1,4 @@
-"""What is measured of edits by example in ToyWorld, where everything about scene and exemplar is known."""
+"""Measurements on edits by example in ToyWorld, where everything about scene and exemplar is known."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,26 +29,27 @@ BATCH = 50
 
 
 class Features(NamedTuple):
-    """What a network sees in pictures, (N, d) each: in their holes, and in them as a whole."""
+    """The features of pictures, (N, d) each: of their holes and of the whole pictures."""
 
     holes: Tensor
     whole: Tensor
 
     @classmethod
     def join(cls, parts: Sequence["Features"]) -> "Features":
+        """Concatenate the features of batches."""
         return cls(*map(torch.cat, zip(*parts, strict=True)))
 
     def split(self, count: int) -> tuple["Features", "Features"]:
-        """The first `count` pictures, and the others."""
+        """Split into the first `count` pictures and the others."""
         return Features(*(x[:count] for x in self)), Features(*(x[count:] for x in self))
 
 
 @dataclass
 class Scenes:
-    """The scenes of the benchmark, drawn again wherever they are needed.
+    """The scenes of the benchmark, drawn when they are needed.
 
     Args:
-        seed, count, size: of `ExemplarScenes`.
+        seed, count, size: as in `ExemplarScenes`.
     """
 
     seed: int
@@ -57,18 +58,18 @@ class Scenes:
 
     @cached_property
     def items(self) -> list[dict[str, Any]]:
-        """Those of `ExemplarScenes`."""
+        """The items of `ExemplarScenes`."""
         data = ExemplarScenes(self.seed, self.count, self.size)
         return [data[i] for i in range(self.count)]
 
     @cached_property
     def things(self) -> list[Thing]:
-        """What the exemplars show, cut out of their scenes."""
+        """The things that the exemplars show, cut out of their scenes."""
         return [cut_out(item["donor"], item["donor_visible"], item["donor_box"]) for item in self.items]
 
     @cached_property
     def others(self) -> list[Thing]:
-        """For each exemplar another thing of its class, colour and pattern."""
+        """Another thing of the same class, colour and pattern for each exemplar."""
         wanted = [tuple(item[head] for head in HEADS) for item in self.items]
         found: dict[tuple[int, ...], list[Thing]] = {}
         for drawn in draw_things(wanted, self.seed, self.size):
@@ -77,7 +78,7 @@ class Scenes:
         return [found[kind].pop() for kind in wanted]
 
     def pastes(self) -> list[Tensor]:
-        """Each exemplar stretched into its hole, (3, size, size): what a benchmark of copying has to tell apart."""
+        """Paste each exemplar, stretched, into its hole, (3, size, size): the extreme case of copying."""
         return [_paste(item) for item in self.items]
 
 
@@ -97,12 +98,12 @@ def figures(
 
     Args:
         edited: (3, H, W) in [-1, 1] each, as decoded, before compositing.
-        compositing: how the pictures are made that a user gets.
+        compositing: how the finished pictures are made.
 
     Returns:
-        Those pictures, `clip`'s features of their holes and of them as a whole, and what is measured of each:
-        that of `ldm.studies.exemplar_edits.judge_edits`,
-        clip score: between hole and exemplar, 100 cosine,
+        The finished pictures, `clip`'s features of their holes and of the whole, and the figures of each picture:
+        those of `ldm.studies.exemplar_edits.judge_edits`,
+        clip score: 100 times the cosine between hole and exemplar,
         pose, pixels: see `ldm.evaluation.copy_paste.copied`.
     """
     shown: list[Image.Image] = []
@@ -124,14 +125,14 @@ def figures(
 
 @torch.no_grad()
 def blob_answers(scenes: Scenes, edited: Sequence[Tensor], judge: Judge, compositing: Compositing) -> Tensor:
-    """Whether edits of blob-shaped holes show class, colour and pattern of their exemplars, (N,) bool."""
+    """Judge whether edits of blob-shaped holes show the class, colour and pattern of their exemplars, (N,) bool."""
     return torch.cat([values["edit/all"] for *_, values in _judged(scenes, edited, "blob", judge, compositing)])
 
 
 def _judged(
     scenes: Scenes, edited: Sequence[Tensor], hole: str, judge: Judge, compositing: Compositing
 ) -> Iterator[tuple[range, dict[str, Any], list[Image.Image], Figures]]:
-    """Batch by batch: indices, items, pictures as a user gets them, and what `judge_edits` says of them."""
+    """Yield for each batch its indices, its items, the finished pictures and the figures of `judge_edits`."""
     for start in range(0, len(edited), BATCH):
         rows = range(start, min(start + BATCH, len(edited)))
         batch = collate([scenes.items[i] for i in rows])
@@ -144,7 +145,7 @@ def _seen(extractor: Extractor, pictures: Sequence[Image.Image]) -> Tensor:
 
 
 def real_features(clip: Extractor, seed: int, count: int) -> Features:
-    """Of real scenes, which are neither edited nor trained on; for a hole's a thing is cropped as exemplars are."""
+    """Return features of real scenes outside all training sets; instead of holes, things cropped like exemplars."""
     seen = []
     with tqdm(total=count, unit="image", desc="real scenes", disable=None) as bar:
         for start in range(0, count, BATCH):

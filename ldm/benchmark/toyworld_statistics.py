@@ -1,4 +1,4 @@
-"""The columns of the benchmark on ToyWorld: each a function of what was measured of a row's items."""
+"""The columns of the benchmark on ToyWorld: each a statistic of a row's measurements."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured of a row, item by item.
+    """The measurements of a row, item by item.
 
     Attributes:
-        figures: of the edits of box-shaped holes, see `toyworld_figures.figures`; `quality`; `blob`, which is edit/all
-            of the blob-shaped ones.
+        figures: those of `toyworld_figures.figures` for box-shaped holes; `quality`; `blob`, which is edit/all for
+            blob-shaped holes.
         features: of the pictures and their holes.
-        pictures: as a user gets them.
+        pictures: after compositing.
     """
 
     figures: Figures
@@ -49,11 +49,11 @@ class Found:
 
 
 class Statistic(NamedTuple):
-    """A column.
+    """The statistic of a column.
 
     Attributes:
-        needs: the figure that a row has to have.
-        of: the column's value, of the items with some indices.
+        needs: the figure that it is computed from.
+        of: measurements and indices of items -> value.
     """
 
     needs: str
@@ -61,34 +61,35 @@ class Statistic(NamedTuple):
 
 
 def statistics(real: Features, pastes: Figures) -> dict[str, Statistic]:
-    """By the column's key.
+    """Return the statistic of each column, by key.
 
     Args:
         real: features of real scenes.
         pastes: figures of each exemplar pasted into its hole.
     """
     references = [fit(features) for features in real]
-
-    def mean(name: str, factor: float = 1.0) -> Statistic:
-        return Statistic(name, lambda found, i: factor * found.figures[name][i].double().mean().item())
-
-    def copying(name: str) -> Statistic:
-        return Statistic(name, lambda found, i: copy_paste_score(found.figures[name][i], pastes[name][i]))
-
     return {
         "fid": Statistic("quality", lambda found, i: frechet(*fit(found.features.holes[i]), *references[0])),
         "fid_whole": Statistic("quality", lambda found, i: frechet(*fit(found.features.whole[i]), *references[1])),
-        "quality": mean("quality"),
-        "clip": mean("clip score"),
-        **{head: mean(f"edit/{head}", 100) for head in (*HEADS, "all")},
-        "blob": mean("blob", 100),
-        **{name: copying(name) for name in ("pose", "pixels")},
+        "quality": _mean("quality"),
+        "clip": _mean("clip score"),
+        **{head: _mean(f"edit/{head}", 100) for head in (*HEADS, "all")},
+        "blob": _mean("blob", 100),
+        **{name: _copying(name, pastes[name]) for name in ("pose", "pixels")},
         "background": Statistic("background", lambda found, i: pooled_psnr(found.figures["background"][i])),
     }
 
 
+def _mean(name: str, factor: float = 1.0) -> Statistic:
+    return Statistic(name, lambda found, i: factor * found.figures[name][i].double().mean().item())
+
+
+def _copying(name: str, pastes: Tensor) -> Statistic:
+    return Statistic(name, lambda found, i: copy_paste_score(found.figures[name][i], pastes[i]))
+
+
 def estimates(found: Found, columns: Mapping[str, Statistic]) -> dict[str, Estimate]:
-    """Every column that the row has figures for, with its interval."""
+    """Estimate every column that the row has figures for, with its interval."""
     return {
         key: bootstrap(partial(column.of, found), len(found.figures[column.needs]), resamples=RESAMPLES)
         for key, column in columns.items()
@@ -97,9 +98,9 @@ def estimates(found: Found, columns: Mapping[str, Statistic]) -> dict[str, Estim
 
 
 def difference(columns: Mapping[str, Statistic], found: Found, against: Found, key: str) -> Estimate:
-    """Of a column between two rows, over the same scenes."""
+    """Estimate the difference of a column between two rows over the same scenes."""
 
-    def of(i: Tensor) -> float:
+    def statistic(i: Tensor) -> float:
         return columns[key].of(found, i) - columns[key].of(against, i)
 
-    return bootstrap(of, len(found.figures[columns[key].needs]), resamples=RESAMPLES)
+    return bootstrap(statistic, len(found.figures[columns[key].needs]), resamples=RESAMPLES)

@@ -36,18 +36,20 @@ def main() -> None:
     from ldm.config import build
     from ldm.runs.outputs import check_writable
     from ldm.utils.device import choose_device
-    from ldm.utils.errors import UserError, tell_failed
+    from ldm.utils.errors import UserError, report_failures
     from ldm.utils.processes import this_share
 
     config = load_config(args.config, overrides=args.overrides)
     benchmark = build(config) if "target" in config else None
     if not isinstance(benchmark, Benchmark):
-        raise UserError(f"config {args.config}: does not describe a benchmark; see configs/benchmark")
+        raise UserError(f"config {args.config}: not a benchmark config; see configs/benchmark")
     share = this_share()
     folder = args.out or Path("outputs/benchmark") / Path(args.config).stem
     check_writable(folder)
-    work = RunContext(folder, args.limit, args.batch, choose_device(args.device, share.local_rank), share)
+    context = RunContext(folder, args.limit, args.batch, choose_device(args.device, share.local_rank), share)
     about = {"config": args.config, "overrides": args.overrides, "settings": OmegaConf.to_container(config.params)}
-    problems = run_benchmark(benchmark, work, about)
-    if share.rank == 0:  # of the others a launcher expects 0, or it ends this one
-        tell_failed(problems, "of the benchmark's parts")
+    paths, problems = run_benchmark(benchmark, context, about)
+    for path in paths:
+        print(path)
+    if share.rank == 0:  # a launcher ends all processes when one exits with another code than 0
+        report_failures(problems, "of the benchmark's parts")

@@ -22,6 +22,7 @@ from ldm.utils.cli import (
     add_model_flags,
     add_step_flags,
     note_unused,
+    report_jobs,
     with_example,
 )
 from ldm.utils.project import EXAMPLES
@@ -200,11 +201,13 @@ def edit_jobs(
         wrong: the errors of lines that are not jobs.
     """
     from ldm.runs.job_edits import DiffEditJobs
-    from ldm.runs.work import editor_about, work_list
+    from ldm.runs.work import editor_about, run_jobs
 
     how = {"negative": args.negative_prompt, "invert": "invert_mask" in args}
     about = {**editor_about(editor, precision), **how}
     (prompt,) = getattr(args, "prompt", [None])
     jobs = [job.with_defaults(prompt=prompt, source_prompt=args.source_prompt or None) for job in jobs]
     maker = DiffEditJobs(editor, args.outdir, **how)
-    work_list(jobs, wrong, args.outdir, about, maker, batch=args.batch, share=share)
+    outcome = run_jobs(jobs, args.outdir, about, maker, batch=args.batch, share=share)
+    if share.rank == 0:
+        report_jobs(args.outdir, outcome.made, outcome.there, [*wrong, *outcome.failed])

@@ -26,6 +26,7 @@ from ldm.utils.cli import (
     box,
     note_unused,
     positive,
+    report_jobs,
     with_example,
 )
 from ldm.utils.project import EXAMPLES
@@ -240,11 +241,13 @@ def edit_jobs(
         wrong: the errors of lines that are not jobs.
     """
     from ldm.runs.job_edits import ExemplarJobs
-    from ldm.runs.work import editor_about, work_list
+    from ldm.runs.work import editor_about, run_jobs
 
     given, how = vars(args), {"invert": "invert_mask" in args}
     about = {**editor_about(editor, precision), **how}
     weights = tuple(given.get("reference_weights", ())) or None
     defaults = {"exemplars": tuple(given.get("reference_path", ())), "weights": weights}
     jobs = [job if job.exemplars else job.with_defaults(**defaults) for job in jobs]
-    work_list(jobs, wrong, args.outdir, about, ExemplarJobs(editor, **how), batch=args.batch, share=share)
+    outcome = run_jobs(jobs, args.outdir, about, ExemplarJobs(editor, **how), batch=args.batch, share=share)
+    if share.rank == 0:
+        report_jobs(args.outdir, outcome.made, outcome.there, [*wrong, *outcome.failed])

@@ -22,6 +22,7 @@ from ldm.utils.cli import (
     add_model_flags,
     add_overwrite_flag,
     add_step_flags,
+    report_jobs,
     with_example,
 )
 from ldm.utils.project import EXAMPLES
@@ -258,7 +259,7 @@ def fill_jobs(
     """
     from ldm.runs.job_edits import RePaintJobs
     from ldm.runs.kept_results import fingerprint
-    from ldm.runs.work import editor_about, work_list
+    from ldm.runs.work import editor_about, run_jobs
 
     given = vars(args)
     how = {"negative": args.negative_prompt, "mask_type": given.get("mask_type"), "mask_seed": given.get("mask_seed")}
@@ -268,4 +269,6 @@ def fill_jobs(
     exemplars = (args.reference_path,) if "reference_path" in given else ()
     defaults = {"class_id": given.get("class_id"), "prompt": given.get("prompt"), "exemplars": exemplars}
     jobs = [job.with_defaults(**defaults) for job in jobs]
-    work_list(jobs, wrong, args.outdir, about, RePaintJobs(editor, **how), batch=args.batch, share=share)
+    outcome = run_jobs(jobs, args.outdir, about, RePaintJobs(editor, **how), batch=args.batch, share=share)
+    if share.rank == 0:
+        report_jobs(args.outdir, outcome.made, outcome.there, [*wrong, *outcome.failed])

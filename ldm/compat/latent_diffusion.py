@@ -1,4 +1,4 @@
-"""Configs of latent diffusion's code (Paint by Example, Stable Diffusion 1.x) in our layout: one table."""
+"""The table for configs of the latent diffusion code (Paint by Example, Stable Diffusion 1.x)."""
 
 import re
 
@@ -22,14 +22,14 @@ def context_dim(width: int, theirs: Flat) -> Flat:
 
 
 def devices(gpus: str | int) -> int | list[int]:
-    """Of the original: "0,1" and "0," say which, 2 and "2" how many."""
+    """Parse the original's devices: "0,1" and "0," are indices, 2 and "2" a number."""
     if not re.fullmatch(r"[1-9]\d*|\d+,(\d+,)*\d*", str(gpus)):
-        raise ValueError("expected which devices (0,1 or 0,) or how many (2)")
+        raise ValueError("expected indices of devices (0,1 or 0,) or their number (2)")
     return [int(part) for part in gpus.split(",") if part] if "," in str(gpus) else int(gpus)
 
 
 def batch(per_device: int, theirs: Flat) -> Flat:
-    """Theirs is what a device holds at once, ours what an optimizer step sees."""
+    """Translate the batch size, which is per device in the original and per optimizer step here."""
     count = devices(theirs.get("lightning.trainer.gpus", theirs.get("lightning.trainer.devices", 1)))
     total = per_device * (len(count) if isinstance(count, list) else count)
     for name in ("num_nodes", "accumulate_grad_batches"):
@@ -46,7 +46,7 @@ def dataset(name: str, **recipe: str) -> dict:
 # fmt: off
 RATE, R = "training.params.optimisation.params.", "recipe.params."
 U, A = "model.params.unet.params.", "model.params.autoencoder.params."
-OWN, UNUSED = Left("this code has its own: see configs/train/defaults.yaml"), Left("without effect here")
+OWN, UNUSED = Left("this code has its own, see configs/train/defaults.yaml"), Left("without effect here")
 TABLE = flat({
     "model": {"target": (ORIGINAL,), "base_learning_rate": RATE + "learning_rate", "params": {
         "linear_start": "model.params.schedule.params.start", "linear_end": "model.params.schedule.params.end",
@@ -57,7 +57,7 @@ TABLE = flat({
         "use_ema": lambda on, _: {"ema": 0.9999 if on else None}, "num_timesteps_cond": (1, None),
         "beta_schedule": ("linear",), "loss_type": ("l2",), "scale_by_std": (False,),
         **each("first_stage_key cond_stage_key monitor log_every_t clip_denoised", OWN),
-        "channels": UNUSED, "cond_stage_trainable": Left("all of the conditioner but CLIP is trained"),
+        "channels": UNUSED, "cond_stage_trainable": Left("all of the conditioner except CLIP is trained"),
         "scheduler_config": {"target": ("ldm.lr_scheduler.LambdaLinearScheduler",), "params": {
             "warm_up_steps": lambda cycles, _: {RATE + "warmup_steps": cycles[0]}, **each("f_max f_min", ([1.0],)),
             **each("f_start cycle_lengths verbosity_interval", Left("one linear rise from 0, then constant"))}},
@@ -79,7 +79,7 @@ TABLE = flat({
         "batch_size": batch, "num_workers": "data.params.num_workers",
         "train": dataset("train", image_size=R + "size", arbitrary_mask_percent=R + "arbitrary_mask_percent"),
         "validation": dataset("validation", **each("image_size arbitrary_mask_percent", Left("as in training"))),
-        **each("test.* predict.*", Left("training tests nothing")),
+        **each("test.* predict.*", Left("training has no test or predict stage")),
         **each("wrap use_worker_init_fn shuffle_test_loader shuffle_val_dataloader", OWN)}},
     "lightning": {**each("callbacks.* modelcheckpoint.* logger.* strategy.* find_unused_parameters", OWN), "trainer": {
         **each("gpus devices", lambda value, _: {"trainer.devices": devices(value)}),
@@ -87,9 +87,9 @@ TABLE = flat({
         **each("accelerator strategy benchmark logger profiler num_sanity_val_steps limit_val_batches "
                "val_check_interval check_val_every_n_epoch log_every_n_steps", OWN),
         "precision": lambda bits, _: {"trainer.precision": PRECISION[str(bits)]},
-        "accumulate_grad_batches": Left("in batch_size"), "max_epochs": Left("a run has trainer.max_steps; set that")}},
+        "accumulate_grad_batches": Left("in batch_size"), "max_epochs": Left("set trainer.max_steps instead")}},
 })
-DEFAULTS = flat({  # of the original's code, where those of our configs are others
+DEFAULTS = flat({  # of the original's code, where our configs have others
     "model": {"params": {
         "linear_start": 1e-4, "linear_end": 2e-2, "scale_factor": 1.0, "use_ema": True, "u_cond_percent": 0.0,
         "scheduler_config": {"params": {"warm_up_steps": [0]}}, "unet_config": {"params": {"channel_mult": [1, 2, 4, 8],
@@ -104,9 +104,9 @@ def wrote(node: dict) -> bool:
 
 
 def translate(node: dict, file: str) -> tuple[str, Flat, dict[str, str]]:
-    """See `ldm.compat.translate`."""
+    """Translate a config, see `ldm.compat.translate`."""
     given = flat(node)
-    theirs = {CONDITIONER: None} | DEFAULTS | given  # other keys depend on the conditioner
+    theirs = {CONDITIONER: None} | DEFAULTS | given  # the conditioner first: other keys depend on it
     devices_first = dict(sorted(theirs.items(), key=lambda item: item[0].startswith("data.")))
     values, left = apply(TABLE, devices_first, file)
     if "data.target" in given and "data.params.validation.target" not in given:

@@ -1,8 +1,7 @@
-"""RePaint's own `confs/*.yml` in our layout: one table. They are flat lists of guided-diffusion's arguments.
+"""The table for RePaint's own `confs/*.yml`, flat lists of guided-diffusion's arguments.
 
-What such a file says of its network becomes a `model`, of its walk through time the settings in `repaint` (see
-`ldm.presets.RePaintSettings`), of its weights `checkpoint` and `classifier`, two paths. Which pictures it
-fills is left out.
+The network becomes a `model`, the walk through time the settings `repaint` (see `ldm.presets.RePaintSettings`), and the
+weights two paths, `checkpoint` and `classifier`. The pictures to fill are left out.
 """
 
 import json
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from ldm.compat.table import Flat, Left, apply, each, flat
 
 WALK = "schedule_jump_params"
-WIDTHS = {512: [0.5, 1, 1, 2, 2, 4, 4], 256: [1, 1, 2, 2, 4, 4], 128: [1, 1, 2, 3, 4], 64: [1, 2, 3, 4]}  # by the side
+WIDTHS = {512: [0.5, 1, 1, 2, 2, 4, 4], 256: [1, 1, 2, 2, 4, 4], 128: [1, 1, 2, 3, 4], 64: [1, 2, 3, 4]}  # by size
 SCHEDULE = "model.params.schedule."
 
 
@@ -24,39 +23,39 @@ def base(theirs: Flat) -> str:
 
 
 def numbers(text: str | int | float) -> list[int | float]:
-    """1,1,2 or 0.5,1 as numbers."""
+    """Parse numbers separated by commas, such as 1,1,2 or 0.5,1."""
     try:
         found = [float(part) for part in str(text).split(",")]
     except ValueError:
         found = [0.0]
     if not all(0 < number < math.inf for number in found):
-        raise ValueError("expected numbers with commas between, such as 32,16,8")
+        raise ValueError("expected numbers separated by commas, such as 32,16,8")
     return [int(number) if number == int(number) else number for number in found]
 
 
 def attention(sides: str | int, theirs: Flat) -> Flat:
-    """Theirs are the sides of the pictures inside that have attention, ours are how often theirs go into the whole."""
+    """Translate resolutions with attention, which are feature map sizes there and downsampling factors here."""
     size, found = theirs["image_size"], numbers(sides)
     factors = {size // 2**k: 2**k for k in range(size.bit_length()) if size % 2**k == 0}
     if not factors.keys() >= set(found):
-        raise ValueError(f"expected sides of pictures inside, some of {', '.join(map(str, factors))}")
+        raise ValueError(f"expected sizes of feature maps, some of {', '.join(map(str, factors))}")
     return {U + "attention_resolutions": sorted(factors[side] for side in found)}
 
 
 def widths(text: str, theirs: Flat) -> Flat:
     if not text and theirs["image_size"] not in WIDTHS:
-        raise ValueError(f"expected numbers with commas between, for image_size {theirs['image_size']} has no default")
+        raise ValueError(f"expected numbers separated by commas: image_size {theirs['image_size']} has no default")
     return {U + "channel_mult": numbers(text) if text else WIDTHS[theirs["image_size"]]}
 
 
 def heads(count: int, theirs: Flat) -> Flat | Left:
     if theirs.get("num_head_channels") != -1:
-        return Left("num_head_channels says it")
+        return Left("num_head_channels determines it")
     return whole(U + "num_heads")(count, theirs)
 
 
 def whole(key: str, *besides: int) -> Callable:
-    """A count, or one of a few other numbers, which is ours as it is."""
+    """Return a rule for a count, or one of a few other numbers, that is kept as it is."""
 
     def rule(count: object, _: Flat) -> Flat:
         if not isinstance(count, int) or isinstance(count, bool) or (count < 1 and count not in besides):
@@ -67,7 +66,7 @@ def whole(key: str, *besides: int) -> Callable:
 
 
 def switch(on: dict, off: dict) -> Callable:
-    """A truth value, which says one thing or another."""
+    """Return a rule for a boolean that stands for one of two sets of values."""
 
     def rule(value: object, _: Flat) -> Flat:
         if not isinstance(value, bool):
@@ -82,7 +81,7 @@ def schedule(name: str, theirs: Flat) -> Flat:
         raise ValueError('expected "linear" or "cosine"')
     T = theirs["diffusion_steps"]
     values = {SCHEDULE + "target": f"ldm.diffusion.schedule.Schedule.{name}"}
-    if name == "linear" and T != 1000:  # as noisy at its end as with 1000 steps
+    if name == "linear" and T != 1000:  # ends at the same noise level as with 1000 steps
         values |= {SCHEDULE + "params.start": 1e-4 * 1000 / T, SCHEDULE + "params.end": 0.02 * 1000 / T}
     return values
 
@@ -111,25 +110,25 @@ def guided(theirs: Flat) -> bool:
 
 
 def of_classifier(rule: str | object) -> Callable:
-    """A key that means something where a classifier guides: ours, or with the only value that it may have."""
+    """Return a rule for a key that only matters with classifier guidance; `rule` translates it or is its only value."""
 
-    def of_it(value: object, theirs: Flat) -> Flat | Left:
+    def guided_rule(value: object, theirs: Flat) -> Flat | Left:
         if not guided(theirs):
-            return Left("no classifier guides: it takes a classifier_path and a classifier_scale above 0")
+            return Left("no classifier guidance, which needs a classifier_path and a classifier_scale above 0")
         if callable(rule):
             return rule(value)
         if value != rule:
-            raise ValueError(f"expected {json.dumps(rule)}, as configs/imagenet256_classifier.yaml has it")
+            raise ValueError(f"expected {json.dumps(rule)}, as in configs/imagenet256_classifier.yaml")
         return {}
 
-    return of_it
+    return guided_rule
 
 
 def path(key: str) -> Callable:
     def rule(file: object, _: Flat | None = None) -> Flat:
         if not isinstance(file, str) or not file:
             raise ValueError("expected the path of a file")
-        return {key: os.path.abspath(file)}  # theirs begins at the current folder, ours at the root
+        return {key: os.path.abspath(file)}  # relative to the current folder there, to the project here
 
     return rule
 
@@ -151,10 +150,10 @@ TABLE = flat({
     "num_head_channels": whole(U + "num_head_channels", -1), "num_heads": heads, "num_heads_upsample": (-1,),
     "learn_sigma": switch({U + "out_channels": 6, "model.params.variance": "learned_range"},
                           {U + "out_channels": 3, "model.params.variance": "fixed_large"}),
-    "use_fp16": Left("--precision says it"),
-    **each("use_checkpoint use_kl rescale_learned_sigmas", Left("of use in training alone")),
+    "use_fp16": Left("see --precision"),
+    **each("use_checkpoint use_kl rescale_learned_sigmas", Left("only used in training")),
     # the classifier
-    "classifier_path": of_classifier(path("classifier")), "classifier_use_fp16": Left("--precision says it"),
+    "classifier_path": of_classifier(path("classifier")), "classifier_use_fp16": Left("see --precision"),
     "classifier_scale": of_classifier(lambda scale: {"repaint.classifier_scale": scale}),
     "classifier_width": of_classifier(128), "classifier_depth": of_classifier(2),
     "classifier_attention_resolutions": of_classifier("32,16,8"), "classifier_pool": of_classifier("attention"),
@@ -162,7 +161,7 @@ TABLE = flat({
     # diffusion
     "noise_schedule": schedule, "diffusion_steps": whole(SCHEDULE + "params.T"),
     "predict_xstart": only(False, "networks predict the noise here"),
-    "rescale_timesteps": only(False, "networks see timesteps as whole numbers here"),
+    "rescale_timesteps": only(False, "networks get integer timesteps here"),
     "timestep_respacing": respacing, "clip_denoised": only(True, "predicted pictures are always clipped here"),
     "use_ddim": switch({"repaint.sampler": "ddim"}, {"repaint.sampler": "ddpm"}),
     # RePaint
@@ -170,13 +169,13 @@ TABLE = flat({
            "t_T": whole("repaint.steps"), **each("jump2_length jump2_n_sample jump3_length jump3_n_sample "
                                                  "start_resampling", "repaint.{}")},
     "inpa_inj_sched_prev": only(True, "without it the known pixels are not used at all"),
-    "inpa_inj_sched_prev_cumnoise": only(False, "the known pixels get new noise in each step here"),
-    "inpa_inj_time_shift": only(1, "a step up adds the noise of the step that it takes back"),
+    "inpa_inj_sched_prev_cumnoise": only(False, "known pixels get new noise in each step here"),
+    "inpa_inj_time_shift": only(1, "a step up adds the noise of the step that it undoes"),
     # the job
-    "cond_y": Left("--class_id says it"), "device": Left("--device says it"),
+    "cond_y": Left("see --class_id"), "device": Left("see --device"),
     **each("name num_samples n_jobs show_progress print_estimated_vars lr_kernel_n_std latex_name method_name", UNUSED),
 })
-DEFAULTS = flat({  # where a file says nothing; the rest then stays as it is in our config
+DEFAULTS = flat({  # of keys that a file leaves out; other such keys stay as in our config
     WALK: dict.fromkeys(("t_T", "n_sample", "jump_length", "jump_n_sample")),
     "image_size": 256, "class_cond": False, "channel_mult": "", "classifier_scale": 0, "use_ddim": False,
     "diffusion_steps": 1000, "noise_schedule": "linear", "timestep_respacing": "", "inpa_inj_sched_prev": None,
@@ -189,9 +188,9 @@ def wrote(node: dict) -> bool:
 
 
 def translate(node: dict, file: str) -> tuple[str, Flat, dict[str, str]]:
-    """See `ldm.compat.translate`."""
+    """Translate a config, see `ldm.compat.translate`."""
     try:
-        sets = list(node["data"]["eval"])  # they have names of their own
+        sets = list(node["data"]["eval"])  # data sets have arbitrary names
     except (KeyError, TypeError):
         sets = ["NAME"]
     theirs, table = DEFAULTS | flat(node), TABLE | flat({"data": {"eval": dict.fromkeys(sets, DATASET)}})

@@ -1,4 +1,4 @@
-"""Config files of another code by a table of their keys: what each says here, or why it says nothing."""
+"""Translation of another code's config files by a table: our value for each key, or why it is left out."""
 
 import json
 from typing import Any
@@ -10,32 +10,33 @@ Flat = dict[str, Any]  # by dotted keys
 
 
 class Left(str):
-    """Why a key is left out."""
+    """The reason why a key is left out."""
 
 
 def flat(node: Any, prefix: str = "") -> Flat:
+    """Flatten nested mappings to dotted keys."""
     if not isinstance(node, dict):
         return {prefix[:-1]: node}
     return {name: leaf for key, value in node.items() for name, leaf in flat(value, f"{prefix}{key}.").items()}
 
 
 def each(names: str, rule: Any) -> dict:
-    """One rule for several keys; {} in it stands for the name."""
+    """Use one rule for several keys; {} in it stands for the key."""
     return {name: type(rule)(rule.format(name)) if isinstance(rule, str) else rule for name in names.split()}
 
 
 def apply(table: Flat, theirs: Flat, file: str) -> tuple[Flat, dict[str, str]]:
-    """Their values by our dotted keys; and what is left out, and why.
+    """Translate a file; return values by our dotted keys, and the keys left out with reasons.
 
     Args:
-        table: rules by the keys of an original file, or by `section.*`. A string is our key, a tuple are the only
-            values allowed, a `Left` leaves the key out, and a function of the value and of the whole file translates:
-            to values by our keys, or to a `Left`.
-        theirs: what the file says, with the defaults of its code where it says nothing.
-        file: its name, for errors.
+        table: rules by the keys of an original file, or by `section.*`. A string is our key, a tuple lists the only
+            values allowed, a `Left` leaves the key out, and a function of the value and the whole file returns values
+            by our keys, or a `Left`.
+        theirs: values of the file, with the defaults of its code.
+        file: its name, for messages.
 
     Raises:
-        UserError: a key is unknown, or says what this code cannot do.
+        UserError: a key is unknown, or its value is not supported.
     """
     values, left = {}, {}
     for key, value in theirs.items():
@@ -44,7 +45,7 @@ def apply(table: Flat, theirs: Flat, file: str) -> tuple[Flat, dict[str, str]]:
         rule = table.get(name)
         try:
             if rule is None and (value is not None or not any(name.startswith(f"{key}.") for name in table)):
-                raise ValueError(f"unknown key; {nearest(key, table)}")  # an empty section is none
+                raise ValueError(f"unknown key; {nearest(key, table)}")  # an empty section is not a key
             if callable(rule):
                 rule = rule(value, theirs)
             if isinstance(rule, Left):
@@ -56,6 +57,6 @@ def apply(table: Flat, theirs: Flat, file: str) -> tuple[Flat, dict[str, str]]:
             elif isinstance(rule, tuple) and value not in rule:
                 raise ValueError(f"expected {' or '.join(map(json.dumps, rule))}")
         except (LookupError, TypeError, ValueError) as error:
-            what = error if isinstance(error, ValueError) else "this code has no such thing"
+            what = error if isinstance(error, ValueError) else "not supported by this code"
             raise UserError(f"config {file}: {key} {json.dumps(value, default=str)}: {what}") from error
     return values, left

@@ -1,4 +1,4 @@
-"""What a weights file is, and which model it is nearest to, by the names and shapes of its tensors alone."""
+"""Identification of a weights file: its format, and the known model most similar by names and shapes of tensors."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ PUBLISHED = {  # manifest -> title, config of the same networks
     "guided_256_classifier": ("guided-diffusion 256x256, classifier", "imagenet256_classifier"),
 }
 INPAINTING = "Stable Diffusion 1.x with 9 input channels (SD-inpainting, or extended for training)"
-OWN = {  # config -> title, root of the names
+OWN = {  # config -> title, prefix of the names
     "v1": ("Paint by Example, as this package writes it", ""),
     "sd_v1": ("Stable Diffusion 1.x, as this package writes it", ""),
     "toyworld": ("ToyWorld's exemplar model", ""),
@@ -61,21 +61,21 @@ PARTS = {  # longer prefixes before shorter ones
     "proj_out.": "bottleneck",
     "learnable_vector": "bottleneck",
 }
-FOREIGN = {  # beginnings of names -> whose they are
+FOREIGN = {  # prefixes of names -> kind of file
     ("down_blocks.", "mid_block.", "encoder.down_blocks."): "a network of a diffusers folder",
     ("lora_unet_", "lora_te_", "unet.down_blocks."): "a LoRA or a part of a diffusers pipeline",
-    ("text_model.", "vision_model.", "visual."): "a CLIP model, good for the --clip of training",
+    ("text_model.", "vision_model.", "visual."): "a CLIP model, usable as the --clip of training",
 }
 
 
 @dataclass(frozen=True)
 class Known:
-    """A model that a file may hold.
+    """A model that a file may contain.
 
     Attributes:
         shapes: names, as in the file, and shapes of its tensors.
-        config: of the same networks, if there is one.
-        whole: one file holds all of it, as published ones do.
+        config: with the same networks, if there is one.
+        whole: the model comes as a single file, as published ones do.
     """
 
     title: str
@@ -85,7 +85,7 @@ class Known:
 
 
 def container(path: Path, tensors: Mapping[str, Tensor]) -> Finding:
-    """The kind of a file that could be read, its size, and the types of its tensors."""
+    """Describe a file that could be read: its format, its size and the types of its tensors."""
     with open(path, "rb") as file:
         head = file.read(len(MAGIC))
     kinds = {b"PK": "torch zip", MAGIC: "torch, from before 1.6"}
@@ -98,7 +98,7 @@ def container(path: Path, tensors: Mapping[str, Tensor]) -> Finding:
 
 
 def known_models(config: str | None = None) -> list[Known]:
-    """What to compare with: all published models and our own configs, or those of one config."""
+    """Return the models to compare with: all published models and our own configs, or only those of one config."""
     if config is not None:
         shapes, published = _shapes_of(config), (official, official_flat, guided)
         return [
@@ -122,7 +122,7 @@ def known_models(config: str | None = None) -> list[Known]:
 
 
 def nearest_model(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tuple[Known | None, Finding]:
-    """The model that most of a file's names and shapes are of, None if there is none, and how the two differ."""
+    """Find the model that shares most of a file's names and shapes, or None, and describe how the two differ."""
     found = {
         name: tuple(tensor.shape)
         for name, tensor in tensors.items()
@@ -131,7 +131,7 @@ def nearest_model(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tup
     known = max(candidates, key=lambda candidate: _likeness(found, candidate))
     if _likeness(found, known)[0] < 0.1:
         whose = next((whose for start, whose in FOREIGN.items() if any(n.startswith(start) for n in found)), "")
-        text = f"nothing that is known here; it has {tally({'tensors': found})}"
+        text = f"unknown; the file contains {tally({'tensors': found})}"
         return None, Finding("model", "PROBLEM", text + (f". It looks like {whose}." if whose else ""), "unknown model")
 
     absent = _absent(found, known)
@@ -145,11 +145,11 @@ def nearest_model(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tup
         ],
     }
     held = ", ".join(dict.fromkeys(part(name) for name in _weights(known) if name in found))
-    aside = f"; not in it: {', '.join(absent)}, to be given beside it if meant to be tried too" if absent else ""
+    aside = f"; not in it: {', '.join(absent)}, give their files too to have them tried" if absent else ""
     if not any(differences.values()):
         there = len(found.keys() & known.shapes.keys())
         short = f"{known.title} ({held})" if absent else known.title
-        return known, Finding("model", "ok", f"{known.title}: {held}; all {there} tensors are there{aside}", short)
+        return known, Finding("model", "ok", f"{known.title}: {held}; all {there} tensors are present{aside}", short)
     advice = ""
     if any(part(name) == "bottleneck" for name in differences["missing"]):
         advice = (
@@ -157,24 +157,24 @@ def nearest_model(tensors: Mapping[str, Tensor], candidates: list[Known]) -> tup
             "random, and pictures black, washed out or noise: find a complete file"
         )
     if differences["of another shape"] and found.get(FIRST_CONV, (0, 9))[1] == 4:
-        advice += "; ldm modify-checkpoints adds input channels, for a training to start from"
+        advice += "; ldm modify-checkpoints adds input channels, to start training from"
     short = ", ".join(f"tensors {problem}: {len(names)}" for problem, names in differences.items() if names)
-    text = f"nearest to {known.title}, of which {held} is there: {tally(differences)}{aside}{advice}"
+    text = f"most similar to {known.title}, of which it contains {held}: {tally(differences)}{aside}{advice}"
     return known, Finding("model", "PROBLEM", text, short)
 
 
 def part(name: str) -> str:
-    """Which network of a model a tensor belongs to."""
+    """Return the network of a model that a tensor belongs to."""
     return next((title for prefix, title in PARTS.items() if name.startswith(prefix)), "network")
 
 
 def _weights(known: Known) -> list[str]:
-    """The names of a model that a file may not lack: all but those of buffers."""
+    """Return the names that a file of a model must have: all except those of buffers."""
     return [name for name in known.shapes if not is_skipped(name) or name.startswith(CLIP_EXTRAS)]
 
 
 def _absent(found: Shapes, known: Known) -> list[str]:
-    """Parts of which a file holds nothing and need not: it may be one of several, each a network or two."""
+    """Return the parts missing from a file that may be in another one: models come as one file or as several."""
     present = {part(name) for name in found}
     absent = [title for title in dict.fromkeys(map(part, _weights(known))) if title not in present]
     if "UNet" not in present:
@@ -183,7 +183,7 @@ def _absent(found: Shapes, known: Known) -> list[str]:
 
 
 def _likeness(found: Shapes, known: Known) -> tuple[float, float]:
-    """The share of either side's names that both have, and their number; a name of another shape counts half."""
+    """Return the share of common names among all, and their number; a name with another shape counts half."""
     present = {part(name) for name in found}
     expected = [name for name in _weights(known) if part(name) in present]
     surplus = [name for name in found if name not in known.shapes and not is_skipped(name)]
@@ -198,7 +198,7 @@ def _shapes_of(config: str) -> Shapes:
 
 
 def _spelt(shapes: Shapes, dialect: Dialect) -> Shapes:
-    """The same in a dialect; tensors that it keeps apart share the first axis."""
+    """Rename tensors to a dialect; tensors that it splits share the first axis equally."""
     spelt = {}
     for name, shape in shapes.items():
         names = dialect(name)

@@ -1,4 +1,4 @@
-"""What a model's networks do when they are run: one after another, in each precision, on pictures that are known."""
+"""Trials of a model's networks: one after another, in each precision, on known pictures."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,10 +19,10 @@ from ldm.utils.random import generator
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FINE, POOR = 25, 20  # dB of the autoencoder's round trip
-SPREAD = 0.4, 2.5  # of the scaled latents' standard deviation, meant to be 1
-BLIND = 0.5  # of the noise's variance: a network that leaves more of it has not learnt
-MARGIN = 1.25  # by which the right order's error must be below the next
-TIMESTEP = 500  # of 1000: enough noise that the condition matters, not so much that nothing does
+SPREAD = 0.4, 2.5  # range of the scaled latents' standard deviation, ideally 1
+BLIND = 0.5  # of the noise's variance: a network that leaves more unexplained is untrained
+MARGIN = 1.25  # factor between the error of the right order and the next
+TIMESTEP = 500  # of 1000: enough noise for the condition to matter, not so much that nothing does
 KEEP, HOLE = "1 = keep", "1 = hole"
 LAYOUTS: dict[tuple[str, str], Callable[[Tensor, Tensor], list[Tensor]]] = {
     (MASK_LAST, KEEP): lambda masked, keep: [masked, keep],
@@ -33,12 +33,12 @@ LAYOUTS: dict[tuple[str, str], Callable[[Tensor, Tensor], list[Tensor]]] = {
 
 
 class Trial:
-    """Runs the networks of a model one after another, so that memory for the largest is enough.
+    """A trial of a model's networks one after another, which needs memory only for the largest.
 
     Args:
         model: a `LatentDiffusion` or a `PixelDiffusion` on the meta device.
         tensors: the weights in use.
-        source: the file's name, for messages.
+        source: name of the file, for messages.
         pictures: (B, 3, S, S) in [-1, 1], S a multiple of `model.multiple`.
     """
 
@@ -47,12 +47,12 @@ class Trial:
     ):
         self.model, self.tensors, self.source, self.device = model, tensors, source, device
         self.pictures = pictures.to(device)
-        self.outcomes: dict[str, dict[str, str]] = {}  # stage -> precision -> what came of it
+        self.outcomes: dict[str, dict[str, str]] = {}  # stage -> precision -> outcome
         self.reference: dict[str, Tensor] = {}  # stage -> its float32 result
 
     @torch.inference_mode()
     def run(self) -> tuple[list[Finding], dict[tuple[str, str], float]]:
-        """Findings, and the error of each layout of the input channels (of the one, where there is no choice)."""
+        """Run the networks; return findings and the error of each layout of the input channels."""
         findings, errors = [], {}
         stages = {"conditioner": self._conditioner, "autoencoder": self._autoencoder, "unet": self._unet}
         present = [root for root in stages if getattr(self.model, root, None) is not None]
@@ -69,12 +69,12 @@ class Trial:
                     if precision == "fp32" and root == "unet":
                         errors = self._layouts()
                     bar.update()
-                getattr(self.model, root).to_empty(device="meta")  # its memory is the next one's
+                getattr(self.model, root).to_empty(device="meta")  # frees memory for the next one
         if errors:
             findings.append(self._denoising(min(errors.values())))
         if missing:
-            rest = "; the UNet runs only beside the others" if "unet" not in missing else ""
-            text = f"not complete in what was given: {', '.join(missing)}{rest}"
+            rest = "; the UNet is run only together with the others" if "unet" not in missing else ""
+            text = f"incomplete in the files given: {', '.join(missing)}{rest}"
             findings.append(Finding("networks", "skipped", text))
         return findings + self._precisions(), errors
 
@@ -92,7 +92,7 @@ class Trial:
         return {name.removeprefix(f"{root}."): value for name, value in values.items()}
 
     def _load(self, root: str, dtype: torch.dtype) -> None:
-        network = getattr(self.model, root).to_empty(device="meta")  # two precisions at once would be too much
+        network = getattr(self.model, root).to_empty(device="meta")  # never two precisions in memory
         fill(network.eval(), self._values(root, self.device, dtype))
 
     def _autoencoder(self, precision: str, dtype: torch.dtype) -> None:
@@ -108,7 +108,7 @@ class Trial:
             self.with_hole = self._condition(hole)
 
     def _condition(self, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """The masked pictures' latents and the keep mask, apart."""
+        """Return the latents of the masked pictures and the keep mask, separately."""
         shape = len(hole), *self.model.latent_shape(*hole.shape[-2:])
         channels = self.model.inpainting_channels(self.pictures, hole, torch.zeros(shape, device=self.device))
         return channels[:, :-1].nan_to_num(0, 0, 0), channels[:, -1:]
@@ -135,7 +135,7 @@ class Trial:
         return self.model.unet(torch.cat(channels, 1).to(dtype), t, context, labels)
 
     def _noisy(self) -> tuple[Tensor, Tensor]:
-        """Noisy latents, and what the network is to predict."""
+        """Return noisy latents and the target of the network's prediction."""
         latent = hasattr(self.model, "autoencoder")
         z = self.model.scale_factor * self.reference["VAE encode"] if latent else self.pictures
         noise = torch.randn(z.shape, generator=generator("doctor")).to(self.device)
@@ -143,10 +143,10 @@ class Trial:
         return q_sample(z, noise, alpha), diffusion_target(self.model.prediction, z, noise, alpha)
 
     def _layouts(self) -> dict[tuple[str, str], float]:
-        """The error of the prediction for each way to feed the condition.
+        """Return the prediction error for each layout of the condition.
 
-        Once nothing is hidden, so that a network which understands its input knows the noise exactly, and once the
-        middle is, where a network that takes the hole's grey for the picture's is wrong.
+        It is averaged over two cases: nothing hidden, where a network that reads its input correctly knows the noise
+        exactly, and the middle hidden, where a network that takes the hole's grey for the picture's is wrong.
         """
         noisy, target = self._noisy()
         if self.model.unet.in_channels == noisy.shape[1]:
@@ -157,7 +157,7 @@ class Trial:
         }
 
     def _error(self, channels: list[Tensor], target: Tensor) -> float:
-        predicted = self._predict(channels, torch.float32)[:, : target.shape[1]]  # beside it there may be a variance
+        predicted = self._predict(channels, torch.float32)[:, : target.shape[1]]  # a variance may follow
         return ((predicted - target).square().mean() / target.square().mean()).item()
 
     def _try(self, stage: str, precision: str, run: Callable[[], Tensor]) -> None:
@@ -168,7 +168,7 @@ class Trial:
                 raise
             self.outcomes.setdefault(stage, {})[precision] = "no memory" if "memory" in str(error) else "unsupported"
             return
-        reference = self.reference.setdefault(stage, result.nan_to_num(0, 0, 0))  # the next stage answers for itself
+        reference = self.reference.setdefault(stage, result.nan_to_num(0, 0, 0))  # do not pass NaN to the next stage
         if result.isfinite().all():
             off = ((result - reference).norm() / reference.norm()).item()
             outcome = "ok" if precision == "fp32" else f"ok ({100 * off:.1f} %)"
@@ -181,7 +181,7 @@ class Trial:
         spread = (self.model.scale_factor * self.reference["VAE encode"]).std().item()
         text = f"round trip {decibels:.1f} dB, latents' standard deviation {spread:.2f} after scaling"
         if not decibels >= POOR or not SPREAD[0] <= spread <= SPREAD[1]:
-            text += f" (expected {FINE} dB or more, and about 1): not trained, damaged or of another model"
+            text += f" (expected {FINE} dB or more, and about 1): untrained, damaged or of another model"
             return Finding("autoencoder", "PROBLEM", text, f"autoencoder's round trip {decibels:.1f} dB")
         if decibels < FINE:
             return Finding("autoencoder", "note", text + ": poor", f"autoencoder's round trip {decibels:.1f} dB")
@@ -190,7 +190,7 @@ class Trial:
     def _denoising(self, error: float) -> Finding:
         text = f"the UNet leaves {100 * error:.3g} % of the noise's variance unexplained at t = {TIMESTEP}"
         if not error < BLIND:
-            return Finding("denoising", "PROBLEM", f"{text}: not trained, or damaged", "the UNet does not denoise")
+            return Finding("denoising", "PROBLEM", f"{text}: untrained or damaged", "the UNet does not denoise")
         return Finding("denoising", "ok", text)
 
     def _precisions(self) -> list[Finding]:
@@ -205,12 +205,14 @@ class Trial:
             precision: [stage for stage, row in self.outcomes.items() if row[precision] in ("NaN", "inf")]
             for precision in PRECISIONS
         }
-        text = f"on {self.device}, in parentheses the distance from fp32"
+        text = f"on {self.device}, in parentheses the difference from fp32"
         if failing["fp32"]:
             short = f"NaN or inf in {', '.join(failing['fp32'])}"
             return [Finding("precision", "PROBLEM", f"{short} even in fp32; {text}", short, table)]
         if failed := {precision: stages for precision, stages in failing.items() if stages}:
-            said = "; ".join(f"{', '.join(stages)} overflows in {precision}" for precision, stages in failed.items())
+            overflows = "; ".join(
+                f"{', '.join(stages)} overflows in {precision}" for precision, stages in failed.items()
+            )
             other = " or ".join(precision for precision in PRECISIONS if precision not in failed)
-            return [Finding("precision", "note", f"{said}: use {other}; {text}", f"use {other}", table)]
+            return [Finding("precision", "note", f"{overflows}: use {other}; {text}", f"use {other}", table)]
         return [Finding("precision", "ok", text, table=table)]

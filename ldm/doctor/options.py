@@ -1,4 +1,4 @@
-"""The options of the network in a file of guided-diffusion, which does not say them; but its tensors show them."""
+"""The network options of a guided-diffusion file, inferred from its tensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,47 +12,47 @@ from ldm.doctor.file import Known
 from ldm.doctor.report import Finding
 from ldm.models.unet import UNet
 
-NO_TRACE = "How wide its heads are, its schedule and image_size leave no trace in a file: set those of its training"
+NO_TRACE = "The file does not show the width of the heads, the schedule and image_size: set those of its training"
 
 
 def own_options(tensors: Mapping[str, Tensor]) -> list[Known]:
-    """What else a file may hold: the U-Net, of pixels, that its own tensors tell of; none if they tell of none."""
-    told = infer_unet(_shapes(tensors))
-    if not told or told["context_dim"]:
+    """Return the pixel-space U-Net that a file's tensors describe, as a list of at most one known model."""
+    inferred = infer_unet(_shapes(tensors))
+    if not inferred or inferred["context_dim"]:
         return []
     try:
         with torch.device("meta"):
-            unet = UNet(**told, num_heads=1)
-    except Exception:  # a file can hold anything
+            unet = UNet(**inferred, num_heads=1)
+    except Exception:  # a file can contain anything
         return []
     return [Known("guided-diffusion's U-Net, with options of its own", _shapes(unet.state_dict()), None, True)]
 
 
 def options(tensors: Mapping[str, Tensor], known: Known | None) -> list[Finding]:
-    """The options of a bare file's network, and which config is for it.
+    """Describe the options of a bare file's network, and the config that fits it.
 
     Args:
-        known: what the file is nearest to.
+        known: the model most similar to the file.
     """
     shapes = _shapes(tensors)
-    told = infer_unet(shapes) or infer_classifier(shapes)
-    if not told or known is None:
+    inferred = infer_unet(shapes) or infer_classifier(shapes)
+    if not inferred or known is None:
         return []
-    hidden = () if told.get("context_dim") else ("context_dim", "transformer_depth")
-    said = ", ".join(f"{name} {word(value)}" for name, value in told.items() if name not in hidden)
+    hidden = () if inferred.get("context_dim") else ("context_dim", "transformer_depth")
+    listed = ", ".join(f"{name} {word(value)}" for name, value in inferred.items() if name not in hidden)
     if known.config is None:
-        text = f"{said}. No config here is for it, but this one. {NO_TRACE}"
-        return [Finding("options", "note", text, table=_config(told))]
+        text = f"{listed}. No config that ships fits it; this one does. {NO_TRACE}"
+        return [Finding("options", "note", text, table=_config(inferred))]
     if differing := differences(shapes, known.shapes):
-        return [Finding("options", "note", f"{said}{in_words(differing)}")]
-    return [Finding("options", "ok", f"{said}: those of config {known.config}")]
+        return [Finding("options", "note", f"{listed}{in_words(differing)}")]
+    return [Finding("options", "ok", f"{listed}: those of config {known.config}")]
 
 
-def _config(told: Mapping[str, Any]) -> list[str]:
-    """The lines of a config for a U-Net of these options."""
+def _config(inferred: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a config for a U-Net with these options."""
     base = infer_unet(read_manifest("guided_256"))
     changed = {
-        name: "null" if value is None else word(value) for name, value in told.items() if value != base.get(name)
+        name: "null" if value is None else word(value) for name, value in inferred.items() if value != base.get(name)
     }
     lines = [
         "model:",
@@ -63,7 +63,7 @@ def _config(told: Mapping[str, Any]) -> list[str]:
         "      params:",
     ]
     lines += [f"        {name}: {value}" for name, value in {"num_head_channels": 64, **changed}.items()]
-    return lines + ["    variance: fixed_large"] * (told["out_channels"] == told["in_channels"])
+    return lines + ["    variance: fixed_large"] * (inferred["out_channels"] == inferred["in_channels"])
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -1,22 +1,22 @@
-"""What an examination found, and how it is shown: a line a finding, a verdict at the end."""
+"""The findings of an examination, rendered as text, and the verdict."""
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-INDENT = 21  # where the texts begin
+INDENT = 21  # column where texts begin
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """A finding of an examination.
 
     Attributes:
-        label: what was looked at, at most 11 characters.
-        status: `ok`; `note`, which explains but breaks nothing; `PROBLEM`; `skipped`.
+        label: what was examined, at most 11 characters.
+        status: `ok`, `note` (harmless), `PROBLEM` or `skipped`.
         text: what was found, and what to do about it.
-        short: the same in a few words, for the verdict.
-        table: lines to show below as they are.
+        short: a summary in a few words, for the verdict.
+        table: lines to show below, verbatim.
     """
 
     label: str
@@ -27,7 +27,7 @@ class Finding:
 
 
 def render(findings: Sequence[Finding], width: int) -> str:
-    """The findings as text of at most `width` columns, as far as words allow."""
+    """Render findings as text of at most `width` columns, as far as word lengths allow."""
     lines = []
     for finding in findings:
         head = f"{finding.label:<12}{finding.status:<{INDENT - 12}}"
@@ -39,11 +39,11 @@ def render(findings: Sequence[Finding], width: int) -> str:
 
 
 def verdict(findings: Sequence[Finding]) -> tuple[str, bool]:
-    """The last line, and whether it says `fine`."""
-    said = {
+    """Return the last line, and whether it says `fine`."""
+    shorts = {
         status: [finding.short for finding in findings if finding.status == status and finding.short]
         for status in ("ok", "note", "PROBLEM")
     }
-    if problems := said["PROBLEM"]:
+    if problems := shorts["PROBLEM"]:
         return "verdict: broken: " + "; ".join(problems), False
-    return "verdict: fine: " + "; ".join(said["ok"] + said["note"]), True
+    return "verdict: fine: " + "; ".join(shorts["ok"] + shorts["note"]), True

@@ -1,4 +1,4 @@
-"""What weights tell without being run: damage, moving averages, the order of the UNet's input channels."""
+"""Examination of weights without running them: damage, moving averages, the order of the UNet's input channels."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -12,18 +12,18 @@ from ldm.checkpoints.surgery import prefer_ema
 from ldm.doctor.report import Finding
 from ldm.utils.errors import UserError
 
-LATENT = 4  # channels of a latent in every model that is known here
+LATENT = 4  # channels of a latent in every known model
 MASK_LAST, MASK_FIRST = "[noisy, masked, mask]", "[noisy, mask, masked]"
 FIRST_MASKED = {MASK_LAST: LATENT, MASK_FIRST: LATENT + 1}  # where the masked image's latent begins
 
 
 def damage(tensors: Mapping[str, Tensor]) -> Finding:
-    """NaN, infinities, and matrices of zeros, which nothing has trained."""
+    """Look for NaN, infinities, and matrices of zeros, which are untrained."""
     broken, zero, matrices = [], [], 0
     for name, tensor in tqdm(tensors.items(), desc="weights", unit="tensor", leave=False, disable=None):
         if not tensor.is_floating_point():
             continue
-        peak = tensor.abs().max().item() if tensor.numel() else 0.0  # NaN and inf come through the maximum
+        peak = tensor.abs().max().item() if tensor.numel() else 0.0  # the maximum propagates NaN and inf
         if not peak < float("inf"):
             broken.append(name)
         if tensor.ndim > 1:
@@ -40,9 +40,9 @@ def damage(tensors: Mapping[str, Tensor]) -> Finding:
 
 
 def averages(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], Finding]:
-    """The tensors that would be used, moving averages (`model_ema.*`) before raw weights, and what these averages are.
+    """Return the tensors that would be used, with moving averages (`model_ema.*`) preferred, and a finding on them.
 
-    Averages that were never updated are what training began with; averages that equal the raw weights do no harm.
+    Averages that were never updated are the initial weights; averages that equal the raw weights are harmless.
     """
     raw = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
     try:
@@ -51,7 +51,7 @@ def averages(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tens
         used = {name: tensor for name, tensor in tensors.items() if not name.startswith("model_ema.")}
         return used, Finding("averages", "PROBLEM", str(error).partition(": ")[2], "moving averages do not fit")
     if not count:
-        return used, Finding("averages", "ok", "none kept apart: the weights are used as they are")
+        return used, Finding("averages", "ok", "no separate averages: the weights are used as they are")
     differ = sum(not torch.equal(tensor, tensors[ema_name(name)]) for name, tensor in raw.items())
     updates = tensors.get(EMA_COUNTERS[1])
     made = "" if updates is None else f", {int(updates)} updates"
@@ -60,7 +60,7 @@ def averages(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tens
         return used, Finding("averages", "note", text, "moving averages equal the raw weights")
     text = f"{count} moving averages{made}; {differ} differ from the raw weights. The averages are used"
     if updates is not None and int(updates) == 0:
-        text += ". They were never updated: they are what training began with; use the raw weights"
+        text += ". They were never updated and are the initial weights of the training; use the raw weights"
         return used, Finding("averages", "PROBLEM", text, "moving averages were never updated")
     return used, Finding("averages", "ok", text)
 
@@ -68,13 +68,13 @@ def averages(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tens
 def order_by_weights(weight: Tensor) -> tuple[str | None, dict[str, float]]:
     """Guess the order of the 9 input channels from the UNet's first convolution (out, 9, 3, 3).
 
-    The network compares the noisy latent with the masked image's. Both have the autoencoder's channels, so the filters
-    of channel k of the one come to resemble (with either sign) those of channel k of the other. For each order: the
-    mean size of their cosine. That of unrelated filters is 0.8 / sqrt(N) on average, with N numbers in each.
+    The network compares the noisy latent with that of the masked image. Both have the autoencoder's channels, so the
+    filters of channel k of one come to resemble (up to sign) those of channel k of the other. The score of an order is
+    the mean absolute cosine between them; for unrelated filters of N numbers it is 0.8 / sqrt(N) on average.
 
     Returns:
-        The order, or None where neither stands out from chance and from the other; the mean size for each. The mask's
-        polarity cannot be told: turning it around is a change of signs and of the bias.
+        The order, or None if neither stands out from chance and from the other; and the score of each order. The
+        mask's polarity remains unknown: inverting the mask is a change of signs and of the bias.
     """
     filters = torch.nn.functional.normalize(weight.float().transpose(0, 1).flatten(1), dim=1)
     noisy = filters[:LATENT]
@@ -88,7 +88,7 @@ def order_by_weights(weight: Tensor) -> tuple[str | None, dict[str, float]]:
 
 
 def is_untrained(weight: Tensor) -> bool:
-    """Whether the channels beside the latent have weights of 0, as `ldm modify-checkpoints` makes them."""
+    """Return whether all channels except the noisy latent have zero weights, as made by `ldm modify-checkpoints`."""
     return not weight[:, LATENT:].any()
 
 

@@ -97,7 +97,7 @@ class PixelSampler(Editor[PixelSampling]):
         denoise, gradient = class_denoiser(model, [class_id] * len(x), self.classifier, scale, ancestral)
         options = {"variance": model.variance, "gradient": gradient} if ancestral else {}
         if settings.sampler == "ddim":
-            options = {"eta": settings.eta, "clean": True}
+            options = {"eta": settings.eta, "end": None}
         timesteps = strided_timesteps(settings.steps, schedule.num_timesteps)
         sampler, start = SAMPLERS[settings.sampler], x.to(self.like.device)
         return sampler(denoise, start, schedule, timesteps, noise=noise.randn, callback=callback, **options)

@@ -1,4 +1,4 @@
-"""Figures with intervals, by the bootstrap (Efron 1979): the same statistic of samples drawn again with replacement."""
+"""Bootstrap confidence intervals (Efron 1979), from statistics of samples drawn with replacement."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ldm.utils.random import generator
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure of `n` samples and the interval that holds the true one at the level it was made for."""
+    """An estimate from `n` samples and its confidence interval."""
 
     value: float
     low: float
@@ -22,31 +22,31 @@ class Estimate:
     n: int
 
     def __format__(self, spec: str) -> str:
-        """The figure and its interval, each as `spec` says: `f"{estimate:.2f}"` is "3.18 [3.02, 3.35]"."""
+        """Format value and interval, each by `spec`: `f"{estimate:.2f}"` is "3.18 [3.02, 3.35]"."""
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def bootstrap(
     statistic: Callable[[Tensor], float], n: int, *, seed: int = 0, resamples: int = 1000, level: float = 0.95
 ) -> Estimate:
-    """The statistic of all n samples and its interval.
+    """Estimate a statistic of n samples and its interval.
 
-    The interval is the figure plus what the quantiles of the resampled figures differ from their mean. For a mean that
-    is the percentile interval; for a Fréchet distance it also takes away what repeated samples add to it: resamples
-    show fewer different samples than there are, and lie farther from everything.
+    The interval is the value plus the deviations of the resampled quantiles from the resampled mean. For a mean this is
+    the percentile interval; for a Fréchet distance it also removes the bias of resampling: a resample contains fewer
+    distinct samples, and is farther from everything.
 
-    Two methods are compared on the same samples by the statistic of their difference, `f(a[i]) - f(b[i])`.
+    To compare two methods on the same samples, use the statistic of their difference, `f(a[i]) - f(b[i])`.
 
     Args:
-        statistic: takes indices (n,) int64 of samples, 0 .. n - 1, with repetitions; returns the figure of those.
-        resamples: how many are drawn; the same seed draws the same.
+        statistic: indices (n,) int64 of samples, 0 to n - 1 with repetitions -> value.
+        resamples: number of resamples; a seed always draws the same ones.
         level: of the interval, in (0, 1).
 
     Raises:
         UserError: there are no samples.
     """
     if n < 1:
-        raise UserError("bootstrap: no samples, expected one or more")
+        raise UserError("bootstrap: found no samples, expected one or more")
     value = float(statistic(torch.arange(n)))
     draw = generator(seed, "bootstrap", n)
     rounds = tqdm(range(resamples), "bootstrap", leave=False, delay=2, disable=None)
@@ -61,9 +61,9 @@ def bootstrap(
 
 
 def mean_estimate(values: Tensor, *, seed: int = 0, resamples: int = 1000, level: float = 0.95) -> Estimate:
-    """The mean of figures (N,), or the share of True among answers; of paired differences, give `a - b`.
+    """Estimate the mean of values (N,), or the share of True among answers; for paired differences pass `a - b`.
 
-    NaN is no figure: `n` of the result counts the others.
+    NaN are left out, and `n` of the result counts the others.
     """
     values = values.double().cpu()
     values = values[~values.isnan()]

@@ -1,9 +1,9 @@
-"""How much of an exemplar is found again in an edit: the "copy and paste" that a bottleneck is to prevent.
+"""Copy scores: how much of an exemplar reappears in an edit, the "copy and paste" that a bottleneck should prevent.
 
-A model that has understood what a thing is draws one of its kind; a model that copies draws this very one: facing the
-same way (its pose), and with its pattern in the same places (its pixels). Either is told by what the edit has in common
-with the exemplar's thing beyond what it has in common with another one: its own mirror image, or another thing of the
-same class, colour and pattern.
+A model that understands what a thing is draws one of its kind; a model that copies draws this very one, facing the
+same way (its pose) and with its pattern in the same places (its pixels). Copying shows in what the edit has in common
+with the exemplar's thing beyond its similarity to another one: to the mirror image for the pose, or to another thing of
+the same class, colour and pattern for the pixels.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SCALES = (0.7, 0.8, 0.9, 1.0)  # sizes at which a thing is looked for, of the largest that fits the box
-REACH = 3  # pixels around the box in which it is looked for
+SCALES = (0.7, 0.8, 0.9, 1.0)  # sizes at which a thing is searched for, relative to the largest that fits the box
+REACH = 3  # pixels around the box in which it is searched for
 
 
 class Thing(NamedTuple):
@@ -25,20 +25,21 @@ class Thing(NamedTuple):
 
 
 def cut_out(image: Tensor, visible: Tensor, box: Tensor) -> Thing:
-    """The thing in a box (x0, y0, x1, y1; x1 and y1 exclusive) of a picture (3, H, W)."""
+    """Cut the thing in a box (x0, y0, x1, y1; x1 and y1 exclusive) out of a picture (3, H, W)."""
     x0, y0, x1, y1 = box.tolist()
     return Thing(image[:, y0:y1, x0:x1], visible[:, y0:y1, x0:x1])
 
 
 def mirrored(thing: Thing) -> Thing:
+    """Return the mirror image of a thing."""
     return Thing(thing.pixels.flip(-1), thing.visible.flip(-1))
 
 
 def resemblance(image: Tensor, box: Tensor, thing: Thing) -> float:
-    """The highest normalised cross-correlation of a thing with a picture (3, H, W), in and around a box: -1..1.
+    """Return the highest normalised cross-correlation, -1 to 1, of a thing with a picture (3, H, W) around a box.
 
-    Over places and sizes; each channel has its own mean, so that colours alone count for nothing. 1 where the picture
-    shows these pixels, however bright and of whatever contrast.
+    The maximum is over positions and sizes. Means are removed per channel, so that colour alone does not count. It is 1
+    where the picture shows the same pixels at any brightness and contrast.
     """
     height, width = image.shape[-2:]
     x0, y0, x1, y1 = box.tolist()
@@ -48,7 +49,7 @@ def resemblance(image: Tensor, box: Tensor, thing: Thing) -> float:
 
 
 def _candidates(thing: Thing, height: int, width: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The thing at every size, and stretched to the box."""
+    """Yield the thing at every size, and stretched to the box."""
     h, w = thing.pixels.shape[-2:]
     fit = min(width / w, height / h)
     sizes = {(max(round(scale * fit * h), 2), max(round(scale * fit * w), 2)) for scale in SCALES} | {(height, width)}
@@ -59,11 +60,11 @@ def _candidates(thing: Thing, height: int, width: int) -> Iterator[tuple[Tensor,
 
 
 def _correlation(window: Tensor, pixels: Tensor, visible: Tensor) -> float:
-    """The highest normalised cross-correlation over all places of a template in a window (3, H, W)."""
+    """Return the highest normalised cross-correlation over all positions of a template in a window (3, H, W)."""
     weight = visible / visible.sum()
     pattern = weight * (pixels - (weight * pixels).sum((1, 2), keepdim=True))
 
-    common = F.conv2d(window[None], pattern[None])[0, 0]  # the window's own mean falls out: the pattern's sum is 0
+    common = F.conv2d(window[None], pattern[None])[0, 0]  # independent of the window's mean: the pattern sums to 0
     mean, square = (F.conv2d(x[:, None], weight[None]) for x in (window, window.square()))
     variance = (square - mean.square()).sum((0, 1)).clamp(min=1e-6)
     own = (pattern * pixels).sum()
@@ -71,10 +72,10 @@ def _correlation(window: Tensor, pixels: Tensor, visible: Tensor) -> float:
 
 
 def copied(image: Tensor, box: Tensor, exemplar: Thing, other: Thing) -> tuple[float, float]:
-    """How much more a picture has in common with the exemplar's thing than with others, -2..2 each.
+    """Measure how much more a picture resembles the exemplar's thing than others, -2 to 2 each.
 
     Returns:
-        pose: than with its mirror image. pixels: either way round, than with another thing of its kind.
+        pose: than its mirror image. pixels: in either orientation, than another thing of its kind.
     """
     straight, turned = (resemblance(image, box, thing) for thing in (exemplar, mirrored(exemplar)))
     alike = max(resemblance(image, box, thing) for thing in (other, mirrored(other)))
@@ -82,10 +83,10 @@ def copied(image: Tensor, box: Tensor, exemplar: Thing, other: Thing) -> tuple[f
 
 
 def copy_paste_score(edits: Tensor, pastes: Tensor) -> float:
-    """`copied` (one of the two) of edits, (N,), in percent of what it is for the exemplars pasted into the holes, (N,).
+    """Return one of the measures of `copied` for edits, (N,), in percent of that for pasted exemplars, (N,).
 
-    The slope of the line through 0 that fits them best: an exemplar that cannot be told from the other thing counts for
-    nothing. 0: edits resemble their exemplars as any thing of the kind does. 100: the exemplars were pasted.
+    It is the slope of the least-squares line through 0, so that exemplars indistinguishable from the other thing do not
+    count. 0: edits resemble their exemplars like any thing of the kind. 100: the exemplars were pasted.
     """
     edits, pastes = edits.double(), pastes.double()
     return 100 * (edits @ pastes / pastes.square().sum()).item()

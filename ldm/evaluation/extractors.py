@@ -1,4 +1,4 @@
-"""Networks by which pictures are compared, each with its own way to prepare them, opened by name.
+"""Networks that compare pictures, each with its own preprocessing, opened by name.
 
 Weights are the published ones, or random ones for a trial.
 """
@@ -35,18 +35,18 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of
 
 
 class Extractor(ABC):
-    """Pictures to features.
+    """A network that extracts features from pictures.
 
     Args:
-        network: prepared pictures (B, 3, S, S) -> (B, d); it is used as it is, in float32 and on its device.
-        weights: which ones they are (a hash), for `about`.
+        network: prepared pictures (B, 3, S, S) -> (B, d), in float32 on its own device.
+        weights: a hash that identifies the weights, for `about`.
     """
 
     name: str
     preprocessing: str
-    """What `prepare` does: kernel, size and crop."""
+    """A description of `prepare`: kernel, size and crop."""
     convention: str
-    """Whose features they are, as that paper or code takes them."""
+    """The paper or code whose features these are, and how it takes them."""
 
     def __init__(self, network: nn.Module, weights: str = "unnamed"):
         self.network = network.eval().requires_grad_(False)
@@ -54,18 +54,18 @@ class Extractor(ABC):
 
     @abstractmethod
     def prepare(self, image: Image.Image) -> Tensor:
-        """A picture of any size -> (3, S, S) float32 on the CPU, as the network expects it; alpha is dropped."""
+        """Convert a picture of any size to (3, S, S) float32 on the CPU, as the network expects it, dropping alpha."""
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Prepared pictures (B, 3, S, S) -> features (B, d), float32 on the CPU."""
+        """Extract features (B, d), float32 on the CPU, from prepared pictures (B, 3, S, S)."""
         device = next(self.network.parameters()).device
         with full_precision():
             return self.network(pixels.to(device)).float().cpu()
 
     @property
     def about(self) -> dict[str, str]:
-        """All that the features of a picture depend on, for reports and the key of a cache."""
+        """Everything that the features of a picture depend on, for reports and cache keys."""
         return {
             "extractor": self.name,
             "weights": self.weights,
@@ -75,7 +75,7 @@ class Extractor(ABC):
 
 
 class ClipFeatures(Extractor):
-    """CLIP ViT-B/32 as Paint by Example's evaluation takes it: what it calls FID is of these, d = 512."""
+    """CLIP ViT-B/32 as in Paint by Example's evaluation, whose FID uses these features; d = 512."""
 
     name = "CLIP ViT-B/32"
     preprocessing = "short side to 224 by PIL's bicubic, centre crop 224"
@@ -83,7 +83,7 @@ class ClipFeatures(Extractor):
 
     @staticmethod
     def architecture() -> ProjectedClip:
-        """OpenAI's network, to be filled."""
+        """Build OpenAI's network, without weights."""
         return ProjectedClip(ClipImageEncoder(224, 32, 768, 12, 12), nn.Linear(768, 512, bias=False))
 
     def prepare(self, image: Image.Image) -> Tensor:
@@ -91,7 +91,7 @@ class ClipFeatures(Extractor):
 
 
 class ToyWorldClip(Extractor):
-    """The CLIP that has been trained on ToyWorld, which knows the world it is asked about."""
+    """The CLIP model trained on ToyWorld."""
 
     name = "ToyWorld CLIP"
     preprocessing = "squashed to a square of the encoder's size by torch's antialiased bilinear"
@@ -104,7 +104,7 @@ class ToyWorldClip(Extractor):
         return self.prepare_all(to_tensor(image))[0]
 
     def prepare_all(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1], of any size -> (B, 3, S, S)."""
+        """Prepare pictures (B, 3, H, W) in [-1, 1] of any size as (B, 3, S, S)."""
         side = self.network.encoder.image_size
         pixels = (images.float() + 1) / 2
         if pixels.shape[-2:] != (side, side):
@@ -112,16 +112,16 @@ class ToyWorldClip(Extractor):
         return clip_normalise(pixels)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Between pictures (B, 3, H, W) in [-1, 1]: 1 - the cosine of their features, (B,) float64 on the CPU.
+        """Return 1 - the cosine of the features of pictures (B, 3, H, W) in [-1, 1], (B,) float64 on the CPU.
 
-        0 for the same picture, 1 for unrelated ones, 2 at most: it tells whether the same things are seen, where PSNR
-        tells whether the same pixels are.
+        0 for equal pictures, 1 for unrelated ones, at most 2. It measures whether the same things are visible, whereas
+        PSNR compares pixels.
         """
         return 1 - F.cosine_similarity(*(self(self.prepare_all(images)).double() for images in (a, b)))
 
 
 class InceptionFeatures(Extractor):
-    """TensorFlow's Inception of 2015, as FID takes it (Heusel et al., 1706.08500), d = 2048."""
+    """TensorFlow's Inception of 2015, as in FID (Heusel et al., 1706.08500), d = 2048."""
 
     name = "Inception"
     preprocessing = "squashed to 299 x 299 by TensorFlow 1's bilinear, without antialiasing"
@@ -146,8 +146,8 @@ class DinoFeatures(Extractor):
 
     @staticmethod
     def architecture() -> nn.Module:
-        """DINO's network, to be filled."""
-        import timm  # here: it is slow to import
+        """Build DINO's network, without weights."""
+        import timm  # slow to import
 
         return timm.create_model("vit_small_patch16_224.dino", num_classes=0)
 
@@ -158,11 +158,11 @@ class DinoFeatures(Extractor):
 
 
 class LpipsDistance:
-    """LPIPS (Zhang et al., 1801.03924) as a measurement.
+    """LPIPS (Zhang et al., 1801.03924) as a metric.
 
     Args:
-        network: in use, on its device.
-        weights: of its classifier (a hash), for `about`.
+        network: on its own device.
+        weights: a hash that identifies the weights of its classifier, for `about`.
     """
 
     def __init__(self, network: Lpips, weights: str = "unnamed"):
@@ -172,14 +172,14 @@ class LpipsDistance:
 
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Between pictures (B, 3, H, W) in [-1, 1]: (B,) float32 on the CPU."""
+        """Return the distances between pictures (B, 3, H, W) in [-1, 1], (B,) float32 on the CPU."""
         device = self.network.heads[0].device
         with full_precision():
             return self.network(a.float().to(device), b.float().to(device)).cpu()
 
     @property
     def about(self) -> dict[str, str]:
-        """All that a distance depends on besides the pictures."""
+        """Everything that a distance depends on besides the pictures."""
         return {
             "extractor": self.name,
             "weights": self.weights,
@@ -189,13 +189,13 @@ class LpipsDistance:
 
 
 def full_precision() -> AbstractContextManager:
-    """Convolutions in float32 on GPUs too, where torch's default is TF32, with 10 bits."""
+    """Return a context in which convolutions on GPUs use float32, where torch's default is TF32, with 10 bits."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 def _resized_crop(image: Image.Image, side: int, crop: int) -> Tensor:
-    """(3, crop, crop) in [0, 1]: the middle of the picture with its short side made `side`."""
-    from torchvision.transforms import InterpolationMode  # here: it is slow to import
+    """Scale the short side of a picture to `side`, and return its centre crop (3, crop, crop) in [0, 1]."""
+    from torchvision.transforms import InterpolationMode  # slow to import
     from torchvision.transforms import functional as TF
 
     image = TF.resize(image.convert("RGB"), side, InterpolationMode.BICUBIC)
@@ -203,30 +203,37 @@ def _resized_crop(image: Image.Image, side: int, crop: int) -> Tensor:
 
 
 RANDOM = "random"
-COUNTERS = "num_batches_tracked"  # of a training's steps, in norms; not every file has them, and torch adds zeros
+COUNTERS = "num_batches_tracked"  # step counters of norms, missing from some files
 
 
 class Kind(NamedTuple):
-    """What `open_extractor` opens by name."""
+    """A kind of network that `open_extractor` opens.
 
-    metric: Callable[[nn.Module, str], Extractor | LpipsDistance]  # of a network and a word on its weights
-    network: Callable[[Mapping[str, Tensor] | None, str], nn.Module]  # of a file's tensors (None: random) and its name
-    file: str  # the official name, in pretrained_models
+    Attributes:
+        metric: network and description of its weights -> extractor or distance.
+        network: tensors of a file (None: random weights) and the file's name -> network.
+        file: official name of the weights file, in pretrained_models.
+        origin: where to get it.
+    """
+
+    metric: Callable[[nn.Module, str], Extractor | LpipsDistance]
+    network: Callable[[Mapping[str, Tensor] | None, str], nn.Module]
+    file: str
     origin: str
 
 
 def open_extractor(
     kind: str, weights: str | Path | None = None, device: str | torch.device = "cpu"
 ) -> Extractor | LpipsDistance:
-    """A network of the metrics, ready for use on a device.
+    """Open a network of the metrics on a device.
 
     Args:
         kind: one of `KINDS`; `lpips_*` are distances between two pictures, the others extract features.
-        weights: a file; by default the published one, where it belongs in pretrained_models. "random": numbers that
-            mean nothing, for trials; the same ones each time, and `about` says so.
+        weights: a file, by default the published one in pretrained_models; "random" for trials, with weights that are
+            always the same and marked in `about`: their numbers mean nothing.
 
     Raises:
-        UserError: there is no such kind or file (one line that says where to put it), or it holds something else.
+        UserError: there is no such kind or file (the message says where to get it), or it contains something else.
     """
     if kind not in KINDS:
         raise UserError(f"extractor {kind!r}: expected one of {', '.join(KINDS)}")
@@ -235,18 +242,18 @@ def open_extractor(
         return metric(network(None, RANDOM).to(device), "random, seed 0: the numbers mean nothing")
     path = find_file(f"pretrained_models/{file}") if weights is None else Path(weights)
     if not path.is_file():
-        raise UserError(f"{path}: no such file, the weights of {kind}; get them from {origin}")
+        raise UserError(f"{path}: no such file, expected the weights of {kind}; get them from {origin}")
     return metric(network(read_tensors(path), str(path)).to(device), f"sha256 {sha256(path)}")
 
 
 def sha256(file: Path) -> str:
-    """Of a file's content."""
+    """Return the SHA-256 digest of a file."""
     with open(file, "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def random_values(shapes: Mapping[str, torch.Size], seed: int = 0) -> dict[str, Tensor]:
-    """Values for a network's tensors, by name, with which activations keep their size at any depth (He, 1502.01852)."""
+    """Draw values for a network's tensors, by name, that preserve the scale of activations (He, 1502.01852)."""
     values = {}
     for name, shape in shapes.items():
         if len(shape) > 1:
@@ -265,7 +272,7 @@ def _filled(
     dialect: Dialect = own,
     **how: Any,
 ) -> nn.Module:
-    """The network, filled strictly; `how` goes to `take`."""
+    """Build a network and fill it strictly; `how` is passed to `take`."""
     with torch.device("meta"):
         network = empty()
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items() if not name.endswith(COUNTERS)}
@@ -274,7 +281,7 @@ def _filled(
 
 
 def _clip_vit_b32(tensors: Mapping[str, Tensor] | None, source: str) -> nn.Module:
-    """OpenAI's file or open_clip's, whose projection is a matrix, or Hugging Face's, where it is a layer."""
+    """Build CLIP from OpenAI's or open_clip's file, with the projection as a matrix, or Hugging Face's, as a layer."""
     names = tensors or {}
     hugging_face = "visual_projection.weight" in names
     if "visual.proj" in names:
@@ -294,7 +301,7 @@ def _toyworld_clip(tensors: Mapping[str, Tensor] | None, source: str) -> nn.Modu
 
 
 def _inception(tensors: Mapping[str, Tensor] | None, source: str) -> nn.Module:
-    """torch-fidelity's file or pytorch-fid's: the same network, with a classifier of 1008 classes behind it."""
+    """Build Inception from torch-fidelity's or pytorch-fid's file, without its classifier of 1008 classes."""
     beyond = ("fc.weight", "fc.bias", COUNTERS)
     return _filled(InceptionFeatures.architecture, tensors, source, skip=lambda name: name.endswith(beyond))
 
@@ -305,7 +312,7 @@ def _dino_vits16(tensors: Mapping[str, Tensor] | None, source: str) -> nn.Module
 
 def _lpips(net: str) -> Callable[[Mapping[str, Tensor] | None, str], nn.Module]:
     def network(tensors: Mapping[str, Tensor] | None, source: str) -> nn.Module:
-        """Random is the classifier alone: weights of its layers that are no weights would make distances negative."""
+        """Build LPIPS; random are only the classifier's weights, since random layer weights give negative distances."""
         return make_lpips(net, random_values(classifier_shapes(net)) if tensors is None else tensors, source)
 
     return network

@@ -1,11 +1,12 @@
-"""Features of picture files, kept on disk by what the files contain, so that nothing is looked at twice."""
+"""Features of picture files, cached on disk by the files' contents."""
 
 import hashlib
 import json
+import logging
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -22,20 +23,22 @@ from ldm.utils.files import content_hash, replacing
 from ldm.utils.image import open_image
 
 T = TypeVar("T")
-SHARD = 1024  # features in a file of the cache, about: what a kill can cost
+SHARD = 1024  # approximate number of features in a file of the cache, which a kill can lose
+
+log = logging.getLogger(__name__)
 
 
 class Preparation(Protocol):
-    """What is done to a picture before the extractor's own preparation, or in its stead.
+    """A function of a picture before the extractor's own preparation, or instead of it.
 
     Attributes:
-        name: says all that it depends on besides the picture; part of the cache's key. E.g. "box (3, 4, 90, 80)".
+        name: describes the function completely, as part of the cache's key, e.g. "box (3, 4, 90, 80)".
     """
 
     name: str
 
     def __call__(self, image: Image.Image) -> Image.Image | Tensor:
-        """A picture, which the extractor prepares; or (3, S, S) as the extractor's network takes it."""
+        """Return a picture, which the extractor then prepares, or (3, S, S) as the network expects it."""
 
 
 def features_of(
@@ -46,22 +49,22 @@ def features_of(
     prepare: Preparation | Sequence[Preparation] | None = None,
     desc: str | None = None,
 ) -> Tensor:
-    """Features (N, d) float32 on the CPU of picture files, in their order.
+    """Compute features (N, d) float32 on the CPU of picture files, in their order.
 
-    Batches are cut from the whole list, and one of which anything is missing in the cache is made whole again: what a
-    killed run has left undone comes out to the last bit as if it had not been killed.
+    Batches are slices of the whole list, and a batch is recomputed if any of its features are missing from the cache: a
+    run that is killed and repeated gives the same bits as an uninterrupted one.
 
     Args:
-        cache: what is in it is not made again.
-        prepare: of all pictures, or each one's own; none by default.
-        desc: of the progress bar; by default the extractor's name.
+        cache: of features that need not be computed again.
+        prepare: one preparation for all pictures, or one for each.
+        desc: label of the progress bar, by default the extractor's name.
 
     Raises:
-        UserError: a file is no picture, or there are none.
+        UserError: a file is not a picture, or there are no files.
     """
     files, desc = [Path(file) for file in files], desc or extractor.name
     if not files:
-        raise UserError(f"{desc}: no pictures to look at")
+        raise UserError(f"{desc}: found no pictures")
     views = list(prepare) if isinstance(prepare, Sequence) else [prepare] * len(files)
     with ThreadPoolExecutor() as pool:
         keys = list(pool.map(_key, files, views))
@@ -70,7 +73,7 @@ def features_of(
         todo = [cut for cut in cuts if any(key not in known for key in keys[cut])]
         count = sum(len(keys[cut]) for cut in todo)
         fresh: dict[str, Tensor] = {}
-        pictures = _ahead(pool.map(lambda *of: _open(extractor, *of), files[cut], views[cut]) for cut in todo)
+        pictures = _ahead(pool.map(partial(_open, extractor), files[cut], views[cut]) for cut in todo)
         try:
             with tqdm(total=len(files), initial=len(files) - count, desc=desc, unit="image", disable=None) as bar:
                 for cut, prepared in zip(todo, pictures, strict=True):
@@ -88,36 +91,36 @@ def features_of(
 
 
 class FeatureCache:
-    """Features on disk, by a picture's content and preparation and by the extractor's `about`.
+    """Features on disk, by the content and preparation of a picture and by the extractor's `about`.
 
-    A folder for each `about`, and in it files of some hundred features each, which appear whole or not at all and never
-    change; their names say what is in them, so that a damaged one is found out. Processes may share a cache.
+    There is a folder for each `about`, with files of some hundred features each, written atomically and never changed.
+    Their names are hashes of their contents, so that damage is detected. Processes may share a cache.
 
     Args:
-        folder: made when something is added.
+        folder: created when something is added.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
 
     def read(self, about: Mapping[str, str]) -> dict[str, Tensor]:
-        """All features of an extractor, by key: (d,) float32 each. A damaged file is told on stderr, and removed."""
+        """Read all features of an extractor, by key, (d,) float32 each; damaged files are removed with a warning."""
         known: dict[str, Tensor] = {}
         for file in sorted(self._place(about).glob("*.safetensors")):
             try:
                 with safe_open(file, framework="pt") as content:
                     keys, rows = json.loads(content.metadata()["keys"]), content.get_tensor("features")
                 if file.stem != _digest(keys, rows):
-                    raise ValueError("not what its name says")
+                    raise ValueError("content does not match the name")
             except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-                print(f"{file}: damaged, removed; its features are made again", file=sys.stderr)
+                log.warning("%s: damaged, removed; its features will be computed again", file)
                 file.unlink(missing_ok=True)
             else:
                 known |= zip(keys, rows, strict=True)
         return known
 
     def add(self, about: Mapping[str, str], rows: Mapping[str, Tensor]) -> None:
-        """Write features (d,) by key, as one file.
+        """Write features (d,), by key, as one file.
 
         Raises:
             UserError: it cannot be written.
@@ -127,8 +130,8 @@ class FeatureCache:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write {place}: {error.strerror}") from error
-        with replacing(place / f"{_digest(keys, features)}.safetensors") as partial:
-            save_file({"features": features}, partial, {**about, "keys": json.dumps(keys)})
+        with replacing(place / f"{_digest(keys, features)}.safetensors") as temporary:
+            save_file({"features": features}, temporary, {**about, "keys": json.dumps(keys)})
 
     def _place(self, about: Mapping[str, str]) -> Path:
         digest = hashlib.blake2b(json.dumps(dict(about), sort_keys=True).encode(), digest_size=8).hexdigest()
@@ -137,7 +140,7 @@ class FeatureCache:
 
 
 def _key(file: Path, view: Preparation | None) -> str:
-    """Of a picture's content and its preparation; the file's name is no part of it."""
+    """Return the key of a picture's content and preparation; the file's name does not matter."""
     digest = content_hash(file)
     return f"{digest} {view.name}" if view else digest
 
@@ -153,7 +156,7 @@ def _digest(keys: Sequence[str], rows: Tensor) -> str:
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each after the next has been started."""
+    """Yield items one behind, so that the next one has been started when an item is used."""
     waiting: list[T] = []
     for item in items:
         yield from waiting

@@ -10,7 +10,7 @@ from ldm.utils.errors import UserError
 
 
 def fit(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (d,) and unbiased covariance (d, d), both float64, of features (N, d), N >= 2."""
+    """Return the mean (d,) and unbiased covariance (d, d), both float64, of features (N, d), N >= 2."""
     features = features.double()
     mean = features.mean(0)
     centred = features - mean
@@ -18,10 +18,10 @@ def fit(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
-    """`|mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^1/2)`, in float64.
+    """Compute `|mean_a - mean_b|^2 + tr(cov_a + cov_b - 2 (cov_a cov_b)^1/2)` in float64.
 
-    The trace of the root is the sum of the singular values of `cov_a^1/2 cov_b^1/2`: nothing is inverted, so that
-    covariances of fewer features than dimensions will do, and no accuracy is lost to the root of a product.
+    The trace of the root is the sum of the singular values of `cov_a^1/2 cov_b^1/2`: nothing is inverted, so singular
+    covariances are allowed, and no accuracy is lost to the root of a product.
 
     Args:
         mean_a, mean_b: (d,).
@@ -33,14 +33,17 @@ def frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> flo
 
 
 def check_count(features: Tensor, name: str, singular: bool = False) -> None:
-    """Refuse features (N, d) too few for a covariance, or, if `singular`, for a variance; `name` says whose they are.
+    """Check that features (N, d) are finite and enough for a covariance or, if `singular`, for a variance.
+
+    Args:
+        name: of the features, for messages.
 
     Raises:
-        UserError: N is d or less, or below 2; or they are not all finite numbers.
+        UserError: N is d or less, or with `singular` below 2; or some features are not finite.
     """
     count, dimensions = features.shape
     if wrong := (~features.isfinite().all(1)).sum().item():
-        raise UserError(f"{name}: {wrong} of {count} samples have features that are no finite numbers")
+        raise UserError(f"{name}: {wrong} of {count} samples have features that are not finite")
     if singular and count < 2:
         raise UserError(f"{name}: {count} samples, expected 2 or more for a variance")
     if not singular and count <= dimensions:
@@ -48,12 +51,12 @@ def check_count(features: Tensor, name: str, singular: bool = False) -> None:
 
 
 def frechet_distance(a: Tensor, b: Tensor, *, singular: bool = False) -> float:
-    """Fréchet distance between features (N, d) and (M, d).
+    """Compute the Fréchet distance between features (N, d) and (M, d).
 
-    It depends on N: few samples look farther away than many of the same distribution.
+    It depends on N: few samples are farther away than many of the same distribution.
 
     Args:
-        singular: allow N or M of d or less (but 2 at least), whose covariance is singular.
+        singular: allow N or M of d or less (at least 2), whose covariance is singular.
 
     Raises:
         UserError: too few samples for a covariance, or sets of different dimensions.
@@ -61,17 +64,17 @@ def frechet_distance(a: Tensor, b: Tensor, *, singular: bool = False) -> float:
     check_count(a, "Fréchet distance, first set", singular)
     check_count(b, "Fréchet distance, second set", singular)
     if a.shape[1] != b.shape[1]:
-        raise UserError(f"Fréchet distance: features of {a.shape[1]} and of {b.shape[1]} dimensions, expected the same")
+        raise UserError(f"Fréchet distance: features of {a.shape[1]} and {b.shape[1]} dimensions, expected the same")
     return frechet(*fit(a), *fit(b))
 
 
 def frechet_estimate(
     a: Tensor, b: Tensor, *, seed: int = 0, resamples: int = 200, level: float = 0.95, singular: bool = False
 ) -> Estimate:
-    """`frechet_distance` with its interval over the samples of `a`; `b`, the reference, stays as it is.
+    """Estimate `frechet_distance` with its interval over the samples of `a`; the reference `b` is not resampled.
 
-    Resamples are told apart by eigenvalues of `cov_b^1/2 cov_a cov_b^1/2`, whose error, near 1e-8 of the covariance's
-    largest, is nothing beside their spread, and which are five times faster than `frechet` (0.1 s each at d = 512).
+    Resamples use the eigenvalues of `cov_b^1/2 cov_a cov_b^1/2`, five times faster than `frechet` (0.1 s at d = 512);
+    their error, near 1e-8 of the largest eigenvalue, is negligible compared with the spread.
     """
     value = frechet_distance(a, b, singular=singular)
     mean_b, cov_b = fit(b)
@@ -87,9 +90,9 @@ def frechet_estimate(
 
 
 def simplified_frechet(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance between features (N, d) and (M, d) that takes their dimensions for independent of each other.
+    """Compute the Fréchet distance between features (N, d) and (M, d), assuming independent dimensions.
 
-    `|mean_a - mean_b|^2 + |std_a - std_b|^2`, for which two samples are enough (simplified FID, Kim et al. 2020).
+    It is `|mean_a - mean_b|^2 + |std_a - std_b|^2` and needs only two samples (simplified FID, Kim et al. 2020).
 
     Raises:
         UserError: fewer than two samples.
@@ -107,13 +110,13 @@ def class_frechet(
     real_classes: Tensor,
     distance: Callable[[Tensor, Tensor], float] = simplified_frechet,
 ) -> Tensor:
-    """Distance of the pictures of each class to real pictures of it, (C,) float64, by rising class.
+    """Compute the distance between edited and real pictures of each class, (C,) float64, by ascending class.
 
-    Its mean is CSFID, the measure of DiffEdit (2210.11427, section 4.1), which has it from FlexIT (2203.04705);
+    Its mean is CSFID, the metric of DiffEdit (2210.11427, section 4.1), introduced by FlexIT (2203.04705);
     `mean_estimate` gives the interval over classes.
 
     Args:
-        features, classes: (N, d) and (N,) int64, of edited pictures and the class each was to become.
+        features, classes: (N, d) and (N,) int64, of edited pictures and their target classes.
         real, real_classes: (M, d) and (M,), of real pictures.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Figures that are measured of pictures, and how sure they are."""
+"""Metrics of pictures and masks, and means with standard errors."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio of each picture in dB, (B,): 10 log10(2^2 / mean squared difference); inf where equal.
+    """Compute the PSNR of each picture in dB, (B,): 10 log10(2^2 / mean squared difference), inf where equal.
 
     Args:
         a, b: (B, C, H, W) in [-1, 1].
@@ -20,7 +20,7 @@ def psnr(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
 
 
 def pooled_psnr(psnrs: Tensor) -> float:
-    """The PSNR in dB of all pictures together, from theirs (N,): that of the mean of their mean squared differences.
+    """Pool PSNRs (N,) in dB: the PSNR of the mean of the mean squared differences.
 
     It is at most the mean PSNR, which a few nearly perfect pictures can raise.
     """
@@ -28,16 +28,16 @@ def pooled_psnr(psnrs: Tensor) -> float:
 
 
 def ssim(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
-    """Structural similarity of each picture (Wang et al. 2004), (B,): 1 where equal, about 0 where unrelated.
+    """Compute the structural similarity of each picture (Wang et al. 2004), (B,): 1 if equal, about 0 if unrelated.
 
-    The map is that of the whole pictures (a Gaussian window of sigma 1.5, each channel on its own), so that around the
-    pixels that count their surroundings are seen too; then it is averaged over those that count.
+    The similarity map is computed on the whole pictures (a Gaussian window of sigma 1.5, each channel separately), so
+    that it takes surroundings into account, and then averaged over the pixels that count.
 
     Args:
         a, b: (B, C, H, W) in [-1, 1], at least 6 pixels a side.
         where: (B, 1, H, W), 1 in the pixels that count, 0 elsewhere; all by default. NaN for a picture without any.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure  # here: it is slow to import
+    from torchmetrics.functional.image import structural_similarity_index_measure  # slow to import
 
     _, similarity = structural_similarity_index_measure(
         a.double(), b.double(), reduction="none", data_range=2.0, return_full_image=True
@@ -47,14 +47,14 @@ def ssim(a: Tensor, b: Tensor, where: Tensor | None = None) -> Tensor:
 
 
 def mean(values: Tensor) -> tuple[float, float]:
-    """The mean of (N,) figures and its standard error; of answers, the share of True and sqrt(p (1 - p) / N)."""
-    correction = 0 if values.dtype == torch.bool else 1  # the variance of figures is estimated from N - 1
+    """Return the mean of values (N,) and its standard error; for answers the share of True and sqrt(p (1 - p) / N)."""
+    correction = 0 if values.dtype == torch.bool else 1  # the variance of numbers is estimated with N - 1
     values = values.double()
     return values.mean().item(), values.std(correction=correction).item() / math.sqrt(len(values))
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of masks (B, 1, H, W), selected where not 0: (B,) float64; 1 where both are empty."""
+    """Compute the intersection over union of masks (B, 1, H, W), where not 0: (B,) float64, 1 if both are empty."""
     a, b = a.flatten(1) > 0, b.flatten(1) > 0
     union = (a | b).sum(1).double()
     return torch.where(union > 0, (a & b).sum(1) / union.clamp(min=1), 1.0)

@@ -1,6 +1,6 @@
-"""Quality Score: how likely pictures are under a mixture of Gaussians fitted to features of real ones.
+"""Quality Score: the likelihood of pictures under a mixture of Gaussians fitted to features of real ones.
 
-The measure of Paint by Example (2211.13227, section 5.1), which has it from GIQA (Gu et al., 2003.08932).
+It is the metric of Paint by Example (2211.13227, section 5.1), introduced by GIQA (Gu et al., 2003.08932).
 """
 
 import math
@@ -16,7 +16,7 @@ from ldm.evaluation.extractors import ClipFeatures, Extractor
 from ldm.utils.errors import UserError
 from ldm.utils.extras import require
 
-ROWS = 4096  # pictures whose densities are computed at once
+ROWS = 4096  # number of pictures whose densities are computed at a time
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Gmm:
     """A mixture of k Gaussians in d dimensions, float64.
 
     Attributes:
-        weights: (k,), their sum is 1.
+        weights: (k,), with sum 1.
         means: (k, d).
-        precisions_cholesky: (k, d, d), upper triangular U of each inverse covariance `U U^T`, as scikit-learn keeps it.
+        precisions_cholesky: (k, d, d), upper triangular U of each inverse covariance `U U^T`, as in scikit-learn.
     """
 
     weights: Tensor
@@ -34,7 +34,7 @@ class Gmm:
     precisions_cholesky: Tensor
 
     def log_likelihood(self, features: Tensor) -> Tensor:
-        """Natural logarithm of the density at each row of features (N, d): (N,) float64.
+        """Compute the natural logarithm of the density at each row of features (N, d): (N,) float64.
 
         Raises:
             UserError: the features have another dimension.
@@ -57,11 +57,11 @@ def fit_gmm(features: Tensor, k: int = 20, seed: int = 0, *, singular: bool = Fa
     """Fit a mixture of k Gaussians with full covariances to features (N, d), by scikit-learn's EM from k-means.
 
     Args:
-        singular: allow N of k d or less (but k at least): scikit-learn's floor of 1e-6 then makes up for the variance
-            that is missing, and densities of other pictures mean little.
+        singular: allow N of k d or less (at least k): scikit-learn's floor of 1e-6 then replaces missing variance, and
+            densities of other pictures mean little.
 
     Raises:
-        UserError: too few samples, a component broke down, or scikit-learn is not installed.
+        UserError: there are too few samples, a component collapsed, or scikit-learn is not installed.
     """
     require("sklearn")
     from sklearn.mixture import GaussianMixture
@@ -80,7 +80,7 @@ def fit_gmm(features: Tensor, k: int = 20, seed: int = 0, *, singular: bool = Fa
 
 
 def quality_score(log_likelihood: Tensor, scale: float = 300.0) -> Tensor:
-    """0 to 100 for each picture: `100 clip(s / scale, 0, 1)` of its log-likelihood s; both are (N,) float64."""
+    """Convert log-likelihoods s, (N,) float64, to scores from 0 to 100: `100 clip(s / scale, 0, 1)`."""
     return 100 * (log_likelihood.double() / scale).clamp(0, 1)
 
 
@@ -91,25 +91,26 @@ ORIGIN = (
 
 
 def open_gmm(file: str | Path, extractor: Extractor) -> Gmm:
-    """The mixture of a file, for features of the extractor.
+    """Read the mixture in a file, for features of the extractor.
+
+    Published pickles do not record the extractor: they are taken for Paint by Example's, of CLIP ViT-B/32.
 
     Raises:
-        UserError: there is no such file, it holds no mixture, or one that was fitted to features of another kind. A
-            published pickle does not say of which: it is Paint by Example's, of CLIP ViT-B/32.
+        UserError: there is no such file, or it contains no mixture, or one fitted to features of another kind.
     """
     file = Path(file)
     if not file.is_file():
         raise UserError(f"GMM {file}: no such file; {ORIGIN}")
-    arrays, told = read_gmm(file)
-    told = {"extractor": ClipFeatures.name} if told is None else told
+    arrays, record = read_gmm(file)
+    record = {"extractor": ClipFeatures.name} if record is None else record
     for key, value in extractor.about.items():
-        if told.get(key, value) != value:
-            raise UserError(f"GMM {file}: fitted to features of {key} {told[key]!r}, not of {value!r}")
+        if record.get(key, value) != value:
+            raise UserError(f"GMM {file}: fitted to features of {key} {record[key]!r}, expected {value!r}")
     return Gmm(**arrays)
 
 
 def save_gmm(file: str | Path, gmm: Gmm, extractor: Extractor, about: Mapping[str, str]) -> None:
-    """Write a mixture for `open_gmm`, with what it was fitted to.
+    """Write a mixture for `open_gmm`, with a record of what it was fitted to.
 
     Raises:
         UserError: the file cannot be written.

@@ -142,7 +142,7 @@ class UNet(nn.Module):
         UserError: the widths do not divide into heads.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its hyper-parameters)
         self,
         in_channels: int,
         out_channels: int,

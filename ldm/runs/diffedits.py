@@ -1,4 +1,4 @@
-"""A DiffEdit as files: `results/`, `source/` (image and mask), `grid/`, and if wanted `map/` and `overlay/`."""
+"""Files of a DiffEdit: `results/`, `source/` (image and mask), `grid/`, and optionally `map/` and `overlay/`."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -29,15 +29,15 @@ def save_diffedit(
     figures: Sequence[Mapping[str, Any]] | None = None,
     show_map: bool = False,
 ) -> list[Path]:
-    """Write an edit of `image` after each prompt; returns the paths, first of `results/<name>_0000.png` and on.
+    """Write the edits of `image`, one per prompt, and return the paths, first those of `results/<name>_0000.png` etc.
 
-    The number is the same in all folders, and one that no folder has yet: nothing is written over.
+    The number is the same in all folders and new in all of them: nothing is overwritten.
 
     Args:
         prompts: the targets.
-        record: written into each picture beside its prompt and the settings.
-        figures: what was measured of each edit, written into its pictures too.
-        show_map: write map and overlay as files too; the grid shows them in any case.
+        record: stored in each picture together with the prompt and the settings.
+        figures: measurements of each edit, stored in its pictures too.
+        show_map: also write map and overlay as files; the grid shows them in any case.
     """
     first, figures = _next_id(folder, name), figures or [{}] * len(prompts)
     record = {**record, **asdict(result.settings)}
@@ -46,9 +46,9 @@ def save_diffedit(
     parts = zip(prompts, figures, result.images, result.masks, heats, overlays, strict=True)
     paths: dict[str, list[Path]] = {kind: [] for kind in FOLDERS}
 
-    def save(kind: str, picture: Image.Image, stem: str, of: Mapping[str, Any]) -> None:
+    def save(kind: str, picture: Image.Image, stem: str, settings: Mapping[str, Any]) -> None:
         paths[kind].append(folder / kind / f"{stem}.png")
-        save_png(picture, paths[kind][-1], of)
+        save_png(picture, paths[kind][-1], settings)
 
     rows = []
     for number, (prompt, figure, edited, mask, heat, tinted) in enumerate(parts, first):
@@ -70,7 +70,7 @@ def save_diffedit(
 def save_maps(
     maps: Sequence[Tensor], prompts: Sequence[str], folder: Path, name: str, record: Mapping[str, Any]
 ) -> list[Path]:
-    """Write the maps of an edit that was not made: `map/<name>_0000.png` and on, numbered as an edit's; their paths."""
+    """Write the maps of an edit that was not made, `map/<name>_0000.png` etc. numbered like edits; return the paths."""
     first = _next_id(folder, name)
     paths = [folder / "map" / f"{_stem(name, first + i)}.png" for i in range(len(maps))]
     for path, values, prompt in zip(paths, maps, prompts, strict=True):
@@ -79,10 +79,10 @@ def save_maps(
 
 
 def round_trips(editor: DiffEdit, inversions: Sequence[Inversion], callback: Progress | None = None) -> list[float]:
-    """PSNR in dB of what comes back from each inversion against the autoencoder's own reconstruction of the picture.
+    """Measure the PSNR in dB between the reconstruction from each inversion and the autoencoder's reconstruction.
 
-    It says how far the edits' background is from the picture before compositing because of the inversion. An inversion
-    that occurs several times is undone once.
+    It shows how much the inversion changes the edits' background before compositing. An inversion that occurs several
+    times is reconstructed once.
     """
     measured: dict[int, float] = {}
     for inversion in inversions:
@@ -103,7 +103,7 @@ def _stem(name: str, number: int) -> str:
 
 
 def _stack(rows: Sequence[Image.Image]) -> Image.Image:
-    """Rows of pictures below one another."""
+    """Stack pictures vertically."""
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     top = 0
     for row in rows:

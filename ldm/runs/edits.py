@@ -1,4 +1,4 @@
-"""An edit as files, in the folders of Paint by Example's script: `results/`, `source/` and `grid/`."""
+"""Files of an edit, in the folders of Paint by Example's script: `results/`, `source/` and `grid/`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -24,13 +24,13 @@ def save_edit(
     grid: bool,
     found: Tensor | None = None,
 ) -> list[Path]:
-    """Write an edit of `image`; returns the pictures' paths, `results/<name>_<seed>.png`.
+    """Write an edit of `image`, and return the paths of the results, `results/<name>_<seed>.png`.
 
     Args:
-        record: written into each picture beside the edit's settings, which name that picture's own seed.
-        save: write the results and, once for the whole batch, what went in.
+        record: stored in each picture together with the edit's settings and the picture's own seed.
+        save: write the results and, once per batch, the inputs.
         grid: write scene, mask, masked scene, exemplar as encoded and the results in one row.
-        found: the map (H, W) in [0, 1] in which the mask was found, if it was: written with what went in, and shown.
+        found: the map (H, W) in [0, 1] of an inferred mask, written with the inputs and shown in the grid.
     """
     first = f"{name}_{result.seeds[0]}"
     paths = [folder / "results" / f"{name}_{seed}.png" for seed in result.seeds]
@@ -59,7 +59,7 @@ def save_edit(
 
 
 def save_map(found: Tensor, folder: Path, name: str, seed: int, record: Mapping[str, Any]) -> Path:
-    """Write the map (H, W) in [0, 1] of an edit, or of one that was not made; returns its path, in `source/`."""
+    """Write the map (H, W) in [0, 1] of an edit, made or not, into `source/`, and return its path."""
     path = folder / "source" / f"{name}_{seed}_map.png"
     save_png(heat_map(found), path, record)
     return path

@@ -1,4 +1,4 @@
-"""Jobs of a list (`ldm.runs.jobs`) as requests to the editors."""
+"""Adapters from the jobs of a list (`ldm.runs.jobs`) to requests to the editors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 class JobEditor(Protocol[R]):
-    """Makes the pictures of jobs."""
+    """An editor that makes the pictures of jobs."""
 
     def open(self, job: Job) -> R:
         """Read a job's files.
@@ -34,12 +34,12 @@ class JobEditor(Protocol[R]):
         """
 
     def make(self, jobs: Sequence[Job], requests: Sequence[R]) -> Sequence[Image.Image | UserError]:
-        """Make the pictures of jobs that were opened; a UserError in place of one says why there is none."""
+        """Make the pictures of opened jobs; a UserError instead of a picture says why it failed."""
 
 
 @dataclass(frozen=True)
 class ExemplarJobs:
-    """Edits the pictures of jobs by example; a job has a mask and one exemplar or more.
+    """Edits by example; a job has a mask and one or more exemplars.
 
     Attributes:
         invert: black = repaint in the masks.
@@ -51,7 +51,7 @@ class ExemplarJobs:
     def open(self, job: Job) -> ExemplarRequest:
         image = open_image(job.image)
         if job.mask is None:
-            raise UserError("no mask")
+            raise UserError("mask: missing")
         mask = open_mask(job.mask, image.size, self.invert, self.editor.settings.mask_rule)
         return ExemplarRequest(image, mask, [open_image(file) for file in job.exemplars], job.weights, job.seed)
 
@@ -61,13 +61,13 @@ class ExemplarJobs:
 
 @dataclass(frozen=True)
 class RePaintJobs:
-    """Fills the holes of jobs; a job may have a class_id, a prompt or an exemplar.
+    """Hole filling by RePaint; a job may have a class_id, a prompt or an exemplar.
 
     Attributes:
-        negative: see `RePaint`.
-        mask_type: a kind of `ldm.utils.holes` for jobs that have no mask.
-        mask_seed: of these, by default each job's own seed.
-        invert: black = repaint in the masks that jobs have.
+        negative: the negative prompt, see `RePaint`.
+        mask_type: a kind of `ldm.utils.holes`, for jobs without a mask.
+        mask_seed: seed of these masks, by default each job's own seed.
+        invert: black = repaint in the jobs' masks.
     """
 
     editor: RePaint
@@ -84,9 +84,9 @@ class RePaintJobs:
         elif self.mask_type is not None:
             mask = hole_mask(self.mask_type, image.size, seed if self.mask_seed is None else self.mask_seed)
         else:
-            raise UserError("no mask")
+            raise UserError("mask: missing")
         if len(job.exemplars) > 1:
-            raise UserError(f"exemplar: there are {len(job.exemplars)}, RePaint takes one")
+            raise UserError(f"exemplar: found {len(job.exemplars)}, expected one for RePaint")
         exemplar = open_image(job.exemplars[0]) if job.exemplars else None
         return RePaintRequest(image, mask, job.class_id, job.prompt, self.negative, exemplar, seed)
 
@@ -96,12 +96,12 @@ class RePaintJobs:
 
 @dataclass(frozen=True)
 class DiffEditJobs:
-    """Edits the pictures of jobs after their prompts; a job may have a source_prompt and a mask.
+    """Edits by prompt; a job may have a source_prompt and a mask.
 
     Attributes:
-        folder: gets the maps of jobs in which nothing was found to edit, `map/<name>.png`.
-        negative: see `DiffEdit`.
-        invert: black = edit in the masks that jobs have.
+        folder: for the maps of jobs whose inferred mask is empty, `map/<name>.png`.
+        negative: the negative prompt, see `DiffEdit`.
+        invert: black = edit in the jobs' masks.
     """
 
     editor: DiffEdit
@@ -112,8 +112,8 @@ class DiffEditJobs:
     def open(self, job: Job) -> DiffEditRequest:
         image, prompt, source = open_image(job.image), job.prompt or "", job.source_prompt or ""
         if not prompt.strip():
-            raise UserError("prompt: is empty, expected what the picture is to show")
-        self.editor.model.conditioner.encoder.tokenizer([prompt, source])  # refuses what it cannot read
+            raise UserError("prompt: empty, expected a description of the edited picture")
+        self.editor.model.conditioner.encoder.tokenizer([prompt, source])  # raises for text that it cannot encode
         rule, mask = self.editor.settings.mask_rule, None
         if job.mask is not None:
             mask = open_mask(job.mask, image.size, self.invert, rule, resize=False)
@@ -129,5 +129,5 @@ class DiffEditJobs:
 
 
 def picture_of(result: Result | UserError) -> Image.Image | UserError:
-    """Return the picture of a job's result, or why there is none."""
+    """Return the picture of a job's result, or the error."""
     return result if isinstance(result, UserError) else result.images[0]

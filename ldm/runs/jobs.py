@@ -17,22 +17,23 @@ from ldm.utils.files import content_hash, read_text
 from ldm.utils.nearest import nearest
 
 SEVERAL = ("exemplar", "weights")  # in a table, values separated by `;`
-WORDS = ("prompt", "source_prompt")  # in a folder, a text file each
+WORDS = ("prompt", "source_prompt")  # in a folder, one text file each
 FILES = ("image", "mask", "exemplar", *WORDS)
-LONGEST = 200  # bytes of a name; file systems take 255, and a file in the making has a longer one
+LONGEST = 200  # bytes of a name; file systems allow 255, and temporary files have longer names
 Row = dict[str, Any] | UserError
-Rows = Iterator[tuple[str, Row]]  # place and what is there
+Rows = Iterator[tuple[str, Row]]  # place in the list, and the row
 
 
 @dataclass(frozen=True)
 class Job:
-    """A picture to be made. What is None or empty was not said.
+    """A picture to be made; fields that the list does not give are None or empty.
 
     Attributes:
         name: of the result, `<name>.png`.
-        exemplars: what to paint; with `weights`, of each.
-        place: where the list says it, for messages: "jobs.csv line 7".
-        number: its place among all that the list says, wrong lines too, from 0.
+        exemplars: what to paint.
+        weights: of the exemplars.
+        place: in the list, for messages: "jobs.csv line 7".
+        number: position in the list, counting wrong rows, from 0.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Job:
     number: int = field(default=0, compare=False)
 
     def told(self) -> dict[str, Any]:
-        """What was said of it."""
+        """Return the fields that are given."""
         return {
             key: value
             for key, value in vars(self).items()
@@ -56,11 +57,11 @@ class Job:
         }
 
     def with_defaults(self, **values: Any) -> "Job":
-        """The job with values for what was not said."""
+        """Return the job with values for the fields that are not given."""
         return replace(self, **{key: value for key, value in values.items() if getattr(self, key) in (None, ())})
 
     def digest(self) -> str:
-        """A hash of what it asks for: the words and numbers, and what the files hold, whatever they are called.
+        """Return a hash of the job's text and numbers and of its files' contents, whatever their names.
 
         Raises:
             UserError: a file cannot be read.
@@ -72,19 +73,22 @@ class Job:
 
 
 def read_jobs(file: str | Path, needs: Collection[str], takes: Collection[str] = ()) -> tuple[list[Job], list[str]]:
-    """The jobs of a list, and what is wrong with those that it has beside them: a line each, which names its place.
+    """Read the jobs of a list; for each row that is wrong there is one line, which names its place.
 
-    The columns of a table, or keys of an object, are `name` (by default the image's, without its ending), image, mask,
+    The columns of a table, or keys of an object, are `name` (by default the stem of the image's name), image, mask,
     exemplar, weights, prompt, source_prompt, seed and class_id; exemplar and weights may have several values, in a
-    table separated by `;`. A relative path starts at the list's own folder. In a folder, image/, mask/ and exemplar/
-    hold pictures, prompt/ and source_prompt/ text files; those of one name are a job.
+    table separated by `;`. Relative paths start at the list's own folder. In a folder, image/, mask/ and exemplar/
+    contain pictures, prompt/ and source_prompt/ text files; files with the same stem form a job.
 
     Args:
-        needs: the columns that every job has to fill; `image` is one of them.
-        takes: those that it may fill.
+        needs: columns that every job must fill, `image` among them.
+        takes: columns that a job may fill.
+
+    Returns:
+        The jobs, and the lines about wrong rows.
 
     Raises:
-        UserError: the list cannot be read, has an unknown column or lacks one, or there is nothing in it.
+        UserError: the list cannot be read, is empty, lacks a column or has an unknown one.
     """
     file, jobs, wrong = Path(file), {}, []
     known = dict.fromkeys(("name", *needs, *takes))
@@ -94,19 +98,19 @@ def read_jobs(file: str | Path, needs: Collection[str], takes: Collection[str] =
     elif file.suffix.lower() in readers:
         base, rows = file.parent, readers[file.suffix.lower()](read_text(file, "jobs"))
     else:
-        raise UserError(f"jobs {file}: expected a folder, or a file .csv or .jsonl")
+        raise UserError(f"jobs {file}: expected a folder, a .csv file or a .jsonl file")
     for number, (place, row) in enumerate(rows):
         try:
             if isinstance(row, UserError):
                 raise row
             job = replace(_job(row, base, place, needs, known), number=number)
             if job.name in jobs:
-                raise UserError(f"name {job.name!r}: {jobs[job.name].place} has the same")
+                raise UserError(f"name {job.name!r}: already used by {jobs[job.name].place}")
             jobs[job.name] = job
         except UserError as error:
             wrong.append(f"{place}: {error}")
     if not jobs and not wrong:
-        raise UserError(f"jobs {file}: there is none in it")
+        raise UserError(f"jobs {file}: contains no jobs")
     return list(jobs.values()), wrong
 
 
@@ -119,7 +123,7 @@ def _folder(folder: Path, known: Collection[str]) -> Rows:
                 continue
             try:
                 if key in row:
-                    raise UserError(f"{key}: several files are of this name, {path.name} is one")
+                    raise UserError(f"{key}: several files have this name, among them {path.name}")
                 row[key] = read_text(path, key).strip() if key in WORDS else str(path.relative_to(folder))
             except UserError as error:
                 rows[path.stem] = error
@@ -127,26 +131,26 @@ def _folder(folder: Path, known: Collection[str]) -> Rows:
 
 
 def _table(file: Path, text: str, needs: Collection[str], known: Collection[str]) -> Rows:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)  # a quote that is not closed is told
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)  # an unclosed quote is an error
     try:
         columns = [title.strip() for title in next(reader, [])]
         for column in columns:
             if column not in known:
                 raise UserError(f"jobs {file}: unknown column {column!r}; {nearest(column, known)}")
             if columns.count(column) > 1:
-                raise UserError(f"jobs {file}: column {column} is there twice")
+                raise UserError(f"jobs {file}: column {column} occurs twice")
         if missing := [column for column in needs if column not in columns]:
-            raise UserError(f"jobs {file}: no column {missing[0]}")
+            raise UserError(f"jobs {file}: column {missing[0]} is missing")
         for cells in reader:
             place = f"{file.name} line {reader.line_num}"
             if len(cells) > len(columns):
-                yield place, UserError(f"{len(cells)} values, expected {len(columns)} or fewer")
+                yield place, UserError(f"found {len(cells)} values, expected {len(columns)} or fewer")
             elif any(cells):
                 row = {column: cell.strip() for column, cell in zip(columns, cells, strict=False)}
                 split = {key: [part.strip() for part in row[key].split(";")] for key in SEVERAL if row.get(key)}
                 yield place, row | split
     except csv.Error as error:
-        raise UserError(f"jobs {file}: line {reader.line_num} is no line of a table ({error})") from error
+        raise UserError(f"jobs {file}: line {reader.line_num} is not valid CSV ({error})") from error
 
 
 def _json_lines(file: Path, text: str) -> Rows:
@@ -156,7 +160,7 @@ def _json_lines(file: Path, text: str) -> Rows:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            row = UserError(f"is no JSON ({error})")
+            row = UserError(f"not valid JSON ({error})")
         if not isinstance(row, dict | UserError):
             row = UserError(f"expected an object {{...}}, found {line.strip()[:40]}")
         yield f"{file.name} line {number}", row
@@ -169,7 +173,7 @@ def _job(row: Mapping[str, Any], base: Path, place: str, needs: Collection[str],
             raise UserError(f"unknown key {_short(key)}; {nearest(key, known)}")
     for key in needs:
         if key not in row:
-            raise UserError(f"no {key}")
+            raise UserError(f"{key}: missing")
     image, mask, weights = _picture("image", row["image"], base), row.get("mask"), row.get("weights")
     return Job(
         name=_name(row.get("name", image.stem)),
@@ -191,9 +195,9 @@ def _several(value: Any) -> Sequence[Any]:
 
 def _name(value: Any) -> str:
     if not isinstance(value, str) or value != Path(value).name or value.startswith(".") or not value.isprintable():
-        raise UserError(f"name {_short(value)}: expected that of a file, without folder and ending")
+        raise UserError(f"name {_short(value)}: expected a file name without folder and suffix")
     if len(value.encode()) > LONGEST:
-        raise UserError(f"name {value[:20]}...: expected {LONGEST} bytes or less")
+        raise UserError(f"name {value[:20]}...: expected at most {LONGEST} bytes")
     return value
 
 
@@ -235,5 +239,5 @@ def _number(key: str, value: Any) -> float:
 
 
 def _short(value: Any) -> str:
-    """For a message: the beginning of whatever was found."""
+    """Return the beginning of a value, for a message."""
     return f"{value!r:.60}" if not isinstance(value, int) or abs(value) < 10**60 else "of more than 60 digits"

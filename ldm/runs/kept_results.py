@@ -1,4 +1,4 @@
-"""Results of a long study in a JSON file, so that it goes on where it stopped."""
+"""Results of a long study in a JSON file, so that it continues where it stopped."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ R = TypeVar("R")
 
 
 class KeptResults(Generic[R]):
-    """Results by name; each is in the file as soon as it is set.
+    """Results by name, written to the file as soon as they are set.
 
     Args:
-        file: what was kept of the same study, or not there yet.
-        kind: the dataclass that a result is.
+        file: earlier results of the same study, if it exists.
+        kind: dataclass of a result.
         about: what the results depend on, for JSON.
-        study: what they are results of, for messages.
+        study: name of the study, for messages.
 
     Raises:
-        UserError: the file holds something else.
+        UserError: the file contains something else.
     """
 
     def __init__(self, file: Path, kind: type[R], about: Mapping[str, Any], study: str):
@@ -48,16 +48,16 @@ class KeptResults(Generic[R]):
             held = json.loads(self.file.read_text(encoding="utf-8"))
             about, results = held["about"], {key: kind(**result) for key, result in held["results"].items()}
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise UserError(f"{self.file}: holds no results of {study}") from error
+            raise UserError(f"{self.file}: does not contain results of {study}") from error
         if about != self.about:
             raise UserError(
-                f"{self.file}: holds results of other networks or scenes; delete it or choose another --out"
+                f"{self.file}: contains results of other networks or scenes; delete it or choose another --out"
             )
         return results
 
 
 def fingerprint(*networks: nn.Module) -> str:
-    """A short hash of all weights."""
+    """Return a short hash of all weights."""
     digest = hashlib.blake2b(digest_size=8)
     for network in networks:
         for name, tensor in network.state_dict().items():

@@ -1,4 +1,4 @@
-"""What the commands that make pictures share: folders that can be written to, records of a run, rows of pictures."""
+"""Output helpers of the commands that make pictures: checks of folders, records of a run, rows of pictures."""
 
 import os
 import tempfile
@@ -18,10 +18,10 @@ MAX_ENLARGED = 2048  # pixels of width
 
 
 def check_writable(folder: str | Path) -> None:
-    """Find out whether files could be written into a folder, existing or not, without leaving anything behind.
+    """Check that files can be written into a folder, existing or not, without leaving anything behind.
 
     Raises:
-        UserError: they could not.
+        UserError: they cannot.
     """
     wanted = Path(folder).absolute()
     existing = next(path for path in (wanted, *wanted.parents) if os.path.exists(path))
@@ -29,7 +29,7 @@ def check_writable(folder: str | Path) -> None:
         with tempfile.TemporaryDirectory(dir=existing) as scratch:
             Path(scratch, wanted.relative_to(existing)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"output folder {folder}: cannot be written to ({existing}: {error.strerror})") from error
+        raise UserError(f"output folder {folder}: not writable ({existing}: {error.strerror})") from error
 
 
 def check_free(paths: Iterable[Path], overwrite: bool) -> None:
@@ -44,16 +44,15 @@ def check_free(paths: Iterable[Path], overwrite: bool) -> None:
 
 
 def run_record(given: Mapping[str, Any], keys: Iterable[str], precision: str, device: torch.device) -> dict[str, Any]:
-    """What pictures say about the run that made them: of the flags given those named, and what was chosen for it."""
-    told = {key: given[key] for key in keys if key in given}
-    return {"version": __version__, **told, "precision": precision, "device": str(device)}
+    """Return the record of a run to store in its pictures: those flags given that `keys` lists, and what was chosen."""
+    flags = {key: given[key] for key in keys if key in given}
+    return {"version": __version__, **flags, "precision": precision, "device": str(device)}
 
 
 def labelled_row(cells: Sequence[tuple[str, Image.Image]], height: int | None = None) -> Image.Image:
-    """Pictures side by side at one height with a caption above each; transparency on grey.
+    """Draw pictures side by side at one height with a caption above each, and transparency on grey.
 
-    The height is by default that of the first picture, but small pictures are enlarged to be looked at, unless they are
-    so wide that it would make them huge.
+    The default height is that of the first picture; small pictures are enlarged unless they would become too wide.
     """
     if height is None:
         first = cells[0][1]

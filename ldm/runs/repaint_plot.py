@@ -1,4 +1,4 @@
-"""The times that RePaint visits as a picture: down to a clean image, and up again to harmonise."""
+"""A plot of the times that RePaint visits: down to a clean image, and up again to harmonise."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,17 +8,17 @@ from ldm.utils.files import replacing
 
 
 def plot_schedule(times: Sequence[int], path: str | Path, title: str) -> None:
-    """Write a PNG, its folder is there: time against network calls.
+    """Write a PNG of time against network calls into an existing folder.
 
-    Each fall is one call of the network; a rise adds noise, which costs none, and stands upright.
+    Each step down is one network call; a step up adds noise without a call, and is drawn vertically.
 
     Args:
-        times: as `ldm.samplers.repaint.jump_schedule` gives them, the last -1 (a clean image).
+        times: as returned by `ldm.samplers.repaint.jump_schedule`, the last -1 (a clean image).
 
     Raises:
         UserError: the file cannot be written.
     """
-    from matplotlib.figure import Figure  # here: it is slow to import, and few ask for a plot
+    from matplotlib.figure import Figure  # slow to import, and rarely needed
 
     calls, done = [0], 0
     for before, after in pairwise(times):

@@ -1,5 +1,4 @@
-"""Filled holes as files: `results/`, `source/`, `grid/`, and if wanted the process as animated pictures; and what a
-run will take."""
+"""Files of filled holes, `results/`, `source/`, `grid/` and optionally animations; and estimates of a run's time."""
 
 import logging
 import time
@@ -26,7 +25,7 @@ Callback = Callable[[int, int, Tensor, Tensor], None]
 
 
 class Film:
-    """A callback of `RePaint` that keeps the clean samples predicted at some calls of the network, evenly spread."""
+    """A callback of `RePaint` that keeps the predicted clean samples of some network calls, evenly spaced."""
 
     def __init__(self, calls: int):
         count = min(calls, FRAMES)
@@ -44,7 +43,7 @@ class _Measured(Exception):
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """For what repeats a step of a run, which warns of everything itself."""
+    """Silence the warnings of a repeated step, which the run itself logs."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -53,15 +52,15 @@ def _without_warnings() -> Iterator[None]:
 
 
 def seconds_per_call(fill: Callable[[Callback], object]) -> float:
-    """What a call of the network and the step around it take, as they are.
+    """Measure the seconds of a network call and the step around it.
 
     Args:
-        fill: begins to fill a hole, with the callback given; it is left after its second call, as the first warms up.
+        fill: starts filling a hole with the given callback; stopped after the second call, since the first warms up.
     """
     ends = [time.perf_counter()]
 
     def callback(i: int, t: int, x: Tensor, x0: Tensor) -> None:
-        x.sum().item()  # a GPU has finished when it has answered
+        x.sum().item()  # waits for the GPU
         ends.append(time.perf_counter())
         if i == 1:
             raise _Measured
@@ -72,7 +71,7 @@ def seconds_per_call(fill: Callable[[Callback], object]) -> float:
 
 
 def duration(seconds: float) -> str:
-    """As it is said to people: "8 s", "3 min 20 s", "1 h 5 min"."""
+    """Format a duration for people: "8 s", "3 min 20 s", "1 h 5 min"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -84,10 +83,10 @@ def duration(seconds: float) -> str:
 def save_repaint(
     result: RePaintResult, image: Image.Image, folder: Path, name: str, record: Mapping[str, Any]
 ) -> list[Path]:
-    """Write what filled the hole of `image`; returns all paths, first `results/<name>_<seed>.png` of each sample.
+    """Write the filled versions of `image`, and return all paths, first `results/<name>_<seed>.png` of each sample.
 
     Args:
-        record: written into each picture beside the settings, which name that picture's own seed.
+        record: stored in each picture together with the settings and the picture's own seed.
     """
     stem = f"{name}_{result.seeds[0]}"
     whole = {**record, **asdict(result.settings)}
@@ -111,10 +110,10 @@ def save_repaint(
 def save_films(
     film: Film, editor: RePaint, image: Image.Image, mask: Tensor, result: RePaintResult, folder: Path, name: str
 ) -> list[Path]:
-    """Write how the hole of `image` was filled, one GIF for each sample: `process/<name>_<seed>.gif`.
+    """Write one GIF for each sample, `process/<name>_<seed>.gif`, that shows how the hole of `image` was filled.
 
-    First the masked picture, then what the model took the clean one to be at each moment that the film has, laid into
-    the picture as the result is; at last the result.
+    It shows the masked picture, then the film's predicted clean samples, composited like the result, and finally the
+    result.
 
     Args:
         mask: (1, 1, H, W), the hole.

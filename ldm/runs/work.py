@@ -1,4 +1,4 @@
-"""A list of jobs worked through in batches, by one process or several; killed and repeated it goes on where it was."""
+"""Processing of a list of jobs in batches, by one or several processes; a run that was killed can be continued."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from ldm.runs.job_edits import JobEditor
 from ldm.runs.jobs import Job
 from ldm.runs.kept_results import fingerprint
 from ldm.runs.outputs import check_writable
-from ldm.utils.errors import UserError, attempt, tell_failed
+from ldm.utils.errors import UserError, attempt
 from ldm.utils.files import read_json, remove_left, write_json
 from ldm.utils.png import read_settings, save_png
 from ldm.utils.processes import Share, gather, wait_for_all
@@ -29,12 +29,12 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a list of jobs, in all processes together.
+    """The outcome of a list of jobs, over all processes.
 
     Attributes:
-        made: pictures made now.
-        there: those that were there.
-        failed: a line for each that is not there, in the order of the list.
+        made: number of pictures made in this run.
+        there: number of pictures that existed before.
+        failed: one line for each job that failed, in the order of the list.
     """
 
     made: int
@@ -43,7 +43,7 @@ class Outcome:
 
 
 def editor_about(editor: Editor, precision: str) -> dict[str, Any]:
-    """What the results of an editor depend on, for `run_jobs`: of its model all but the name, hashed where long."""
+    """Return what an editor's results depend on, for `run_jobs`: everything about its model except its name."""
     model = editor.model
     return {
         "version": __version__,
@@ -66,44 +66,42 @@ def run_jobs(
     batch: int,
     share: Share = WHOLE,
 ) -> Outcome:
-    """Make the pictures of jobs that are not there, each process its share: `folder/results/<name>.png`.
+    """Make this process's share of the missing pictures of jobs, `folder/results/<name>.png`.
 
-    A picture is there whole or not at all, with all that it depends on inside, and is not made again. Which jobs are a
-    batch is a matter of their places among `jobs` alone (a line of a list that is mended, and becomes a job, moves
-    those behind it): of a batch that lacks some pictures all are made, and those
-    that it lacks are written. So a run that is killed and repeated, by any number of processes, leaves the bytes of one
-    that was not. In a batch of one size a row is the same bit for bit whatever the others are; in one of another size,
-    or by another number of threads, sums are rounded differently (measured on a CPU: by 1e-6 of a network's output).
+    Pictures are written atomically, with everything they depend on inside, and existing ones are kept. Batches depend
+    only on positions in `jobs` (so a wrong row that is corrected shifts those after it): a batch that lacks some
+    pictures is made as a whole, and only the missing ones are written. A run that is killed and repeated, by any number
+    of processes, therefore produces the same bytes as an uninterrupted one. In batches of the same size a row is the
+    same bit for bit whatever the other rows are; with another size or number of threads, sums are rounded differently
+    (on a CPU by 1e-6 of a network's output).
 
     Args:
-        about: what all pictures depend on beside their jobs, for JSON. With the size of the batches it is kept in
-            `folder/run.json`.
+        about: what all pictures depend on besides their jobs, for JSON; stored with `batch` in `folder/run.json`.
         maker: opens jobs and makes their pictures.
-        batch: how many jobs are made at once; fewer at the list's end, and where some could not be opened.
+        batch: number of jobs in a batch; fewer at the list's end, and where some could not be opened.
 
     Returns:
-        the same in every process, after the last has done its share.
+        The outcome, the same in every process, after all have finished. It includes jobs that failed.
 
     Raises:
-        UserError: the folder holds results of another run, or cannot be written to. What is wrong with a job is told
-            in the outcome, and the others are made.
+        UserError: the folder contains results of another run, or is not writable.
     """
     results = Results(Path(folder), {**about, "batch": batch})
     if share.rank == 0:
         results.clear_up()
-    wait_for_all(share)  # nobody writes before all have looked
+    wait_for_all(share)  # no process writes before all have checked the folder
     mine = share.part([range(first, min(first + batch, len(jobs))) for first in range(0, len(jobs), batch)])
     counts, failed = Counter(), {}
-    hidden = True if share.rank else None  # by default: where there is no terminal
+    hidden = True if share.rank else None  # None: hidden without a terminal
     with tqdm(total=sum(map(len, mine)), desc="pictures", unit="picture", disable=hidden) as bar:
         for places in mine:
             batch_of = [jobs[place] for place in places]
-            for place, job, what in zip(places, batch_of, _make_missing(batch_of, results, maker), strict=True):
-                if isinstance(what, UserError):
-                    failed[place] = f"{job.place or job.name}: {what}"
+            for place, job, result in zip(places, batch_of, _make_missing(batch_of, results, maker), strict=True):
+                if isinstance(result, UserError):
+                    failed[place] = f"{job.place or job.name}: {result}"
                     bar.set_postfix(failed=len(failed))
                 else:
-                    counts[what] += 1
+                    counts[result] += 1
             bar.update(len(places))
     parts = gather((counts, failed), share)
     counts = sum((part for part, _ in parts), Counter())
@@ -111,42 +109,14 @@ def run_jobs(
     return Outcome(counts[MADE], counts[THERE], [failed[place] for place in sorted(failed)])
 
 
-def work_list(
-    jobs: Sequence[Job],
-    wrong: Sequence[str],
-    folder: str | Path,
-    about: Mapping[str, Any],
-    maker: JobEditor,
-    *,
-    batch: int,
-    share: Share = WHOLE,
-) -> None:
-    """All of a list, for a script: `run_jobs`, and what has become of it, said once for all processes.
-
-    Args:
-        wrong: lines of the list that are no jobs, see `ldm.runs.jobs.read_jobs`.
-        maker: opens jobs and makes their pictures.
-
-    Raises:
-        UserError: see `run_jobs`.
-        SomeFailed: lines are wrong, or jobs have failed.
-    """
-    outcome = run_jobs(jobs, folder, about, maker, batch=batch, share=share)
-    if share.rank:
-        return
-    failed = [*wrong, *outcome.failed]
-    print(f"{folder}: {outcome.made} made, {outcome.there} there before, {len(failed)} failed")
-    tell_failed(failed, f"of {len(failed) + outcome.made + outcome.there} jobs")
-
-
 class Results:
     """The pictures of a run, in a folder.
 
     Args:
-        about: what all of them depend on, for JSON.
+        about: what all pictures depend on, for JSON.
 
     Raises:
-        UserError: the folder holds results of another run, or cannot be written to.
+        UserError: the folder contains results of another run, or is not writable.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]):
@@ -154,30 +124,33 @@ class Results:
         self.about = json.loads(json.dumps(about, default=os.fspath))
         if self.record.exists():
             for key, theirs, ours in _differences(read_json(self.record), self.about):
-                raise UserError(f"{folder}: holds results with {key} {theirs!r}, not {ours!r}; choose another folder")
+                raise UserError(f"{folder}: contains results with {key} {theirs!r}, not {ours!r}; use another folder")
         check_writable(folder)
 
     def clear_up(self) -> None:
-        """Remove what a run that was killed has left half-written."""
+        """Remove the temporary files of a run that was killed."""
         folder = self.record.parent
         for file in (*folder.glob(".run.json.[0-9]*.tmp"), *folder.glob("*/.*.png.[0-9]*.tmp")):
             remove_left(file)
 
     def missing(self, job: Job) -> str | None:
-        """The digest of a job whose picture is not there; None if it is.
+        """Return the digest of a job whose picture is missing, None if it exists.
 
         Raises:
-            UserError: its files cannot be read, or its picture is there and was made from others.
+            UserError: a file cannot be read, or the picture was made from other inputs.
         """
         digest, path = job.digest(), self.path(job)
         if not path.exists():
             return digest
         if read_settings(path).get("digest") != digest:
-            raise UserError(f"{path}: was made from other inputs; delete it or choose another folder")
+            raise UserError(f"{path}: made from other inputs; delete it or use another folder")
         return None
 
     def keep(self, job: Job, digest: str, picture: Image.Image) -> None:
-        """Write a job's picture; `digest` is from before its files were opened: if they change, it is found out.
+        """Write a job's picture.
+
+        Args:
+            digest: computed before the job's files were opened, so that a later change of a file is detected.
 
         Raises:
             UserError: it cannot be written.
@@ -188,11 +161,12 @@ class Results:
         save_png(picture, self.path(job), {**self.about, **job.told(), "digest": digest})
 
     def path(self, job: Job) -> Path:
+        """Return the path of a job's picture."""
         return self.folder / f"{job.name}.png"
 
 
 def _make_missing(jobs: Sequence[Job], results: Results, maker: JobEditor) -> Iterator[str | UserError]:
-    """Yield what becomes of each job of a batch: MADE, THERE, or why it failed."""
+    """Yield the result of each job of a batch: MADE, THERE, or the error."""
     missing = [attempt(results.missing, job) for job in jobs]
     if not any(isinstance(digest, str) for digest in missing):
         yield from (error or THERE for error in missing)
@@ -213,7 +187,7 @@ def _make_missing(jobs: Sequence[Job], results: Results, maker: JobEditor) -> It
 
 
 def _differences(held: Any, wanted: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key, value and value of what differs in two readings of JSON."""
+    """Yield the dotted key and both values of each difference between two JSON values."""
     if isinstance(held, dict) and isinstance(wanted, dict):
         for name in {**wanted, **held}:
             yield from _differences(held.get(name), wanted.get(name), f"{key}.{name}" if key else name)

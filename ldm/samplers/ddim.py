@@ -23,7 +23,6 @@ def ddim(
     *,
     end: float | None = 0,
     eta: float = 0.0,
-    clean: bool = False,
     noise: Noise | None = None,
     callback: Callback | None = None,
     hook: Hook | None = None,
@@ -31,12 +30,11 @@ def ddim(
     """Sample from x (B, ...) at the level of `timesteps[0]` down to that of `end`; one call of `denoise` per timestep.
 
     Args:
-        end: the timestep whose level the last step reaches; None: a clean sample.
+        end: the timestep whose level the last step reaches; None: a clean sample, as guided-diffusion ends.
         eta: 0 is deterministic and draws nothing from `noise`; 1 is the ancestral step of DDPM. In [0, 1].
-        clean: short for `end=None`, as guided-diffusion ends.
     """
     check_eta(eta)
-    for i, step in enumerate(time_grid(timesteps, schedule, x, None if clean else end)):
+    for i, step in enumerate(time_grid(timesteps, schedule, x, end)):
         eps = denoise(x, step.t_batch)
         sigma = ddim_sigma(step.alpha, step.alpha_prev, eta)
         z = draw(noise, x) if sigma > 0 else None

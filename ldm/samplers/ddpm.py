@@ -14,7 +14,7 @@ from ldm.utils.errors import UserError
 
 
 @torch.no_grad()
-def ddpm(
+def ddpm(  # noqa: PLR0913 (its steps have a variance and a gradient of their own)
     denoise: Denoise,
     x: Tensor,
     schedule: Schedule,

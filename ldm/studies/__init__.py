@@ -1,1 +1,1 @@
-"""What the studies of the models that ship measure, each with its plot; the commands are in `ldm.cli.studies`."""
+"""Studies of the models that ship, with their plots; the commands are in `ldm.cli.studies`."""

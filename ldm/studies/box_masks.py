@@ -1,7 +1,7 @@
-"""Edits by example in which the mask is found inside a box, beside the same edits with the whole box as the mask.
+"""Edits by example with a mask inferred inside a box, compared with edits that use the whole box as the mask.
 
-A batch is what `ldm.toyworld.scenes.collate` makes, see `ldm.studies.exemplar_edits`; its masks are the boxes,
-and `visible` (B, 1, H, W) is 1 where the thing that goes is visible.
+A batch is made by `ldm.toyworld.scenes.collate`, see `ldm.studies.exemplar_edits`; its masks are the boxes, and
+`visible` (B, 1, H, W) is 1 where the thing to be replaced is visible.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ DECIBELS = ("background", "surroundings")
 
 
 def infer_masks(editor: ExemplarEditor, batch: Mapping[str, Any], inference: MaskInference) -> InferredMask:
-    """What has to change in each scene's box for it to show its exemplar; a cell is in where half of it is masked."""
+    """Infer which pixels in each scene's box must change to show the exemplar; cells count if half masked."""
     scenes, boxes = batch["image"], batch["mask"]
     shown = [to_pil(scene).crop(mask_box(box)) for scene, box in zip(scenes, boxes.split(1), strict=True)]
     reference, query = contexts(editor, shown), contexts(editor, batch["exemplar"])
@@ -38,7 +38,7 @@ def infer_masks(editor: ExemplarEditor, batch: Mapping[str, Any], inference: Mas
 
 
 def in_cells(map: Tensor, mask: Tensor) -> InferredMask:
-    """A mask (B, 1, H, W) with its cells, of the size of the map, of which it covers at least half."""
+    """Return a mask (B, 1, H, W) together with its cells, at the map's size, those at least half covered."""
     return InferredMask(map, (F.interpolate(mask, map.shape[-2:], mode="area") >= 0.5).float(), mask)
 
 
@@ -46,14 +46,14 @@ def in_cells(map: Tensor, mask: Tensor) -> InferredMask:
 def compare_masks(
     editor: ExemplarEditor, judge: Judge, batch: Mapping[str, Any], seeds: Sequence[int], inference: MaskInference
 ) -> tuple[list[tuple[Image.Image, ...]], Figures]:
-    """Edit every scene of a batch twice: with the mask that is found in its box, and with its box.
+    """Edit every scene of a batch twice: with the mask inferred in its box, and with the box itself.
 
     Returns:
-        scene, map, inferred mask, exemplar, edit with that mask and edit with the box, of one size, and for both MASKS
-        <name>/iou and so on: see `mask_figures`, against the thing that goes,
-        <name>/share: of the box that is in the mask,
-        <name>/class, <name>/background and so on: see `edit_and_judge`,
-        <name>/surroundings: dB of the finished pictures against the scenes in the box beside the thing that goes.
+        Scene, map, inferred mask, exemplar, edit with that mask and edit with the box, of one size, and for both MASKS
+        <name>/iou etc.: see `mask_figures`, against the thing to be replaced,
+        <name>/share: share of the box that is in the mask,
+        <name>/class, <name>/background etc.: see `edit_and_judge`,
+        <name>/surroundings: dB of finished pictures against scenes, inside the box outside the thing to be replaced.
     """
     found, scenes, boxes = infer_masks(editor, batch, inference), batch["image"], batch["mask"]
     beside, figures, edits = boxes * (1 - batch["visible"]), {}, []
@@ -81,7 +81,7 @@ def compare_masks(
 
 
 def summary(figures: Figures) -> dict[str, Any]:
-    """[mean, standard error] of every figure, and those in dB of all pictures together."""
+    """Return [mean, standard error] of every figure; figures in dB are pooled over all pictures."""
     in_db = [f"{name}/{key}" for name in MASKS for key in DECIBELS]
     return {
         "figures": {name: mean(values) for name, values in figures.items() if name not in in_db},
@@ -90,7 +90,7 @@ def summary(figures: Figures) -> dict[str, Any]:
 
 
 def mask_table(report: Mapping[str, Any]) -> str:
-    """A report with a summary and the chances of the judge's heads, for people."""
+    """Format a report, with its summary and the chance levels of the judge's heads, as a table."""
     figures, pooled = report["figures"], report["pooled dB"]
     lines = [
         "against the thing in the box" + "".join(f"{title:>16}" for title in ("IoU", "IoU in pixels", "% of the box"))

@@ -1,6 +1,6 @@
-"""Edits in words of many small scenes at once, by DiffEdit, and what is measured of them.
+"""Edits of small scenes by their captions, with DiffEdit, and measurements on them.
 
-A batch is what `ldm.toyworld.scenes.collate` makes of items of `ldm.toyworld.scenes.CaptionScenes`.
+A batch is made by `ldm.toyworld.scenes.collate` from items of `ldm.toyworld.scenes.CaptionScenes`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ ROWS = {
     "round trip": "after one round trip",
 }
 BACKGROUND = {"background": "outside the mask", "beyond the feather": "beyond the feather"}
-SOURCES = ("caption", "empty")  # the text that the target is compared with: what the scene shows, or none
+SOURCES = ("caption", "empty")  # the text that the target is compared with: the scene's caption, or nothing
 
 
 @dataclass(frozen=True)
 class Example:
-    """An edit to be looked at; all pictures are of the scene's size."""
+    """An example of an edit; all pictures have the scene's size."""
 
     scene: Image.Image
     map: Image.Image
@@ -42,18 +42,18 @@ class Example:
 
 
 def infer_masks(editor: DiffEdit, batch: Mapping[str, Any], source: str) -> InferredMask:
-    """The editor's masks for a batch, by its settings; `source` is one of SOURCES."""
+    """Infer the editor's masks for a batch; `source` is one of SOURCES."""
     sources = batch["source"] if source == "caption" else [""] * len(batch["source"])
     return editor.infer_mask(batch["image"], sources, batch["target"])
 
 
 def mask_figures(found: InferredMask, mask: Tensor) -> Figures:
-    """How well inferred masks fit those of the things, (B, 1, H, W).
+    """Compare inferred masks with those of the things, (B, 1, H, W).
 
     Returns:
         iou: at the latents' size, where a cell belongs to a thing that covers at least half of it,
         pixel iou: at the pictures' size,
-        no mask: whether it is empty.
+        no mask: whether the inferred mask is empty.
     """
     cells = F.interpolate(mask, found.latent.shape[-2:], mode="area") >= 0.5
     return {
@@ -67,21 +67,21 @@ def mask_figures(found: InferredMask, mask: Tensor) -> Figures:
 def edit_and_judge(
     editor: DiffEdit, judge: Judge, batch: Mapping[str, Any], source: str
 ) -> tuple[list[Example], Figures]:
-    """Edit every scene of a batch as its target says, and measure it.
+    """Edit every scene of a batch to its target, and measure the edits.
 
     Args:
-        source: the one of SOURCES whose masks are used; those of the other are measured only.
+        source: the one of SOURCES whose masks are used; those of the other are only measured.
 
     Returns:
-        The edits as a user gets them, composited as the editor's settings say, and
+        The finished edits, composited by the editor's settings, and
         caption/..., empty/...: the figures of the masks for each of SOURCES,
-        edit/class, edit/colour, edit/pattern, edit/all: whether the box shows what it should; without a mask: no,
-        unchanged/class and so on: the same of the scenes before the edit,
+        edit/class, edit/colour, edit/pattern, edit/all: whether the box shows what it should; False without a mask,
+        unchanged/class etc.: the same for the scenes before the edit,
         background: dB outside the mask that was used, before compositing, against the scene; NaN without a mask,
-        beyond the feather: the same of what compositing keeps as it is,
+        beyond the feather: the same for the pixels that compositing keeps unchanged,
         background, round trip and beyond the feather, round trip: dB of the autoencoder alone on the same pixels,
-        inversion: dB between the decoded latents of the scene and those that come back when its inversion is undone,
-        exact: whether the picture is the scene outside the mask and its feather, byte for byte.
+        inversion: dB between the decoded latents of the scene and their reconstruction from the inversion,
+        exact: whether the picture equals the scene outside the mask and its feather, byte for byte.
     """
     settings, scenes = editor.settings, batch["image"]
     masks = {name: infer_masks(editor, batch, name) for name in SOURCES}
@@ -129,7 +129,7 @@ def _examples(batch: Mapping[str, Any], used: InferredMask, pictures: Sequence[I
 
 @torch.no_grad()
 def references(editor: DiffEdit, judge: Judge, things: Mapping[str, Any]) -> Figures:
-    """What the edits are to be compared with: real/... as drawn, round trip/... after the model's autoencoder.
+    """Judge the references of the edits: real/... as drawn, round trip/... after the model's autoencoder.
 
     Args:
         things: a batch of items of `ldm.toyworld.scenes.draw_things`.
@@ -142,7 +142,7 @@ def references(editor: DiffEdit, judge: Judge, things: Mapping[str, Any]) -> Fig
 
 
 def summary(values: Figures) -> dict[str, Any]:
-    """The figures of all edits and references, for a report; those that are NaN are left out."""
+    """Summarise the figures of all edits and references for a report, leaving out NaN."""
     known = {name: figures[~figures.isnan()] for name, figures in values.items() if name != "exact"}
     known = {name: figures for name, figures in known.items() if len(figures)}
     return {
@@ -156,7 +156,7 @@ def summary(values: Figures) -> dict[str, Any]:
 
 
 def edit_table(summary: Mapping[str, Any], chance: Sequence[float]) -> str:
-    """A summary for people."""
+    """Format a summary as a table."""
     figures = summary["figures"]
     lines = [judged_table(figures, ROWS, chance), "", f"{'masks; source:':24}" + "".join(f"{s:>16}" for s in SOURCES)]
     for row, title in {"iou": "IoU, latent cells", "pixel iou": "IoU, pixels"}.items():

@@ -1,8 +1,8 @@
-"""Edits of many small scenes at once, each with an exemplar of its own, and what a judge says of them.
+"""Edits of batches of small scenes by example, and a judge's answers on them.
 
-A batch is what `ldm.toyworld.scenes.collate` makes: image (B, 3, H, W) in [-1, 1], sides multiples of the
+A batch is made by `ldm.toyworld.scenes.collate`: image (B, 3, H, W) in [-1, 1], with sides that are multiples of the
 model's; mask (B, 1, H, W), 1 = repaint; box (B, 4) in pixels, where the judge looks; exemplar, B pictures; donor and
-donor_box, where the exemplars come from; class, colour and pattern, (B,) int64, what the exemplars show.
+donor_box, where the exemplars come from; class, colour and pattern, (B,) int64, of the exemplars.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,26 +26,26 @@ from ldm.utils.random import NoiseSource
 def edit_and_judge(
     editor: ExemplarEditor, judge: Judge, batch: Mapping[str, Any], seeds: Sequence[int]
 ) -> tuple[list[Image.Image], Figures]:
-    """Edit every scene of a batch with its own exemplar and seed: an edit is the same in every batch.
+    """Edit every scene of a batch with its own exemplar and seed, independently of the rest of the batch.
 
     Returns:
-        See `judge_edits`.
+        The pictures and figures of `judge_edits`.
     """
-    settings, told = editor.settings, contexts(editor, batch["exemplar"])
-    edited = editor.sample(batch["image"], batch["mask"], told, NoiseSource(seeds), settings)
+    settings, condition = editor.settings, contexts(editor, batch["exemplar"])
+    edited = editor.sample(batch["image"], batch["mask"], condition, NoiseSource(seeds), settings)
     return judge_edits(judge, batch, editor.decode(edited).clamp(-1, 1), batch["mask"], settings)
 
 
 def judge_edits(
     judge: Judge, batch: Mapping[str, Any], edited: Tensor, masks: Tensor, settings: Compositing
 ) -> tuple[list[Image.Image], Figures]:
-    """What is to be said of the edits (B, 3, H, W) of a batch, as decoded, in holes (B, 1, H, W).
+    """Composite and judge the edits (B, 3, H, W) of a batch, as decoded, in holes (B, 1, H, W).
 
     Returns:
-        The pictures as a user gets them, composited as the settings say, and
+        The finished pictures, composited by the settings, and
         edit/class, edit/colour, edit/pattern, edit/all: whether the box shows what the exemplar does,
         background: dB outside the mask, before compositing, against the scene,
-        exact: whether the picture is the scene outside the mask and its feather, byte for byte.
+        exact: whether the picture equals the scene outside the mask and its feather, byte for byte.
     """
     pictures, exact = finish(edited, batch["image"], masks, settings)
     shown = torch.cat([to_tensor(picture) for picture in pictures])
@@ -55,11 +55,11 @@ def judge_edits(
 
 @torch.no_grad()
 def references(editor: ExemplarEditor, judge: Judge, batch: Mapping[str, Any]) -> Figures:
-    """What the edits are to be compared with.
+    """Judge the references of the edits.
 
     Returns:
-        real/class and so on: the judge on the exemplars' own scenes, as drawn,
-        round trip/class and so on: the same after the model's autoencoder,
+        real/class etc.: the judge's answers on the exemplars' own scenes, as drawn,
+        round trip/class etc.: the same after the model's autoencoder,
         background round trip: dB outside the mask of the scenes after the autoencoder.
     """
     donors, scenes = (round_trip(editor, batch[name]) for name in ("donor", "image"))
@@ -71,5 +71,5 @@ def references(editor: ExemplarEditor, judge: Judge, batch: Mapping[str, Any]) -
 
 
 def contexts(editor: ExemplarEditor, exemplars: Sequence[Image.Image]) -> Tensor:
-    """Return the context of each exemplar, (B, L, C), fitted as the editor's settings say."""
+    """Return the context of each exemplar, (B, L, C), fitted by the editor's settings."""
     return encode_exemplars(editor.model.conditioner, exemplars, editor.settings.exemplar_fit)[1]

@@ -1,6 +1,6 @@
-"""Holes of many small scenes filled at once, by RePaint and by diffusing colours, and what is measured of them.
+"""Hole filling in batches of small scenes, by RePaint and by classical inpainting, and measurements on it.
 
-A batch is what `ldm.toyworld.scenes.collate` makes of items of `ldm.toyworld.scenes.HoleScenes`.
+A batch is made by `ldm.toyworld.scenes.collate` from items of `ldm.toyworld.scenes.HoleScenes`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +20,11 @@ from ldm.utils.extras import require
 from ldm.utils.image import to_pil, to_tensor
 from ldm.utils.random import NoiseSource
 
-CLASSICAL = {"Telea": "INPAINT_TELEA", "Navier-Stokes": "INPAINT_NS"}  # name -> OpenCV's
-RADIUS = 3 / 256  # of the neighbourhood that they read, in sides of the picture; OpenCV takes at least 1 pixel
+CLASSICAL = {"Telea": "INPAINT_TELEA", "Navier-Stokes": "INPAINT_NS"}  # name -> OpenCV's name
+RADIUS = 3 / 256  # of the neighbourhood, as a share of the picture's side; OpenCV uses at least 1 pixel
 DISTANCE, PSNR, SSIM = "feature distance", "PSNR, dB", "SSIM"
 HIGHER_IS_BETTER = (PSNR, SSIM)
-DIGITS = {PSNR: 2, SSIM: 3}  # after the point, 4 for all others
+DIGITS = {PSNR: 2, SSIM: 3}  # after the decimal point, 4 for all others
 
 Callback = Callable[[int, int, Tensor, Tensor], None]
 Distances = Mapping[str, Callable[[Tensor, Tensor], Tensor]]  # name -> (pictures, scenes) in [-1, 1] -> (B,)
@@ -41,8 +41,8 @@ def fill(
     """Fill the hole of every scene of a batch, each with the noise of its own seed.
 
     Returns:
-        The pictures as a user gets them, and whether each is exact (B,): before compositing too what was known of its
-        scene is as it was, byte for byte.
+        The finished pictures, and whether each is exact (B,): even before compositing, the known pixels of the scene
+        are unchanged, byte for byte.
     """
     scenes, masks = batch["image"], batch["mask"]
     filled = editor.decode(editor.sample(scenes, masks, [editor.condition()], NoiseSource(seeds), settings, callback))
@@ -52,12 +52,12 @@ def fill(
 
 
 def has_opencv() -> bool:
-    """Whether `fill_classically` can be called, which needs an extra package."""
+    """Return whether OpenCV is installed, which `fill_classically` needs."""
     return find_spec("cv2") is not None
 
 
 def fill_classically(method: str, batch: Mapping[str, Tensor]) -> list[Image.Image]:
-    """The same by OpenCV's methods, which continue colours and edges into the hole.
+    """Fill the hole of every scene of a batch by a method of OpenCV, which continues colours and edges into it.
 
     Args:
         method: a key of `CLASSICAL`: the marching front of Telea (2004), or the fluid dynamics of Bertalmio et al.
@@ -78,7 +78,7 @@ def fill_classically(method: str, batch: Mapping[str, Tensor]) -> list[Image.Ima
 
 
 def measure(pictures: Sequence[Image.Image], batch: Mapping[str, Tensor], distances: Distances) -> Figures:
-    """What is left between filled scenes and the scenes: `distances` of the whole, PSNR and SSIM of the hole alone."""
+    """Compare filled scenes with the scenes: `distances` between whole pictures, PSNR and SSIM of the hole only."""
     scenes, masks = batch["image"], batch["mask"]
     filled = torch.cat([to_tensor(picture) for picture in pictures])
     return {
@@ -89,23 +89,24 @@ def measure(pictures: Sequence[Image.Image], batch: Mapping[str, Tensor], distan
 
 
 def summary(figures: Figures) -> Summary:
+    """Return the mean and standard error of every figure."""
     return {name: mean(values) for name, values in figures.items()}
 
 
 def difference(one: Figures, other: Figures) -> Summary:
-    """One minus the other, of the same scenes: the scenes that both have, in their order."""
+    """Return mean and standard error of the differences `one - other` over their common, first scenes."""
     common = min(len(next(iter(figures.values()))) for figures in (one, other))
     return {name: mean(values[:common] - other[name][:common]) for name, values in one.items()}
 
 
 def advantage(name: str, values: tuple[float, float]) -> float:
-    """A difference of a figure in standard errors, more than 0 where the first is the better one."""
+    """Return a difference in standard errors, positive where the first method is better."""
     value, error = values if name in HIGHER_IS_BETTER else (-values[0], values[1])
     return value / error if error else float("inf") * value if value else 0.0
 
 
 def won(differences: Mapping[str, Summary]) -> dict[str, dict[str, int]]:
-    """For each figure, of how many masks the first method is better on average, and by two standard errors or more.
+    """Count for each figure the masks on which the first method is better, and better by two standard errors or more.
 
     Args:
         differences: by mask.
@@ -119,22 +120,23 @@ def won(differences: Mapping[str, Summary]) -> dict[str, dict[str, int]]:
 
 
 def cells(found: Summary, signed: bool = False) -> list[str]:
-    """Figures for a table, each with its standard error."""
+    """Format figures with their standard errors for a table."""
     sign = "+" if signed else ""
     return [f"{v:{sign}.{DIGITS.get(name, 4)}f} ± {e:.{DIGITS.get(name, 4)}f}" for name, (v, e) in found.items()]
 
 
 def row(*columns: object) -> str:
+    """Return a line of a Markdown table."""
     return f"| {' | '.join(map(str, columns))} |"
 
 
 def hole_table(masks: Mapping[str, Mapping[str, Any]], pair: str) -> str:
-    """Markdown: the figures of every mask and method, and the difference of two of them.
+    """Format the figures of every mask and method, and the difference of two methods, as Markdown tables.
 
     Args:
-        masks: mask -> "calls" (method -> network calls, where it has any), "figures" (method -> summary), "difference"
-            (summary), "exact" (text).
-        pair: what the difference is of.
+        masks: mask -> "calls" (method -> network calls, if any), "figures" (method -> summary), "difference" (summary),
+            "exact" (text).
+        pair: label of the difference.
     """
     names = list(next(iter(masks.values()))["difference"])
     lines = [row("mask", "method", "network calls", *names), row(*["---"] * (3 + len(names)))]

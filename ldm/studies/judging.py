@@ -1,4 +1,4 @@
-"""What the measurements of many edits share: a judge's answers, what compositing keeps, tables, grids of pictures."""
+"""Helpers for measuring many edits: compositing, a judge's answers, tables, grids of pictures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ Figures = dict[str, Tensor]  # name -> (B,), bool where it is an answer
 
 
 def finish(edited: Tensor, scenes: Tensor, masks: Tensor, settings: Compositing) -> tuple[list[Image.Image], Tensor]:
-    """Edits (B, 3, H, W) laid into their scenes as the settings say, and whether each is exact (B,).
+    """Composite edits (B, 3, H, W) into their scenes by the settings, and return whether each is exact (B,).
 
-    Exact: the picture is the scene outside the mask and its feather, byte for byte.
+    Exact: the picture equals the scene outside the mask and its feather, byte for byte.
     """
     pictures, exact = [], []
     for edit, scene, mask in zip(edited.split(1), map(to_pil, scenes), masks.split(1), strict=True):
@@ -34,28 +34,28 @@ def finish(edited: Tensor, scenes: Tensor, masks: Tensor, settings: Compositing)
 
 
 def judged(name: str, judge: Judge, images: Tensor, boxes: Tensor, batch: Mapping[str, Any]) -> Figures:
-    """name/class, name/colour, name/pattern, name/all: what the judge says of the things in the boxes."""
+    """Return the judge's answers on the things in boxes: name/class, name/colour, name/pattern, name/all."""
     right = judge.correct(images, boxes, {head: batch[head] for head in HEADS})
     return {f"{name}/{head}": answers for head, answers in right.items()}
 
 
 def join(parts: Sequence[Figures]) -> Figures:
-    """The figures of batches, one after the other."""
+    """Concatenate the figures of batches."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def round_trip(editor: Editor, images: Tensor) -> Tensor:
-    """Through the autoencoder, by the posterior's mode, and back, on the CPU."""
+    """Encode pictures by the posterior's mode and decode them, on the CPU."""
     return editor.decode(editor.encode(images)).clamp(-1, 1)
 
 
 def judged_table(figures: Mapping[str, tuple[float, float]], rows: Mapping[str, str], chance: Sequence[float]) -> str:
-    """Shares of right answers in percent, with standard errors.
+    """Format shares of right answers in percent, with standard errors, as a table.
 
     Args:
-        figures: name/class and so on -> share and standard error.
+        figures: name/class etc. -> share and standard error.
         rows: name -> title.
-        chance: of each of HEADS.
+        chance: chance level of each of HEADS.
     """
     heads = (*HEADS, "all")
     lines = [f"{'judge says right, %':24}" + "".join(f"{head:>14}" for head in heads)]
@@ -69,9 +69,10 @@ def judged_table(figures: Mapping[str, tuple[float, float]], rows: Mapping[str, 
 def example_grid(
     examples: Sequence[Sequence[Image.Image]], columns: int, scale: int, words: Sequence[str] = ()
 ) -> Image.Image:
-    """Groups of pictures of one size, `columns` groups in a row, enlarged `scale` times (bicubic).
+    """Draw groups of equally large pictures, `columns` groups in a row, enlarged `scale` times (bicubic).
 
-    Below each group there may be words.
+    Args:
+        words: captions below the groups, if any.
     """
     font = ImageFont.load_default(size=16)
     side, gap, line = scale * examples[0][0].width, 8, sum(font.getmetrics()) if words else 0

@@ -1,7 +1,7 @@
-"""What network calls buy: RePaint's quality over ways to walk through time, each measured on the same scenes.
+"""The quality of RePaint against network calls, over ways to walk through time, all measured on the same scenes.
 
-Results are kept for each scene: a study that was interrupted goes on at the next batch, and one that is repeated with
-more scenes adds the missing ones.
+Results are stored for each scene: an interrupted study continues at the next batch, and a study repeated with more
+scenes adds the missing ones.
 """
 
 import time
@@ -37,13 +37,13 @@ from ldm.studies.hole_filling import (
 from ldm.studies.judging import Figures
 from ldm.utils.files import replacing
 
-MARGIN = 2  # standard errors that a way may be worse than the full schedule and count as equally good
-SHARE = 0.1  # of the full schedule's calls, for a way that counts as fast
+MARGIN = 2  # standard errors by which a way may be worse than the full schedule and still count as equally good
+SHARE = 0.1  # share of the full schedule's calls up to which a way counts as fast
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way through time: `steps` of a sampler down, parts of it walked `jump_n_sample` times."""
+    """A way through time: `steps` of a sampler, with jumps of `jump_length` walked `jump_n_sample` times."""
 
     sampler: str
     steps: int
@@ -56,13 +56,15 @@ class Way:
         return f"{self.sampler}{f' eta {self.eta:g}' if self.eta else ''}, {self.steps} steps{jumps}"
 
     def settings(self, base: RePaintSettings) -> RePaintSettings:
-        """
+        """Return settings changed to this way.
+
         Raises:
             UserError: there is no such way.
         """
         return replace(base, **vars(self))
 
     def calls(self, base: RePaintSettings) -> int:
+        """Count the network calls for one picture."""
         return self.settings(base).calls()
 
 
@@ -75,16 +77,16 @@ CURVES = {
         *(Way("dpm_solver", *walk) for walk in ((10, 2, 5), (15, 3, 5), (20, 2, 5))),
     ],
 }
-"""More calls by resampling, more by smaller steps, and few calls by few steps that are resampled."""
+"""More calls by resampling, more calls by smaller steps, and few calls by few resampled steps."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a way.
+    """The results of a way.
 
     Attributes:
         figures: name -> a value for each scene.
-        exact: for each scene, whether its known pixels are as they were.
+        exact: whether the known pixels of each scene are unchanged.
         seconds: for all scenes.
     """
 
@@ -96,17 +98,17 @@ class Result:
         return len(self.exact)
 
     def first(self, count: int) -> Figures:
-        """The figures of the first `count` scenes."""
+        """Return the figures of the first `count` scenes."""
         return {name: torch.tensor(values[:count], dtype=torch.float64) for name, values in self.figures.items()}
 
 
 @dataclass(frozen=True)
 class Point:
-    """A way beside the full schedule.
+    """A way compared with the full schedule.
 
     Attributes:
-        count: scenes it was measured on.
-        difference: to the full schedule, on the scenes of both.
+        count: number of scenes it was measured on.
+        difference: to the full schedule, on the common scenes.
         seconds: for one scene.
     """
 
@@ -120,7 +122,7 @@ class Point:
 
     @property
     def as_good(self) -> bool:
-        """By no figure worse than the full schedule by more than `MARGIN` standard errors of the difference."""
+        """True if no figure is worse than the full schedule's by more than `MARGIN` standard errors."""
         return all(advantage(name, values) >= -MARGIN for name, values in self.difference.items())
 
 
@@ -128,14 +130,14 @@ class RePaintStudy:
     """Results by way, in a JSON file that is written after each batch.
 
     Args:
-        editor: with its settings; a way changes what concerns it, and scene i has the noise of their seed plus i.
+        editor: its settings are changed by each way; scene i has the noise of their seed plus i.
         scenes: items of `ldm.toyworld.scenes.HoleScenes`.
         about: what the results depend on, for JSON.
-        file: results of the same networks and scenes, or not there yet.
-        batch: scenes filled at once.
+        file: earlier results of the same networks and scenes, if it exists.
+        batch: number of scenes filled at a time.
 
     Raises:
-        UserError: the file holds something else.
+        UserError: the file contains something else.
     """
 
     def __init__(
@@ -151,12 +153,12 @@ class RePaintStudy:
         self.results = KeptResults(file, Result, about, "a RePaint study")
 
     def result(self, way: Way, count: int) -> Result:
-        """Of the first `count` scenes or more: what is not in the file is made now."""
+        """Return the result on the first `count` scenes or more, computing what is not in the file."""
         name = str(way)
         found = self.results[name] if name in self.results else Result({}, [], 0.0)
         calls = way.calls(self.editor.settings)
         with tqdm(total=count, initial=min(len(found), count), desc=name, unit=" images", disable=None) as bar:
-            bar.unit_scale = True  # numbers are cut to three digits
+            bar.unit_scale = True  # shortens numbers to three digits
             while len(found) < count:
                 indices = range(len(found), min(len(found) + self.batch, count))
                 found = self.results[name] = self._add(
@@ -179,7 +181,7 @@ class RePaintStudy:
         )
 
     def point(self, way: Way, count: int, full: Result) -> Point:
-        """A way on the first `count` scenes, beside the full schedule's result."""
+        """Compare a way on the first `count` scenes with the full schedule's result."""
         result = self.result(way, count)
         figures = result.first(count)
         return Point(
@@ -198,13 +200,13 @@ def _advance(bar: tqdm, share: float, *_: Any) -> None:
 
 
 def cheapest(points: Sequence[Point], full: Point) -> Point | None:
-    """Of the points as good as the full schedule at no more than `SHARE` of its calls that with the fewest calls."""
+    """Return the point with the fewest calls among those as good as the full schedule with `SHARE` of its calls."""
     good = [point for point in points if point.as_good and point.calls <= SHARE * full.calls]
     return min(good, key=lambda point: (point.calls, point.figures[DISTANCE][0]), default=None)
 
 
 def repaint_table(curves: Mapping[str, Sequence[Point]], full: Point) -> str:
-    """Markdown, one line a point: its figures, and their difference to the full schedule's on the scenes of both."""
+    """Format points as a Markdown table: figures, and differences to the full schedule on the common scenes."""
     names = list(full.figures)
     head = ["curve", "way", "network calls", "of full, %", *names, *(f"{name}: - full" for name in names)]
     head += ["as good", "s/scene", "scenes"]
@@ -222,10 +224,10 @@ def repaint_table(curves: Mapping[str, Sequence[Point]], full: Point) -> str:
 
 
 def plot_repaint(curves: Mapping[str, Sequence[Point]], full: Point, title: str, file: Path) -> None:
-    """Write a PNG: feature distance and PSNR against network calls, with standard errors.
+    """Write a PNG of feature distance and PSNR against network calls, with standard errors.
 
-    A band stands for the full schedule and `MARGIN` standard errors around it. Curves are lines, but for `fast`: points
-    of their samplers, which belong to no one curve.
+    A band shows the full schedule and `MARGIN` standard errors around it. Curves are drawn as lines, except `fast`,
+    whose points do not form one curve and are grouped by sampler.
     """
     figure = Figure(figsize=(13, 5), dpi=80, layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), (DISTANCE, PSNR), strict=True):

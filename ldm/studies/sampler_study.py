@@ -1,9 +1,10 @@
-"""Which sampler, and how many network calls: the cheapest setting that is as good as 50 steps of PLMS.
+"""Search for the cheapest sampler and number of steps that are as good as 50 steps of PLMS.
 
-Quality is the share of the judge's questions answered right, over the same scenes in every setting. Seed noise is how
-much that share varies when nothing but the noise changes.
+Quality is the share of the judge's questions answered right, over the same scenes in every setting. Seed noise is the
+variation of that share when only the noise changes.
 """
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,12 @@ from ldm.toyworld.judge import Judge
 from ldm.utils.files import replacing
 from ldm.utils.image import to_tensor
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to edit all scenes; `seed` chooses the noise, not the scenes."""
+    """Settings with which all scenes are edited; `seed` selects the noise, not the scenes."""
 
     sampler: str
     steps: int
@@ -39,11 +42,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a setting.
+    """The results of a setting.
 
     Attributes:
         calls: network calls for one edit; with guidance each is a batch of two.
-        answers: per question of the judge a string with a 1 (right) or 0 for each scene.
+        answers: question of the judge -> a string with a 1 (right) or 0 for each scene.
         background: mean PSNR outside the mask before compositing, in dB.
         distance: root mean square difference to the converged edits inside the holes, for pixels in 0..1.
         seconds: for all scenes.
@@ -57,11 +60,12 @@ class Result:
 
     @property
     def scores(self) -> Tensor:
-        """(N,) share of the questions answered right about each scene."""
+        """The share of the questions answered right about each scene, (N,)."""
         return torch.tensor([[int(a) for a in self.answers[head]] for head in HEADS], dtype=torch.float64).mean(0)
 
     @property
     def quality(self) -> float:
+        """The mean score."""
         return self.scores.mean().item()
 
     @property
@@ -71,16 +75,16 @@ class Result:
 
 
 class SamplerStudy:
-    """Results by setting, in a JSON file that is written after each: what it holds is not made again.
+    """Results by setting, in a JSON file that is written after each; existing results are not computed again.
 
     Args:
-        batches: the scenes, as `cross_edits` takes them.
+        batches: the scenes, see `ldm.studies.exemplar_edits`.
         converged: the setting whose edits the others are compared with.
-        about: what the results depend on beside the networks, e.g. the seed of the scenes.
-        file: results of the same networks and scenes, or not there yet.
+        about: what the results depend on besides the networks, e.g. the seed of the scenes.
+        file: earlier results of the same networks and scenes, if it exists.
 
     Raises:
-        UserError: the file holds something else.
+        UserError: the file contains something else.
     """
 
     def __init__(
@@ -98,19 +102,17 @@ class SamplerStudy:
         self._target: Tensor | None = None
 
     def result(self, setting: Setting) -> Result:
-        """From the file, or made now and written to it."""
+        """Return a result from the file, or compute it and write it there."""
         if str(setting) not in self.results:
             pictures, result = self._run(setting)
             distance = (pictures - self._converged(setting, pictures)).square()[self._holes()].mean().sqrt().item() / 2
             self.results[str(setting)] = replace(result, distance=distance)
-            print(
-                f"{setting}: {result.calls} calls, {100 * result.quality:.1f} % right, {result.seconds:.0f} s",
-                flush=True,
-            )
+            text = f"{result.calls} calls, {100 * result.quality:.1f} % right, {result.seconds:.0f} s"
+            log.info("%s: %s", setting, text)
         return self.results[str(setting)]
 
     def _run(self, setting: Setting) -> tuple[Tensor, Result]:
-        """The pictures (N, 3, H, W) and what the judge says."""
+        """Edit all scenes; return the pictures (N, 3, H, W) and the judge's answers."""
         changes = {"sampler": setting.sampler, "steps": setting.steps, "guidance_scale": setting.guidance_scale}
         editor = ExemplarEditor(self.editor.model, replace(self.editor.settings, **changes))
         shown, parts, calls, start = [], [], 0, time.perf_counter()
@@ -149,7 +151,7 @@ class SamplerStudy:
 
 
 def seed_noise(results: Sequence[Result]) -> float:
-    """Standard deviation of one result's quality over seeds: the scenes' own variances over the given seeds, pooled."""
+    """Estimate the standard deviation of a result's quality over seeds, pooling the variances of the scenes."""
     scores = torch.stack([result.scores for result in results])
     return (scores.var(0, correction=1).sum().sqrt() / scores.shape[1]).item()
 
@@ -157,10 +159,10 @@ def seed_noise(results: Sequence[Result]) -> float:
 def cheapest(
     study: SamplerStudy, settings: Sequence[Setting], reference: Setting, seeds: Sequence[int]
 ) -> Setting | None:
-    """The setting with the fewest calls whose quality is within seed noise of the reference's; None if there is none.
+    """Find the setting with the fewest calls whose quality is within seed noise of the reference's, or None.
 
-    "Within" means: not lower by more than the standard deviation of the difference. A setting that is there at its own
-    seed has to be there on average over all `seeds`, so that luck does not decide.
+    "Within" means not lower by more than the standard deviation of the difference. A setting that passes at its own
+    seed must also pass on average over all `seeds`, so that luck does not decide.
     """
     references = [study.result(replace(reference, seed=seed)) for seed in seeds]
     noise, goal = seed_noise(references), sum(r.quality for r in references) / len(seeds)
@@ -174,7 +176,7 @@ def cheapest(
 
 
 def sampler_table(results: Mapping[str, Result]) -> str:
-    """One line a result."""
+    """Format results as a table with one line each."""
     lines = [f"{'':16}{'calls':>6}{'right, %':>10}{'all right, %':>14}{'background, dB':>16}{'distance':>10}"]
     for title, result in results.items():
         lines.append(
@@ -187,7 +189,7 @@ def sampler_table(results: Mapping[str, Result]) -> str:
 def plot_samplers(
     compared: Mapping[Setting, Result], standard: Sequence[Result], sweep: Mapping[Setting, Result], file: Path
 ) -> None:
-    """Write a PNG: quality and distance to the converged edits against network calls, and what guidance does.
+    """Write a PNG of quality and distance to the converged edits against network calls, and of the effect of guidance.
 
     Args:
         compared: samplers and numbers of steps at one guidance scale.

@@ -1,5 +1,5 @@
-"""The trade-off of DiffEdit (2210.11427, section 4): how close edits stay to their pictures, how close they come to
-what they should show, over encode ratios, beside the methods that lack one of its parts.
+"""The trade-off of DiffEdit (2210.11427, section 4): distance of edits to their input against distance to the target,
+over encode ratios, compared with the methods that lack one of its parts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,10 +59,10 @@ def edit_all_ways(
     source: str,
     seeds: Sequence[int],
 ) -> Iterator[tuple[tuple[str, float], Figures]]:
-    """Edit every scene of a batch by every method at every ratio; all share one mask, one inversion and one noise.
+    """Edit every scene of a batch by every method at every ratio, with the same mask, inversion and noise.
 
     Args:
-        batch: see `ldm.studies.caption_edits`, where `source` is explained too.
+        batch, source: see `ldm.studies.caption_edits`.
         seeds: of the noise of each scene.
 
     Yields:
@@ -74,13 +74,13 @@ def edit_all_ways(
     for method in METHODS:
         for ratio in ratios:
             steps = encoded_steps(ratio, editor.settings.steps)
-            part = {way: lower(inversion, steps) for way, inversion in encoded.items()}
+            part = {by_inversion: lower(inversion, steps) for by_inversion, inversion in encoded.items()}
             edited = edit_by(editor, method, part, mask, batch["target"])
             yield (method, ratio), _figures(judge, edited.clamp(-1, 1), batch)
 
 
 def encode_both_ways(editor: DiffEdit, pictures: Tensor, ratio: float, seeds: Sequence[int]) -> dict[bool, Inversion]:
-    """Pictures (B, 3, H, W) taken towards noise, by inversion (True) and by adding noise of the seeds (False)."""
+    """Encode pictures (B, 3, H, W) by inversion (True) and by adding noise of the seeds (False)."""
     inversion = editor.invert(pictures, encode_ratio=ratio)
     z = inversion.latents[0]
     noise = NoiseSource(seeds).randn(*z.shape[1:]).to(z)
@@ -94,7 +94,7 @@ def edit_by(
 
     Args:
         encoded: see `encode_both_ways`.
-        mask: (B, 1, h, w), of latents; not looked at by methods without one.
+        mask: (B, 1, h, w), of latents; ignored by methods without a mask.
     """
     by_inversion, masked = METHODS[method]
     inversion = encoded[by_inversion]
@@ -104,7 +104,7 @@ def edit_by(
 
 @torch.no_grad()
 def unchanged(editor: DiffEdit, judge: Judge, batch: Mapping[str, Any]) -> Figures:
-    """The figures of the scenes themselves after the autoencoder: the nearest that an edit can stay."""
+    """Measure the scenes after the autoencoder, the closest that an edit can stay to them."""
     return _figures(judge, round_trip(editor, batch["image"]), batch)
 
 
@@ -118,12 +118,12 @@ def _figures(judge: Judge, pictures: Tensor, batch: Mapping[str, Any]) -> Figure
 
 
 def lower(inversion: Inversion, steps: int) -> Inversion:
-    """The lowest steps of an inversion: what an inversion with a smaller encode ratio would have been."""
+    """Return the lowest steps of an inversion, as an inversion with a smaller encode ratio gives them."""
     return replace(inversion, timesteps=inversion.timesteps[-steps:])
 
 
 def outside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """(B, 4) boxes x0, y0, x1, y1 -> (B, 1, H, W), 1 outside them."""
+    """Return a mask (B, 1, H, W) that is 1 outside boxes (B, 4), x0, y0, x1, y1."""
     x0, y0, x1, y1 = (side.view(-1, 1, 1, 1) for side in boxes.unbind(1))
     x, y = torch.arange(width).view(1, 1, 1, -1), torch.arange(height).view(1, 1, -1, 1)
     return 1 - ((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).float()
@@ -131,13 +131,13 @@ def outside(boxes: Tensor, height: int, width: int) -> Tensor:
 
 @dataclass(frozen=True)
 class TradeoffStudy:
-    """All edits of one change.
+    """The edits of one change.
 
     Attributes:
-        count: edits.
+        count: number of edits.
         points: by method and encode ratio.
-        unchanged: the scenes after the autoencoder: the nearest that an edit can stay.
-        floor: the Fréchet distance of as many real things to the real things.
+        unchanged: the scenes after the autoencoder, the closest that an edit can stay to them.
+        floor: the Fréchet distance between equally many real things and the real things.
     """
 
     count: int
@@ -147,12 +147,13 @@ class TradeoffStudy:
 
     @property
     def ratios(self) -> list[float]:
+        """The encode ratios, ascending."""
         return sorted({ratio for _, ratio in self.points})
 
     def dominated(self, method: str, by: str = "DiffEdit") -> dict[float, bool]:
-        """For each ratio of a method, whether the curve of another is nowhere worse there.
+        """Return for each ratio of a method whether another method dominates it.
 
-        That is: some point of the other is at most as far from the scenes and at most as far from the target.
+        That is, some point of the other is at most as far from the scenes and at most as far from the target.
         """
         better = [point for (name, _), point in self.points.items() if name == by]
         return {
@@ -162,7 +163,7 @@ class TradeoffStudy:
         }
 
     def report(self) -> dict[str, Any]:
-        """For a JSON file."""
+        """Return the study for a JSON file."""
         methods: dict[str, dict[str, Any]] = {}
         for (method, ratio), point in self.points.items():
             methods.setdefault(method, {})[f"{ratio:g}"] = asdict(point)
@@ -178,12 +179,12 @@ class TradeoffStudy:
 
 
 def summarise(change: str, edits: Runs, unchanged: Figures, real: Tensor, others: Tensor) -> TradeoffStudy:
-    """The figures of all edits of a change, in one study.
+    """Summarise the figures of all edits of a change.
 
     Args:
         change: the judge's head that it concerns.
-        real: features (M, C) of real things that are what the edits should show.
-        others: as many as there are edits, of other such things.
+        real: features (M, C) of real things as the edits should show them.
+        others: features of other such things, as many as there are edits.
     """
     target = fit(real)
 
@@ -200,10 +201,10 @@ def summarise(change: str, edits: Runs, unchanged: Figures, real: Tensor, others
 
 
 def noised(inversion: Inversion, schedule: Schedule, noise: Tensor) -> Inversion:
-    """The pictures of an inversion at the same levels, but with one noise each, (B, c, h, w), added to their latents.
+    """Replace the latents of an inversion by noised ones at the same levels, with one noise (B, c, h, w) for all.
 
-    `DiffEdit.edit` of it is SDEdit where the mask is 1 everywhere; elsewhere it is decoding inside a mask without
-    inversion: blended latent diffusion (Avrahami et al., 2206.02779), but for the noise, which stays the same.
+    `DiffEdit.edit` then is SDEdit if the mask is 1 everywhere; otherwise it is masked decoding without inversion, that
+    is blended latent diffusion (Avrahami et al., 2206.02779) except that the noise stays the same.
     """
     z = inversion.latents[0]
     levels = {t: q_sample(z, noise, schedule.alphas_cumprod[t].item()) for t in inversion.latents if t > 0}
@@ -214,7 +215,7 @@ HEAD = "| method | encode ratio | background, levels | Fréchet distance | attri
 
 
 def tradeoff_table(study: TradeoffStudy) -> str:
-    """Markdown, one line a method and ratio."""
+    """Format a study as a Markdown table with one line per method and ratio."""
     lines = [HEAD, "|---|---|---|---|---|---|"]
     rows = {
         ("autoencoder alone", "-"): study.unchanged,
@@ -227,7 +228,7 @@ def tradeoff_table(study: TradeoffStudy) -> str:
 
 
 def plot_tradeoff(studies: Mapping[str, TradeoffStudy], file: Path) -> None:
-    """Write a PNG: a column for each change, distance to the target above, right answers below."""
+    """Write a PNG with a column for each change: distance to the target above, right answers below."""
     figure = Figure(figsize=(6.5 * len(studies), 8), layout="constrained")
     panels = figure.subplots(2, len(studies), squeeze=False)
     for (change, study), (distance, right) in zip(studies.items(), panels.T, strict=True):

@@ -7,17 +7,17 @@ from PIL import Image
 
 from ldm.utils.files import replacing
 
-TICK = 10  # milliseconds: what the format counts in
-SHORTEST = 20  # milliseconds: below, viewers show a frame for 100
+TICK = 10  # milliseconds, the format's unit of time
+SHORTEST = 20  # milliseconds; viewers show a shorter frame for 100
 
 
 def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 5.0, hold: float = 2.0) -> None:
-    """Write an endlessly repeated GIF, whole or not at all; its folder is there.
+    """Write an endlessly looping GIF atomically into an existing folder.
 
     Args:
-        frames: of one size; each gets a palette of 256 colours of its own.
-        seconds: for all frames together; there are at most 50 a second.
-        hold: the last frame is shown for so many seconds more.
+        frames: of one size; each gets its own palette of 256 colours.
+        seconds: for all frames together, at most 50 frames per second.
+        hold: additional seconds for the last frame.
 
     Raises:
         UserError: the file cannot be written.

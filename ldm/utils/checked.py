@@ -1,4 +1,4 @@
-"""Dataclasses that check their values when they are made, and say in one line what is wrong."""
+"""Dataclasses that check their values on construction, with one-line errors."""
 
 import functools
 from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
@@ -16,8 +16,9 @@ EXPECTED = {  # by pydantic's type of error
     "float_type": "a number",
     "finite_number": "a finite number",
     "bool_type": "true or false",
-    "string_type": "a text",
+    "string_type": "a string",
     "dict_type": "a mapping",
+    "mapping_type": "a mapping",
     "list_type": "a list",
     "greater_than": "more than {gt:g}",
     "greater_than_equal": "{ge:g} or more",
@@ -28,12 +29,12 @@ EXPECTED = {  # by pydantic's type of error
 
 @dataclass_transform(frozen_default=True)
 def checked(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass whose fields are checked against their annotations, strictly, by pydantic.
+    """Turn a class into a frozen dataclass whose fields pydantic checks strictly against their annotations.
 
-    Bounds stand in the annotations: `Annotated[int, pydantic.Field(ge=1)]`; choices are a `Literal`.
+    Bounds are part of the annotations: `Annotated[int, pydantic.Field(ge=1)]`; choices are a `Literal`.
 
     Raises:
-        UserError: from the constructor, for the first value that is wrong, missing or misspelt.
+        UserError: by the constructor, for the first key that is misspelt or value that is wrong or missing.
     """
     made = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(cls)
     validate = made.__init__
@@ -43,24 +44,26 @@ def checked(cls: type[T]) -> type[T]:
         try:
             validate(self, *args, **kwargs)
         except pydantic.ValidationError as error:
-            raise UserError(_in_words(error.errors()[0], cls)) from None
+            errors = error.errors()
+            unknown = (one for one in errors if one["type"] == "unexpected_keyword_argument")  # explains a missing one
+            raise UserError(_in_words(next(unknown, errors[0]), cls)) from None
 
     made.__init__ = __init__
     return made
 
 
 def _in_words(error: dict[str, Any], cls: type) -> str:
-    """Pydantic's first error as the field's name, what was found and what was expected."""
+    """Describe an error of pydantic by the field's name, what was found and what was expected."""
     own = error.get("ctx", {}).get("error")
-    if isinstance(own, UserError):  # raised by the class itself, in __post_init__
+    if isinstance(own, UserError):  # raised by the class's own __post_init__
         return str(own)
     fields = cls.__pydantic_fields__
-    where = [list(fields)[part] if isinstance(part, int) else part for part in error["loc"][:1]]  # given by position
-    name, found, kind = where[0], error["input"], error["type"]
+    (first, *_), found, kind = error["loc"], error["input"], error["type"]
+    name = list(fields)[first] if isinstance(first, int) else first  # an index where it was given by position
     if kind == "unexpected_keyword_argument":
         return f"{name}: unknown key; {nearest(name, fields)}"
     if kind == "missing":
-        return f"{name}: is missing"
+        return f"{name}: missing"
     if kind == "literal_error":
         choices = [choice for choice in _literals(fields[name].annotation) if choice is not None]
         return f"{name} {found!r}: expected one of {', '.join(map(str, choices))}"

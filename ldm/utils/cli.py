@@ -1,4 +1,4 @@
-"""What every command shares: one-line errors with exit code 2, tracebacks only for bugs."""
+"""Helpers shared by all commands: flags, one-line errors with exit code 2, tracebacks only for bugs."""
 
 import argparse
 import logging
@@ -10,34 +10,34 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, report_failures
 from ldm.utils.nearest import nearest
 from ldm.utils.project import CONFIGS
 
 MASK_INFERENCE = ("n_maps", "strength", "threshold", "clamp")
-"""The flags of `add_mask_inference_flags`."""
+"""Names of the flags of `add_mask_inference_flags`."""
 CLIP_KINDS = ("clip_vit_b32", "toyworld_clip")
-"""Kinds of features for `add_feature_flags`."""
+"""Kinds of CLIP features, for `add_feature_flags`."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults that say something."""
+    """A help formatter that leaves out defaults such as None, False and ''."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         nothing = action.default is None or action.default is False or action.default in ("", [], argparse.SUPPRESS)
-        told = "(default" in (action.help or "")
-        return action.help if nothing or told else super()._get_help_string(action)
+        stated = "(default" in (action.help or "")
+        return action.help if nothing or stated else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that shows defaults, accepts no abbreviations and answers a wrong flag in one line.
+    """An ArgumentParser that shows defaults, rejects abbreviations and reports a wrong flag in one line.
 
     Args:
         presets: the folder in `configs/` whose `default.yaml` holds the defaults of flags of its keys' names.
 
     Attributes:
-        verb: the first argument of the program, if that is `ldm`. `sys.argv` stays whole: Lightning starts the other
-            processes of a training by it.
+        verb: the first argument of the program `ldm`. It stays in `sys.argv`, which Lightning uses to start the other
+            processes of a training.
     """
 
     verb: ClassVar[str] = ""
@@ -78,11 +78,11 @@ class Parser(argparse.ArgumentParser):
     def check_jobs(
         self, args: argparse.Namespace, needed: Iterable[str | tuple[str, ...]], single: Iterable[str]
     ) -> None:
-        """See that a run has either --jobs, or what a single picture needs; flags are absent where they are not given.
+        """Check that a run has either --jobs or the flags of a single picture; flags not given are absent from `args`.
 
         Args:
-            needed: values of which a run without --jobs needs each; a tuple: one of them.
-            single: values that make no sense with --jobs.
+            needed: values required without --jobs; of a tuple, one is.
+            single: values not allowed with --jobs.
         """
         given = vars(args)
         if "jobs" in given:
@@ -97,14 +97,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive(text: str) -> int:
-    """A flag's whole number, 1 or more."""
+    """Parse a flag's whole number, 1 or more."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
     return int(text)
 
 
 def box(text: str) -> tuple[int, int, int, int]:
-    """A flag's box, x0,y0,x1,y1 in pixels."""
+    """Parse a flag's box, x0,y0,x1,y1 in pixels."""
     try:
         x0, y0, x1, y1 = map(int, text.split(","))
     except ValueError:
@@ -113,51 +113,51 @@ def box(text: str) -> tuple[int, int, int, int]:
 
 
 def add_model_flags(parser: Parser, config: str, aliases: Iterable[str] = ()) -> None:
-    """--config and --ckpt (absent if not given, see `ldm.cli.weights.choose_config`), --precision, --device."""
+    """Add --config and --ckpt (absent if not given, see `ldm.cli.weights.choose_config`), --precision and --device."""
     parser.set_defaults(default_config=config)
     group = parser.add_argument_group("model")
     add = group.add_argument
     add("--config", *aliases, default=argparse.SUPPRESS,
         help=f"a config file, or a name in configs/ (default: {config}, or what fits the file of --ckpt)")  # fmt: skip
     add("--ckpt", nargs="+", type=Path, default=argparse.SUPPRESS,
-        help="the weights (one file or several), if not those that the config names")  # fmt: skip
+        help="the weights, one or several files (default: those that the config names)")  # fmt: skip
     add_precision_flag(group)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
 def add_job_flags(parser: Parser) -> None:
-    """--jobs, absent if not given, and --batch."""
-    told = """A run that was stopped goes on when it is started again; several processes share the work if torchrun or
-    srun starts them. Exit code 4: some jobs failed."""
-    add = parser.add_argument_group("a list of jobs instead of one picture", told).add_argument
+    """Add --jobs, absent if not given, and --batch."""
+    about = """A run that was stopped continues when it is started again; several processes share the jobs if torchrun
+    or srun starts them. Exit code 4: some jobs failed."""
+    add = parser.add_argument_group("a list of jobs instead of one picture", about).add_argument
     add("--jobs", type=Path, metavar="LIST", default=argparse.SUPPRESS,
-        help="a folder with image/ and so on, a table .csv, or JSON lines .jsonl, as docs/jobs.md says")  # fmt: skip
-    add("--batch", type=positive, default=4, help="jobs of the list made at once")
+        help="a folder with image/ and so on, a .csv table, or .jsonl JSON lines, see docs/jobs.md")  # fmt: skip
+    add("--batch", type=positive, default=4, help="number of jobs in a batch")
 
 
 def add_example_flag(group: argparse._ActionsContainer) -> None:
-    """--example, absent if not given; see `with_example`."""
+    """Add --example, absent if not given; see `with_example`."""
     group.add_argument("--example", action="store_true", default=argparse.SUPPRESS,
-        help="do it with pictures that come with ldm, where no others are given")  # fmt: skip
+        help="use pictures that come with ldm for the flags that are not given")  # fmt: skip
 
 
 def with_example(args: argparse.Namespace, **example: object) -> argparse.Namespace:
-    """Give each flag that is absent the value that it has in the example, if --example is there."""
+    """Fill absent flags with the values of the example if --example is given."""
     return argparse.Namespace(**{**example, **vars(args)}) if "example" in args else args
 
 
 def add_precision_flag(group: argparse._ActionsContainer) -> None:
-    """--precision as `ldm.load` knows it."""
+    """Add --precision, as in `ldm.load`."""
     group.add_argument("--precision", choices=("auto", "full", "bf16"), default="auto",
         type=lambda name: "bf16" if name == "autocast" else name,
-        help="full is fp32; auto is bf16 for a large model on hardware that computes it, else full; "
+        help="full is fp32; auto is bf16 for a large model on hardware that supports it, else full; "
         "autocast is the original's name for bf16")  # fmt: skip
 
 
 def add_classifier_flags(parser: Parser) -> None:
-    """What guides a model of pictures towards a class; a classifier is used if --classifier or its config is given."""
-    told = "A classifier of noisy pictures, to guide a model of pictures."
-    add = parser.add_argument_group("classifier", told, argument_default=argparse.SUPPRESS).add_argument
+    """Add the flags of classifier guidance, which is used if --classifier or --classifier_config is given."""
+    about = "A classifier of noisy pictures that guides a pixel-space model."
+    add = parser.add_argument_group("classifier", about, argument_default=argparse.SUPPRESS).add_argument
     add("--classifier", type=Path, metavar="CKPT", help="its weights")
     add("--classifier_config", help="its config file, or a name in configs/ (default: imagenet256_classifier)")
     add("--classifier_scale", type=float, help="how strongly it guides")
@@ -170,13 +170,13 @@ def add_overwrite_flag(group: argparse._ActionsContainer) -> None:
 
 
 def add_sampling_flags(group: argparse._ArgumentGroup) -> None:
-    """The fields of `ldm.presets.Sampling` by the original scripts' names, and by better ones."""
+    """Add flags for the fields of `ldm.presets.Sampling`, with the original scripts' names as aliases."""
     add_sampler_flags(group)
     group.add_argument("--n_samples", type=int, help="samples in a batch; the first has the seed")
 
 
 def add_sampler_flags(group: argparse._ArgumentGroup) -> None:
-    """How each sample is made: all of `add_sampling_flags` but their number."""
+    """Add the flags of `add_sampling_flags` except --n_samples."""
     add = group.add_argument
     add("--sampler", help="ddim, ddpm, dpm_solver or plms")
     for name in ("plms", "dpm_solver"):
@@ -186,7 +186,7 @@ def add_sampler_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_step_flags(group: argparse._ArgumentGroup) -> None:
-    """What every way of sampling has: --steps, --scale and --seed."""
+    """Add --steps, --scale and --seed."""
     add = group.add_argument
     add("--steps", "--ddim_steps", type=int, help="sampling steps")
     add("--guidance_scale", "--scale", type=float, help="guidance scale, 1 for no guidance")
@@ -194,7 +194,7 @@ def add_step_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_compositing_flags(group: argparse._ArgumentGroup) -> None:
-    """Fields of `ldm.presets.Compositing`."""
+    """Add flags for fields of `ldm.presets.Compositing`."""
     add = group.add_argument
     add("--crop", help="none, or auto: edit a square around the mask at the model's size (small masks, large scenes)")
     add("--composite", help="feather, paste or none: how the background is kept")
@@ -202,58 +202,71 @@ def add_compositing_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_mask_inference_flags(group: argparse._ArgumentGroup) -> None:
-    """Fields of `ldm.presets.MaskInference`, but the seed."""
+    """Add flags for the fields of `ldm.presets.MaskInference` except the seed."""
     add = group.add_argument
-    add("--n_maps", type=int, help="noises over which the map of differences is averaged")
+    add("--n_maps", type=int, help="number of noise samples over which the map of differences is averaged")
     add("--strength", type=float, help="noise level of the map, in (0, 1]")
-    add("--threshold", type=float, help="of the map, scaled to [0, 1]: what is above it is edited; in (0, 1)")
-    add("--clamp", type=float, help="the map is cut at so many times its mean")
+    add("--threshold", type=float, help="edit where the map, scaled to [0, 1], is above it; in (0, 1)")
+    add("--clamp", type=float, help="clamp the map at this multiple of its mean")
 
 
 def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out: str, by: str = "judge") -> None:
-    """What every measurement of edits on fresh ToyWorld scenes takes; the arguments are defaults.
+    """Add the flags of every measurement of edits on fresh ToyWorld scenes; the arguments are their defaults.
 
-    `by` is the network that measures, `judge` or `clip`, and the flag of its config.
+    Args:
+        by: the network that measures, `judge` or `clip`; also the name of the flag for its config.
     """
     add = parser.add_argument
     add("--config", "--model", dest="model", default=model, help="a config file, or a name in configs/")
-    add("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
+    add("--ckpt", nargs="+", type=Path, help="the weights (default: those that the config names)")
     add(f"--{by}", default=f"toyworld_{by}", help=f"the config of the {by}, which measures")
-    add("--count", type=positive, default=count, help="number of edits, of each kind")
-    add("--seed", type=int, default=1000, help="of the scenes: no training set holds any of them")
-    add("--batch", type=positive, default=batch, help="edits made at once; does not change them")
+    add("--count", type=positive, default=count, help="number of edits of each kind")
+    add("--seed", type=int, default=1000, help="of the scenes; by default no training set contains them")
+    add("--batch", type=positive, default=batch, help="number of edits in a batch; does not change results")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    add("--outdir", "--out", dest="out", type=Path, default=Path(out), help="folder of report and pictures")
+    add("--outdir", "--out", dest="out", type=Path, default=Path(out), help="folder for the report and pictures")
 
 
 def add_feature_flags(parser: Parser, kinds: Sequence[str] = ()) -> None:
-    """What looking at pictures by a network takes: --extractor, if there are kinds to choose from (the first is the
-    default), and --weights, both as `ldm.evaluation.extractors` knows them, and how.
+    """Add the flags of feature extraction: --weights, --batch, --device, --cache and, if there are kinds, --extractor.
+
+    Args:
+        kinds: of `ldm.evaluation.extractors`, the first is the default.
     """
     add = parser.add_argument_group("features").add_argument
     if kinds:
-        add("--extractor", choices=kinds, default=kinds[0], help="whose features")
-    add("--weights", metavar="FILE", help="of the network, if not the published file in pretrained_models; random for "
-        "a trial, whose numbers mean nothing")  # fmt: skip
-    add("--batch", "--batch-size", type=positive, default=64, help="pictures looked at at once")
+        add("--extractor", choices=kinds, default=kinds[0], help="the network that extracts features")
+    add("--weights", metavar="FILE", help="of the network (default: the published file in pretrained_models); random "
+        "for a trial, whose numbers mean nothing")  # fmt: skip
+    add("--batch", "--batch-size", type=positive, default=64, help="number of pictures in a batch")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     add("--cache", type=Path, default=Path("outputs/features"), metavar="DIR", help="keeps features between runs")
 
 
 def sort_overrides(files: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Config files and `key=value` apart: behind `--base FILE` argparse takes overrides for further files."""
+    """Separate config files from `key=value`, since argparse takes overrides after `--base FILE` for files."""
     given = [*files, *overrides]
     return [word for word in given if "=" not in word], [word for word in given if "=" in word]
 
 
 def note_unused(flags: Iterable[str], why: str = "accepted for the original's sake") -> None:
-    """Say on stderr which of the given flags do nothing."""
+    """Report on stderr which of the given flags have no effect."""
     if flags := list(flags):
         print(f"note: {', '.join(flags)}: {why}, without effect", file=sys.stderr)
 
 
+def report_jobs(folder: Path, made: int, there: int, failed: Sequence[str]) -> None:
+    """Print what became of a list of jobs, and report those that failed.
+
+    Raises:
+        SomeFailed: some failed.
+    """
+    print(f"{folder}: {made} made, {there} there before, {len(failed)} failed")
+    report_failures(failed, f"of {made + there + len(failed)} jobs")
+
+
 def command(verb: str, *arguments: object) -> list[str]:
-    """The command line of a verb of `ldm` for `subprocess`. `-P`: never an `ldm` of the working directory's."""
+    """Return the command line of a verb of `ldm` for `subprocess`; `-P` ignores an `ldm` in the working directory."""
     return [sys.executable, "-P", "-m", "ldm", verb, *map(str, arguments)]
 
 
@@ -273,19 +286,19 @@ def show_log() -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a script's main: UserError -> one line on stderr, its exit code; any other exception is a bug and is shown.
+    """Run a script's `main`: a UserError becomes one line on stderr and its exit code; other exceptions are bugs.
 
-    SIGTERM ends it as Ctrl-C does, so that temporary files are removed on the way out.
+    SIGTERM ends it as Ctrl-C does, so that temporary files are removed.
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     show_log()
     try:
         main()
     except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # one line, whatever is in it
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)  # always one line
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # `script | head`: the reader has left, which is no bug
+    except BrokenPipeError:  # `script | head`: the reader has gone, which is not a bug
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -8,13 +8,13 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def clip_normalise(pixels: Tensor) -> Tensor:
-    """(..., 3, H, W) RGB in [0, 1] -> the same, normalised for CLIP."""
+    """Normalise RGB (..., 3, H, W) in [0, 1] for CLIP."""
     mean, std = _statistics(pixels)
     return (pixels - mean) / std
 
 
 def clip_denormalise(pixels: Tensor) -> Tensor:
-    """The inverse of `clip_normalise`."""
+    """Invert `clip_normalise`."""
     mean, std = _statistics(pixels)
     return pixels * std + mean
 

@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, to be looked at: named columns, one row an item."""
+"""Contact sheets: pictures in named columns, one row per item."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,12 +8,11 @@ MARGIN = 6
 
 
 def contact_sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 256) -> Image.Image:
-    """Columns of pictures with their names above, each picture in the middle of a square cell.
+    """Draw columns of pictures with their names above, each picture centred in a square cell.
 
     Args:
-        columns: name -> pictures from the top, as many in each column.
-        side: of a cell in pixels. A larger picture is reduced to it; a smaller one is enlarged by the largest whole
-            factor that fits, pixels as squares, so that what is seen is what is there.
+        columns: name -> pictures from the top, the same number in each column.
+        side: of a cell in pixels, see `fit_cell`.
     """
     font = ImageFont.load_default(size=max(side // 16, 10))
     head = sum(font.getmetrics()) + MARGIN
@@ -31,6 +30,11 @@ def contact_sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 256)
 
 
 def fit_cell(picture: Image.Image, side: int) -> Image.Image:
+    """Scale a picture into a square cell.
+
+    A larger picture is reduced; a smaller one is enlarged by the largest whole factor that fits, without interpolation,
+    so that its pixels stay visible.
+    """
     longest = max(picture.size)
     if longest > side:
         smaller = [max(round(length * side / longest), 1) for length in picture.size]

@@ -1,20 +1,22 @@
-"""The one exception that means "the input is wrong", not "the code is wrong"; and what to do where much is right."""
+"""The exception for wrong input, as opposed to a bug, and its handling where only some parts of a job fail."""
 
-import sys
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 
 class UserError(ValueError):
-    """Bad input from the person at the keyboard: one line naming the file, key or value and what was expected.
+    """Wrong input from the user: one line that names the file, key or value and what was expected.
 
-    It stays one line when it crosses a process border: a DataLoader raises a worker's error anew as the worker's whole
-    traceback, of which the message is what stands behind the exception's name in the last place.
+    It stays one line across processes: a DataLoader raises a worker's error again with the worker's whole traceback as
+    its message, from which the original message is extracted.
 
     Attributes:
-        exit_code: what a script ends with.
+        exit_code: of a command that ends with this error.
     """
 
     exit_code = 2
@@ -25,29 +27,29 @@ class UserError(ValueError):
 
 
 class SomeFailed(UserError):
-    """Some parts of a work have failed; the others are done."""
+    """The error of a command of which some parts have failed and the others are done."""
 
     exit_code = 4
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | UserError:
-    """Return what a function returns, or the UserError that it raises."""
+    """Call a function, and return its result or the UserError that it raises."""
     try:
         return function(*arguments)
     except UserError as error:
         return error
 
 
-def tell_failed(lines: Sequence[str], what: str) -> None:
-    """Say on stderr what has failed, a line each.
+def report_failures(lines: Sequence[str], what: str) -> None:
+    """Log failures, one line each, and raise an error if there are any.
 
     Args:
-        what: they are, for the last line: "of 9 jobs".
+        what: the things that failed, for the last line: "of 9 jobs".
 
     Raises:
-        SomeFailed: there is one.
+        SomeFailed: there is at least one failure.
     """
     for line in lines:
-        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+        log.error("error: %s", " ".join(line.split()))
     if lines:
         raise SomeFailed(f"{len(lines)} {what} failed")

@@ -1,4 +1,4 @@
-"""Packages that only some of the work needs: they come with an extra of setup.py."""
+"""Optional packages, which come with an extra of setup.py."""
 
 from importlib import import_module
 
@@ -13,10 +13,10 @@ EXTRAS = {  # module -> its package, and the extra that it comes with
 
 
 def require(module: str) -> None:
-    """Called where a module of `EXTRAS` is about to be imported, or will be at the end of a long work.
+    """Check that a module of `EXTRAS` can be imported: before importing it, or at the start of a long run.
 
     Raises:
-        UserError: it cannot be.
+        UserError: it cannot.
     """
     try:
         import_module(module)
@@ -26,6 +26,6 @@ def require(module: str) -> None:
 
 
 def how_to_install(module: str) -> str:
-    """The end of a line on a missing module of `EXTRAS`."""
+    """Return how to install a module of `EXTRAS`, for the end of a message."""
     _, extra = EXTRAS[module]
     return f"it comes with the extra [{extra}]: pip install '{DISTRIBUTION}[{extra}]'"

@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete; text, JSON and tables; what files hold, hashed."""
+"""Atomic writing of files; reading of text, JSON and tables; hashes of contents."""
 
 import csv
 import hashlib
@@ -15,7 +15,7 @@ from ldm.utils.errors import UserError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it takes `path`'s place only if the block ends well.
+    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
 
     Raises:
         UserError: the file cannot be written.
@@ -26,31 +26,31 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # some libraries make files that only their owner can read
+        temporary.chmod(mode)  # some libraries create files that only their owner can read
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or ' '.join(str(error).split())}") from error
     finally:
-        with suppress(OSError):  # as a rule it is gone by now
+        with suppress(OSError):  # usually it has been renamed
             temporary.unlink()
 
 
 def remove_left(temporary: Path) -> None:
-    """Remove a file that `replacing` has left behind, unless another process still writes it on this machine."""
+    """Remove a temporary file of `replacing`, unless another process on this machine is still writing it."""
     number = int(temporary.name.split(".")[-2])
     try:
         os.kill(number, 0)
         alive = number != os.getpid()
     except ProcessLookupError:
         alive = False
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # the process belongs to another user
         alive = True
     if not alive:
         temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all; its folder is there. JSON has no infinity and no NaN: they become null.
+    """Write a JSON file atomically into an existing folder; infinity and NaN, which JSON lacks, become null.
 
     Raises:
         UserError: the file cannot be written.
@@ -68,24 +68,24 @@ def _finite(content: Any) -> Any:
 
 
 def read_json(path: str | Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
-        UserError: it cannot be read, or is no JSON.
+        UserError: it cannot be read, or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is no JSON ({error})") from error
+        raise UserError(f"{path}: not valid JSON ({error})") from error
 
 
 def read_column(file: str | Path, column: str) -> list[float]:
-    """The entries of a column of a CSV file, from the top, without the empty ones.
+    """Read the numbers in a column of a CSV file, skipping empty cells.
 
     Raises:
-        UserError: there is no such file, or nothing in the column.
+        UserError: there is no such file, or the column is missing or empty.
     """
     try:
         with open(file, newline="", encoding="utf-8") as lines:
@@ -93,26 +93,26 @@ def read_column(file: str | Path, column: str) -> list[float]:
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
     if not values:
-        raise UserError(f"{file}: no column {column}, or nothing in it")
+        raise UserError(f"{file}: column {column} is missing or empty")
     return values
 
 
 def read_text(file: str | Path, kind: str) -> str:
-    """The text of a file in UTF-8, without a byte order mark; `kind` is what messages call it.
+    """Read a UTF-8 text file, without a byte order mark; `kind` names the file in messages.
 
     Raises:
-        UserError: it cannot be read, or is no text.
+        UserError: it cannot be read, or is not UTF-8 text.
     """
     try:
         return Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{kind} {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{kind} {file}: no text in UTF-8 (byte {error.start})") from error
+        raise UserError(f"{kind} {file}: not UTF-8 text (byte {error.start})") from error
 
 
 def content_hash(file: str | Path) -> str:
-    """A hash of a file's bytes, 32 hexadecimal digits.
+    """Return a hash of a file's bytes, 32 hexadecimal digits.
 
     Raises:
         UserError: it cannot be read.

@@ -1,8 +1,8 @@
-"""The masks on which RePaint is measured (Lugmayr et al., 2201.09865, section 5), of any size, from a seed.
+"""The masks on which RePaint is measured (Lugmayr et al., 2201.09865, section 5), at any size, from a seed.
 
 `wide` and `narrow` are the thick and thin masks of LaMa (Suvorov et al., 2109.07161): brush strokes that turn at
-random, and for `wide` boxes too. LaMa states their numbers for pictures of 256 x 256; here all lengths are scaled from
-there to the geometric mean of the sides, so that a seed gives the same drawing at every size.
+random, and for `wide` also boxes. LaMa states lengths for pictures of 256 x 256; here they are scaled to the geometric
+mean of the sides, so that a seed gives the same drawing at every size.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from ldm.utils.errors import UserError
 from ldm.utils.random import key_seed
 
 MIN_SIDE = 8
-SCALE_OF = 256  # the side for which lengths are stated below
-MAX_SHARE = 0.5  # of the picture: LaMa draws again what covers more
-THINNEST = 1.4143  # pixels, the diagonal of one: no stroke falls between the pixels
+SCALE_OF = 256  # side of the pictures for which lengths are stated below
+MAX_SHARE = 0.5  # of the picture; LaMa redraws masks that cover more
+THINNEST = 1.4143  # a pixel's diagonal: no stroke falls between pixel centres
 
 
 @dataclass(frozen=True)
 class Strokes:
-    """Numbers of LaMa's brush, in pixels at 256 x 256; ranges exclude their ends.
+    """The parameters of LaMa's brush, in pixels at 256 x 256; ranges exclude their ends.
 
     Args:
-        count: of strokes.
-        width, length: of the straight parts of a stroke, of which it has 1 to 5.
+        count: number of strokes.
+        width, length: of the straight segments of a stroke, which has 1 to 5 of them.
     """
 
     count: tuple[int, int]
@@ -36,7 +36,7 @@ class Strokes:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Numbers of LaMa's boxes, in the same way; `margin` keeps them off the picture's edges."""
+    """The parameters of LaMa's boxes, in pixels at 256 x 256; `margin` keeps boxes off the picture's edges."""
 
     count: tuple[int, int]
     side: tuple[int, int]
@@ -48,7 +48,7 @@ STROKES = {
     "narrow": Strokes(count=(4, 51), width=(5, 15), length=(10, 50)),
     "brush": Strokes(count=(4, 6), width=(5, 55), length=(10, 110)),  # LaMa's medium masks without their boxes
 }
-BOXES = {"wide": (0.3 / 1.3, Boxes(count=(1, 4), side=(30, 150), margin=10))}  # share of such masks, and how they are
+BOXES = {"wide": (0.3 / 1.3, Boxes(count=(1, 4), side=(30, 150), margin=10))}  # share of masks with boxes, and boxes
 ALIASES = {
     "thick": "wide",
     "thin": "narrow",
@@ -64,10 +64,10 @@ HOLES = (*PAPER, "brush")
 
 
 def hole_kind(name: str) -> str:
-    """One of `HOLES` by its name or its alias.
+    """Return the kind, one of `HOLES`, that a name or an alias stands for.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is no such kind.
     """
     kind = ALIASES.get(name, name)
     if kind not in HOLES:
@@ -76,13 +76,13 @@ def hole_kind(name: str) -> str:
 
 
 def hole_mask(kind: str, size: tuple[int, int], seed: int = 0) -> Tensor:
-    """A mask (1, 1, H, W) float32 of zeros and ones, 1 = repaint; neither all of one nor all of the other.
+    """Draw a mask (1, 1, H, W) float32 of zeros and ones, 1 = repaint; both values occur.
 
     Args:
-        kind: one of `HOLES`, or of `ALIASES`. `wide`, `narrow` and `brush` are drawn at random and cover at most half
-            of the picture; the others are the same for all seeds: `super_resolve` keeps every second pixel of every
-            second row, `alternate_lines` every second row, `half` the left half, `expand` a quarter of each side in
-            the middle (64 x 64 of 256 x 256).
+        kind: one of `HOLES` or `ALIASES`. `wide`, `narrow` and `brush` are random and cover at most half of the
+            picture; the others do not depend on the seed: `super_resolve` keeps every second pixel of every second
+            row, `alternate_lines` every second row, `half` the left half, `expand` the central quarter of each side
+            (64 x 64 of 256 x 256).
         size: (width, height) in pixels, 8 or more each.
         seed: the mask is a function of the arguments alone.
 
@@ -129,12 +129,12 @@ def _scale(size: tuple[int, int]) -> float:
 
 
 def _strokes(numbers: Strokes, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Polylines with round joints and ends; as LaMa's they go in one of eight directions and end at the edges."""
+    """Draw polylines with round joints and ends; as LaMa's, segments have one of eight directions and end at edges."""
     hole, scale = np.zeros(size[::-1], bool), _scale(size)
     for stroke in range(rng.integers(*numbers.count)):
         here = rng.random(2) * size
         for _ in range(rng.integers(1, 6)):
-            angle = 0.01 + rng.integers(4)  # radians, down from the vertical; every second stroke is its mirror image
+            angle = 0.01 + rng.integers(4)  # radians, from the vertical; every second stroke is mirrored
             direction = np.array([np.sin(angle), np.cos(angle)]) * ((-1, 1) if stroke % 2 == 0 else 1)
             there = (here + scale * rng.integers(*numbers.length) * direction).clip(0, size)
             _line(hole, here, there, max(scale * rng.integers(*numbers.width), THINNEST) / 2)
@@ -143,7 +143,7 @@ def _strokes(numbers: Strokes, size: tuple[int, int], rng: np.random.Generator) 
 
 
 def _line(hole: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:
-    """Set the pixels whose centres are no further than `radius` from the line between two points (x, y)."""
+    """Set the pixels whose centres are within `radius` of the line between two points (x, y)."""
     low = np.floor(np.minimum(start, end) - radius).astype(int).clip(0)
     high = np.ceil(np.maximum(start, end) + radius).astype(int)
     window = hole[low[1] : high[1], low[0] : high[0]]

@@ -1,4 +1,4 @@
-"""Image files to upright 8-bit sRGB pictures, and pictures to the tensors that networks see and back."""
+"""Reading of image files as upright 8-bit sRGB pictures, and conversion between pictures and tensors."""
 
 import io
 import logging
@@ -13,22 +13,25 @@ from torch import Tensor
 
 from ldm.utils.errors import UserError
 
-# Only decoders of plain raster files: Pillow also knows formats that start other programs (EPS).
+# Only decoders of plain raster files: some of Pillow's others start programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 Picture = Image.Image | np.ndarray | Tensor | str | Path
-"""A picture as people have it: a PIL image, (H, W, 3) uint8, (3, H, W) in [0, 1], or the path of a file."""
+"""A picture as users have it: a PIL image, (H, W, 3) uint8, (3, H, W) in [0, 1], or the path of a file."""
 
 log = logging.getLogger(__name__)
 
 
 def as_image(picture: Picture, name: str = "image") -> Image.Image:
-    """Return a picture as a PIL image, whatever it was given as; see `Picture`.
+    """Return any `Picture` as a PIL image.
 
     Arrays may also be (H, W) or have an alpha channel, tensors may be (1, 3, H, W).
 
+    Args:
+        name: of the picture, for messages.
+
     Raises:
-        UserError: it is something else, or its file cannot be read; `name` is what the message calls it.
+        UserError: it is something else, or its file cannot be read.
     """
     if isinstance(picture, Image.Image):
         return picture
@@ -41,13 +44,13 @@ def as_image(picture: Picture, name: str = "image") -> Image.Image:
         if picture.ndim == 3 or picture.shape[:-3] == (1,):
             return to_pil(2 * picture.reshape(picture.shape[-3:]) - 1)
     raise UserError(
-        f"{name}: {_kind_of(picture)}, expected a path, a PIL image, an array (H, W, 3) of uint8 or a tensor "
-        "(3, H, W) in [0, 1]"
+        f"{name}: expected a path, a PIL image, an array (H, W, 3) of uint8 or a tensor (3, H, W) in [0, 1], "
+        f"found {_kind_of(picture)}"
     )
 
 
 def as_list(pictures: object) -> list | None:
-    """Return the pictures of a list or of a batch, (B, 3, H, W) or (B, H, W, 3); None if it is a single picture."""
+    """Return the pictures of a list or a batch, (B, 3, H, W) or (B, H, W, 3); None for a single picture."""
     if isinstance(pictures, list | tuple):
         return list(pictures)
     if isinstance(pictures, np.ndarray | Tensor) and pictures.ndim == 4 and len(pictures) != 1:
@@ -62,14 +65,14 @@ def _kind_of(value: object) -> str:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Open a picture as a person sees it: upright, 8-bit sRGB; mode RGB, or RGBA where the file has transparency.
+    """Open a picture as a viewer shows it: upright, 8-bit sRGB, in mode RGB, or RGBA if the file has transparency.
 
-    The type is told from the content, not the name. 16-bit grey is scaled to 8 bits, an embedded colour profile is
-    converted to sRGB, of an animation the first frame is taken. Colours under transparent pixels are the file's own.
+    The format is detected from the content, not the name. 16-bit grey is scaled to 8 bits, an embedded colour profile
+    is converted to sRGB, and an animation gives its first frame. Colours under transparent pixels are kept.
 
     Raises:
-        UserError: the file is missing, no image, damaged or cut short, or its header announces more than
-            `PIL.Image.MAX_IMAGE_PIXELS` pixels (found out before anything is decoded).
+        UserError: the file is missing, damaged, truncated or not an image, or its header announces more than
+            `PIL.Image.MAX_IMAGE_PIXELS` pixels (checked before decoding).
     """
     image = decode(path)
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
@@ -77,21 +80,22 @@ def open_image(path: str | Path) -> Image.Image:
         rgb = _to_srgb(image, path)
     except ValueError as error:  # LAB and the like without a profile
         raise UserError(f"{path}: cannot turn an image of mode {image.mode} into RGB") from error
-    rgb.info = {}  # a profile that has been applied, and whatever else Pillow would write into the next file
+    rgb.info = {}  # the applied profile, and anything else that Pillow would write into the next file
     if alpha:
         rgb.putalpha(alpha)
     return rgb
 
 
 def decode(path: str | Path) -> Image.Image:
-    """The first frame of an image file, upright and in its own mode, with 16-bit grey scaled to 8 bits (mode L)."""
+    """Decode the first frame of an image file, upright and in its own mode, with 16-bit grey scaled to 8 bits (L)."""
     path = Path(path)
     try:
         mode = path.stat().st_mode
-    except OSError as error:  # missing, of too long a name, in a folder that may not be entered
+    except OSError as error:  # missing, name too long, folder not accessible
         raise UserError(f"{path}: {error.strerror.lower()}") from error
     if not stat.S_ISREG(mode):
-        raise UserError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no file'}, expected an image file")
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise UserError(f"{path}: is {kind}, expected an image file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -99,35 +103,35 @@ def decode(path: str | Path) -> Image.Image:
                 file.load()
                 image = ImageOps.exif_transpose(file)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS} pixels, refused") from error
+        raise UserError(f"{path}: refused, more than {Image.MAX_IMAGE_PIXELS} pixels") from error
     except Image.UnidentifiedImageError as error:
-        raise UserError(f"{path}: not an image ({', '.join(FORMATS)} are understood)") from error
-    except Exception as error:  # decoders of damaged files raise almost anything
+        raise UserError(f"{path}: not an image in a supported format ({', '.join(FORMATS)})") from error
+    except Exception as error:  # decoders raise almost anything on damaged files
         raise UserError(f"{path}: cannot be read as an image ({' '.join(str(error).split())})") from error
     if image.mode == "F":
-        raise UserError(f"{path}: floating point pixels; expected 8 or 16 bits a channel")
+        raise UserError(f"{path}: floating point pixels, expected 8 or 16 bits per channel")
     return _to_8bit(image) if image.mode.startswith("I") else image
 
 
 def picture_size(file: str | Path) -> tuple[int, int]:
-    """Width and height of a picture, from its header.
+    """Read the width and height of a picture from its header.
 
     Raises:
-        UserError: it is none.
+        UserError: the file is not a picture.
     """
     try:
         with Image.open(file, formats=FORMATS) as picture:
             return picture.size
-    except Exception as error:  # as above
+    except Exception as error:  # as in `decode`
         why = (getattr(error, "strerror", None) or "cannot be read as an image").lower()
         raise UserError(f"{file}: {why}") from error
 
 
 def of_one_size(files: list[Path], size: tuple[int, int] | None = None) -> list[Path]:
-    """The same files, all of which have that width and height, by default those of the first.
+    """Check that all pictures have the given width and height, by default those of the first, and return the files.
 
     Raises:
-        UserError: one has not, or is no picture.
+        UserError: a picture has another size, or a file is not a picture.
     """
     for file in files:
         found = picture_size(file)
@@ -138,7 +142,7 @@ def of_one_size(files: list[Path], size: tuple[int, int] | None = None) -> list[
 
 
 def _to_8bit(image: Image.Image) -> Image.Image:
-    """16-bit grey (which Pillow would clip, not scale) to mode L: 65535 -> 255."""
+    """Scale 16-bit grey, which Pillow would clip, to mode L: 65535 -> 255."""
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
@@ -147,7 +151,7 @@ def _to_srgb(image: Image.Image, path: str | Path) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile:
         return image.convert("RGB")
-    if image.mode not in ("RGB", "L", "CMYK", "LAB"):  # palettes and alpha, which the colour engine does not take
+    if image.mode not in ("RGB", "L", "CMYK", "LAB"):  # the colour engine does not take palettes and alpha
         image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -158,13 +162,13 @@ def _to_srgb(image: Image.Image, path: str | Path) -> Image.Image:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Picture -> (1, 3, H, W) float32 in [-1, 1]; transparency is dropped."""
+    """Convert a picture to (1, 3, H, W) float32 in [-1, 1], dropping transparency."""
     pixels = torch.from_numpy(np.array(image.convert("RGB")))
     return pixels.permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def to_pil(image: Tensor, rounding: str = "round") -> Image.Image:
-    """(3, H, W) in [-1, 1] -> RGB picture; values outside are clipped, then rounded to 8 bits (or `truncate`d)."""
+    """Convert (3, H, W) in [-1, 1] to an RGB picture: values are clipped, then rounded to 8 bits (or `truncate`d)."""
     values = (image.detach().float().cpu().clamp(-1, 1) + 1) / 2 * 255
     if rounding == "round":
         values = values.round()

@@ -1,4 +1,4 @@
-"""The mask rule, stated once: white = repaint, 1 = repaint, threshold 128."""
+"""Masks: white = repaint, 1 = repaint, threshold 128."""
 
 import logging
 from pathlib import Path
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def open_mask(
     path: str | Path, size: tuple[int, int], invert: bool = False, rule: str = "any", resize: bool = True
 ) -> Tensor:
-    """Open a mask file that belongs to an image of `size` (width, height); see `parse_mask`."""
+    """Open the mask file of an image of `size` (width, height); see `parse_mask`."""
     return parse_mask(decode(path), size, invert, rule, resize, name=f"mask {path}")
 
 
@@ -34,30 +34,30 @@ def parse_mask(
     resize: bool = True,
     name: str = "mask",
 ) -> Tensor:
-    """Picture of a mask -> (1, 1, H, W) float32 of zeros and ones, 1 = repaint.
+    """Convert a picture of a mask to (1, 1, H, W) float32 of zeros and ones, 1 = repaint.
 
-    A pixel is repainted where its value is 128 or more. Under the rule `any` the value is the brightest channel (so red
-    on black works), the alpha channel where the colours are all the same, and 255 for 1 in a mask of zeros and ones;
-    under the rule `luma` it is the brightness alone, as in the original's script. A mask of the image's shape but of
-    another size is resized (nearest) and this is logged.
+    Pixels with a value of 128 or more are repainted. Under the rule `any` the value is the brightest channel (so red on
+    black works), the alpha channel if all colours are equal, and 255 for 1 in a mask of zeros and ones; under the rule
+    `luma` it is the luminance, as in the original's script. A mask with the image's aspect ratio but another size is
+    resized (nearest), and a warning is logged.
 
     Args:
-        size: width and height of the image that the mask belongs to.
+        size: width and height of the image.
         invert: black = repaint.
-        resize: False refuses every other size.
-        name: what error messages call the mask.
+        resize: False refuses any other size.
+        name: of the mask, for messages.
 
     Raises:
-        UserError: nothing is selected, the mask has another aspect ratio than the image, or may not be resized.
+        UserError: nothing is selected, the aspect ratio differs from the image's, or the mask may not be resized.
     """
     values = np.array(image.convert("L")) if rule == "luma" else _values(image)
     selected = _fit(Image.fromarray(values), size, name, resize) >= THRESHOLD
     if invert:
         selected = ~selected
     if not selected.any():
-        asked = "black = repaint, as inverted" if invert else "white = repaint"
-        raise UserError(f"{name}: nothing is selected ({asked}; values go from {values.min()} to {values.max()}, "
-                        f"threshold {THRESHOLD})")  # fmt: skip
+        convention = "inverted: black = repaint" if invert else "white = repaint"
+        raise UserError(f"{name}: nothing is selected ({convention}; values range from {values.min()} to "
+                        f"{values.max()}, threshold {THRESHOLD})")  # fmt: skip
     return torch.from_numpy(selected)[None, None].float()
 
 
@@ -66,10 +66,10 @@ def fit_mask(mask: Picture, size: tuple[int, int], rule: str = "any", resize: bo
 
     Args:
         mask: a picture or the path of one (see `parse_mask`); an array (H, W) of uint8 or bool; or a tensor ((1,) (1,)
-            H, W), which is repainted where it is 0.5 or more.
+            H, W), repainted where it is 0.5 or more.
 
     Raises:
-        UserError: as `parse_mask`; the tensor is of another shape, or below 0.5 everywhere; or it is no mask at all.
+        UserError: as in `parse_mask`; or a tensor has another shape or is below 0.5 everywhere; or it is another type.
     """
     if isinstance(mask, str | Path):
         return open_mask(mask, size, rule=rule, resize=resize)
@@ -77,43 +77,43 @@ def fit_mask(mask: Picture, size: tuple[int, int], rule: str = "any", resize: bo
         mask = mask.astype(np.uint8) * 255
     if isinstance(mask, Tensor) and mask.shape[-3:-2] != (3,):
         if mask.shape != (*(1,) * (mask.ndim - 2), *size[::-1]):
-            raise UserError(f"mask: {tuple(mask.shape)}, expected {(1, 1, *size[::-1])}")
+            raise UserError(f"mask: shape {tuple(mask.shape)}, expected {(1, 1, *size[::-1])}")
         if not (selected := mask >= 0.5).any():
-            raise UserError("mask: nothing is selected, it is below 0.5 everywhere (1 = repaint)")
+            raise UserError("mask: nothing is selected, all values are below 0.5 (1 = repaint)")
         return selected.float().reshape(1, 1, *size[::-1])
     return parse_mask(as_image(mask, "mask"), size, rule=rule, resize=resize)
 
 
 def box_mask(box: Box, size: tuple[int, int]) -> Tensor:
-    """(1, 1, H, W), 1 inside a box of an image of `size` (width, height).
+    """Return a mask (1, 1, H, W), 1 inside a box, for an image of `size` (width, height).
 
     Raises:
-        UserError: the box is empty or reaches beyond the image.
+        UserError: the box is empty or extends beyond the image.
     """
     (x0, y0, x1, y1), (width, height) = box, size
     name = f"box {x0},{y0},{x1},{y1}"
     if x0 >= x1 or y0 >= y1:
-        raise UserError(f"{name}: is empty, expected x0 < x1 and y0 < y1")
+        raise UserError(f"{name}: empty, expected x0 < x1 and y0 < y1")
     if min(x0, y0) < 0 or x1 > width or y1 > height:
-        raise UserError(f"{name}: reaches beyond the image of {width}x{height}")
+        raise UserError(f"{name}: extends beyond the image of {width}x{height}")
     mask = torch.zeros(1, 1, height, width)
     mask[..., y0:y1, x0:x1] = 1
     return mask
 
 
 def mask_box(mask: Tensor) -> Box:
-    """The smallest box around what a mask (1, 1, H, W), not empty, selects."""
+    """Return the bounding box of a non-empty mask (1, 1, H, W)."""
     rows, columns = (mask[0, 0].amax(dim).nonzero()[:, 0].tolist() for dim in (1, 0))
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
 def mask_picture(mask: Tensor) -> Image.Image:
-    """(1, 1, H, W) of zeros and ones -> mode L, 255 = repaint."""
+    """Convert (1, 1, H, W) of zeros and ones to a picture of mode L, 255 = repaint."""
     return Image.fromarray((mask[0, 0] * 255).byte().numpy())
 
 
 def _values(image: Image.Image) -> np.ndarray:
-    """(H, W) uint8: how much each pixel is selected, wherever the file keeps it."""
+    """Return how much each pixel is selected, (H, W) uint8, from colours or alpha."""
     pixels = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     values = pixels[..., :3].max(axis=-1)
     if pixels.shape[-1] == 4:
@@ -127,11 +127,11 @@ def _fit(mask: Image.Image, size: tuple[int, int], name: str, resize: bool) -> n
     (w, h), (width, height) = mask.size, size
     if (w, h) != (width, height):
         if (h, w) == (width, height):
-            raise UserError(f"{name}: transposed, it is {w}x{h} and the image {width}x{height}")
+            raise UserError(f"{name}: transposed, the mask is {w}x{h} and the image {width}x{height}")
         if abs(w * height - h * width) > max(w + h, width + height) / 2:  # more than rounding to whole pixels explains
-            raise UserError(f"{name}: is {w}x{h} and the image {width}x{height}, another aspect ratio")
+            raise UserError(f"{name}: the mask is {w}x{h} and the image {width}x{height}, expected its aspect ratio")
         if not resize:
-            raise UserError(f"{name}: is {w}x{h} and the image {width}x{height}, expected the same size")
+            raise UserError(f"{name}: the mask is {w}x{h} and the image {width}x{height}, expected the same size")
         log.warning("%s: resized from %dx%d to the image's %dx%d", name, w, h, width, height)
         mask = mask.resize(size, Image.Resampling.NEAREST)
     return np.array(mask)

@@ -1,4 +1,4 @@
-"""How much memory a process takes (Linux), and how much can be had."""
+"""Memory that a process uses (Linux), and memory that is available."""
 
 import os
 import threading
@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from ldm.utils.errors import UserError
 
-if TYPE_CHECKING:  # scripts import this room before they know that they need torch
+if TYPE_CHECKING:  # scripts import this module before they know that they need torch
     import torch
 
-INTERVAL = 0.005  # seconds between two looks
+INTERVAL = 0.005  # seconds between two readings
 
 
 def anonymous(pid: int | str = "self") -> int:
-    """Bytes that belong to a process alone and to no file: what it needs beside pages of the cache; 0 when it is gone.
+    """Return the anonymous memory of a process in bytes, that is without pages of files; 0 when it has ended.
 
     Raises:
         UserError: the system has no /proc.
     """
     status = Path(f"/proc/{pid}/status")
     if not Path("/proc/self/status").is_file():
-        raise UserError("anonymous memory is read from /proc, which only Linux has")
+        raise UserError("/proc/self/status: not found; memory can only be measured on Linux")
     try:
         lines = status.read_text().splitlines()
     except OSError:
@@ -31,7 +31,7 @@ def anonymous(pid: int | str = "self") -> int:
 
 
 def available(device: "torch.device") -> int:
-    """Bytes of memory that can be had on a device; where the system does not say (no Linux), all that it has."""
+    """Return the bytes available on a device, or on a system other than Linux all its memory."""
     if device.type == "cuda":
         import torch
 
@@ -44,12 +44,12 @@ def available(device: "torch.device") -> int:
 
 
 class PeakMemory:
-    """Watches the anonymous memory of a process, in bytes, from a thread of this one.
+    """A thread that watches the anonymous memory of a process, in bytes.
 
     Attributes:
-        start: when the watching began.
-        phase: what the process is doing, by `enter`.
-        peaks: the most in each phase so far.
+        start: memory at the beginning.
+        phase: what the process is doing, set by `enter`.
+        peaks: maximum in each phase so far.
     """
 
     def __init__(self, pid: int | str = "self", phase: str = ""):
@@ -60,12 +60,12 @@ class PeakMemory:
 
     @property
     def peak(self) -> int:
-        """The most in all phases so far."""
+        """The maximum over all phases so far."""
         with self._lock:
             return max(self.peaks.values())
 
     def enter(self, phase: str) -> str:
-        """What comes next counts for this phase; returns the one that ends."""
+        """Begin a phase, and return the one that ends."""
         self._look()
         ended, self.phase = self.phase, phase
         self._look()

@@ -1,15 +1,15 @@
-"""A hint for a misspelt word."""
+"""Hints for misspelt words."""
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
-ALIKE, FEW = 0.6, 12  # from this likeness on a word is taken for a misspelling; so many words can all be shown
+ALIKE, FEW = 0.6, 12  # least similarity of a misspelling; most choices that are all listed
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The end of an error line on an unknown word: the choice most like it, or all of a few where none is alike.
+    """Return a hint on an unknown word for an error message: the most similar choice, or all of a few dissimilar ones.
 
-    Case does not count. A dotted choice is compared by its last part as well: `max_step` is near `trainer.max_steps`.
+    Case is ignored. A dotted choice is also compared by its last part: `max_step` is near `trainer.max_steps`.
     """
     choices = sorted(choices, key=len)
     likeness = {

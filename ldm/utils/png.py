@@ -1,4 +1,4 @@
-"""Pictures to PNG files: whole or not at all, with the settings that made them inside."""
+"""PNG files, written atomically, with the settings that made them inside."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SETTINGS_KEY = "ldm"  # of the PNG text chunk
 
 
 def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
-    """Write a PNG, whole or not at all, making its folder; `settings` go inside as JSON (see `read_settings`).
+    """Write a PNG atomically, creating its folder; `settings` are stored inside as JSON (see `read_settings`).
 
     Raises:
         UserError: the file cannot be written.
@@ -35,10 +35,10 @@ def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any] |
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings inside a PNG that `save_png` wrote.
+    """Read the settings inside a PNG that `save_png` wrote.
 
     Raises:
-        UserError: it is none.
+        UserError: the file is not such a PNG.
     """
     try:
         with Image.open(path) as image:
@@ -47,14 +47,14 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as an image ({error})") from error
     try:
         settings = json.loads(text)
-    except (TypeError, ValueError, RecursionError):  # no text, or another one
+    except (TypeError, ValueError, RecursionError):  # no text, or other text
         settings = None
     if not isinstance(settings, dict):
-        raise UserError(f"{path}: holds no settings of an edit")
+        raise UserError(f"{path}: contains no settings of an edit")
     return settings
 
 
 def next_number(folder: Path, prefix: str) -> int:
-    """One more than the highest N of the files `<prefix>N.png` in a folder, which need not exist; 0 where none is."""
+    """Return the highest N of the files `<prefix>N.png` in a folder plus one; 0 without files or folder."""
     names = (re.fullmatch(rf"{re.escape(prefix)}(\d+)\.png", path.name) for path in folder.glob("*.png"))
     return max((int(name[1]) for name in names if name), default=-1) + 1

@@ -1,4 +1,4 @@
-"""The processes that work on one thing, as the launchers that training uses start them: torchrun, or srun of SLURM."""
+"""Processes that share a job, started by torchrun or by SLURM's srun, as in training."""
 
 import atexit
 import os
@@ -14,19 +14,19 @@ T = TypeVar("T")
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-INTERACTIVE = ("bash", "interactive")  # SLURM_JOB_NAME of a shell on a node, where nothing was started by srun
-MEETING = timedelta(minutes=30)  # how long the first waits for the others to start, or for a launcher that has died
-PATIENCE = timedelta(days=7)  # how long the first to be ready waits for the last; one that ends is noticed at once
+INTERACTIVE = ("bash", "interactive")  # SLURM_JOB_NAME of a shell on a node, not started by srun
+MEETING = timedelta(minutes=30)  # how long the first process waits for the others to start
+PATIENCE = timedelta(days=7)  # how long the first to finish waits for the last; a process that dies is noticed at once
 
 
 @dataclass(frozen=True)
 class Share:
-    """The part of the work that falls to this process.
+    """This process's share of a job.
 
     Attributes:
-        rank: its number, from 0.
-        world: how many there are.
-        local_rank: its number on its machine, which says which GPU is its own.
+        rank: of this process, from 0.
+        world: number of processes.
+        local_rank: rank on this machine, which selects the GPU.
     """
 
     rank: int = 0
@@ -34,15 +34,15 @@ class Share:
     local_rank: int = 0
 
     def part(self, items: Sequence[T]) -> list[T]:
-        """Every `world`-th item, from the `rank`-th on."""
+        """Return every `world`-th item, starting at the `rank`-th."""
         return list(items[self.rank :: self.world])
 
 
 def this_share() -> Share:
-    """What the launcher says, by torchrun's variables or else SLURM's; everything, where none started this process.
+    """Read this process's share from the variables of torchrun or SLURM; without a launcher it is the whole job.
 
     Raises:
-        UserError: a variable is no number, or they do not fit together.
+        UserError: a variable is not a number, or they contradict each other.
     """
     for names in (TORCHRUN, SLURM):
         found = {name: os.environ[name] for name in names if name in os.environ}
@@ -54,14 +54,14 @@ def this_share() -> Share:
         except ValueError:
             rank, world, local_rank = 0, 0, 0
         if not (0 <= local_rank <= rank < world):
-            told = ", ".join(f"{name}={text}" for name, text in found.items())
-            raise UserError(f"{told}: expected a rank below the number of processes")
+            variables = ", ".join(f"{name}={text}" for name, text in found.items())
+            raise UserError(f"{variables}: expected a rank below the number of processes")
         return Share(rank, world, local_rank)
     return Share()
 
 
 def gather(value: T, share: Share) -> list[T]:
-    """What each process brings, by rank; all get it, and all wait for the last.
+    """Return the values of all processes, by rank, in every process, after waiting for the last.
 
     Raises:
         UserError: another process has ended.
@@ -73,19 +73,19 @@ def gather(value: T, share: Share) -> list[T]:
     values: list[Any] = [None] * share.world
     try:
         if not distributed.is_initialized():
-            _say_where_they_meet(os.environ)
+            _set_rendezvous(os.environ)
             store, rank, world = next(distributed.rendezvous("env://", share.rank, share.world, timeout=MEETING))
             distributed.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=PATIENCE)
-            atexit.register(distributed.destroy_process_group)  # without it torch now and then aborts at the exit
+            atexit.register(distributed.destroy_process_group)  # without it torch sometimes aborts at exit
         distributed.all_gather_object(values, value)
     except RuntimeError as error:
         why = " ".join(str(error).split())[:200]
-        raise UserError(f"process {share.rank} of {share.world}: another one has ended early ({why})") from error
+        raise UserError(f"process {share.rank} of {share.world}: another process has ended early ({why})") from error
     return values
 
 
 def wait_for_all(share: Share) -> None:
-    """Returns when every process has come here.
+    """Wait until every process has reached this point.
 
     Raises:
         UserError: another process has ended.
@@ -93,8 +93,8 @@ def wait_for_all(share: Share) -> None:
     gather(None, share)
 
 
-def _say_where_they_meet(environment: MutableMapping[str, str]) -> None:
-    """MASTER_ADDR and MASTER_PORT, which torchrun sets and srun does not; as Lightning chooses them for training."""
+def _set_rendezvous(environment: MutableMapping[str, str]) -> None:
+    """Set MASTER_ADDR and MASTER_PORT, which srun, unlike torchrun, does not, as Lightning does for training."""
     first = re.sub(r"\[(\d+).*?\]", r"\1", environment.get("SLURM_NODELIST", "127.0.0.1"))  # node[07-09,12] -> node07
     environment.setdefault("MASTER_ADDR", re.split("[ ,]", first)[0])
     environment.setdefault("MASTER_PORT", str(15000 + int(environment.get("SLURM_JOB_ID", "0")[-4:])))

@@ -1,6 +1,6 @@
-"""Where the files that come with `ldm` are, and which state of the project this is.
+"""The location of the files that come with `ldm`, and the version of the code.
 
-In a clone they lie at its top; a wheel carries them inside the package, in `ldm/shipped` (see setup.py).
+In a clone the files are at its top; a wheel carries them inside the package, in `ldm/shipped` (see setup.py).
 """
 
 import subprocess
@@ -16,17 +16,17 @@ EXAMPLES = ROOT / "dataset" / "toyworld_examples"
 
 
 def find_file(name: str | Path) -> Path:
-    """Return the path of a file that a config names: from the project if it is there, else from the working directory.
+    """Return the path of a file that a config names: in the project if it exists there, else in the working directory.
 
-    A file that is in neither gets the path where it belongs, for messages: in a clone that of the project, otherwise
-    that of the working directory, since nobody puts files into an installed package.
+    For a file in neither it is the path where the file belongs, for messages: in a clone the project's, otherwise the
+    working directory's, since users do not put files into an installed package.
     """
     places = (ROOT / name, Path.cwd() / name)
     return next((path for path in places if path.is_file()), places[INSTALLED])
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return the version of a package that is installed here, None if it is not."""
+    """Return the version of an installed package, or None."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -34,11 +34,11 @@ def installed_version(distribution: str) -> str | None:
 
 
 def commit() -> str:
-    """Return the commit that the code is of, as far as there is a clone and git to say."""
-    if not (ROOT / ".git").exists():  # git would look for a repository around it
-        return f"unknown: {ROOT} is no clone"
+    """Return the commit of the code, or "unknown" and the reason outside a clone or without git."""
+    if not (ROOT / ".git").exists():  # git would search the parent folders for a repository
+        return f"unknown: {ROOT} is not a clone"
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--dirty", "--exclude", "*"],
             capture_output=True,
             text=True,
@@ -47,4 +47,4 @@ def commit() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown: no git"
-    return said.stdout.strip()
+    return done.stdout.strip()

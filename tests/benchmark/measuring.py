@@ -15,7 +15,7 @@ def measure(config: DictConfig, folder: Path, limit: int | None = None, **change
     """The problems and the report of a config with other parameters."""
     config = OmegaConf.merge(config, {"params": {"resamples": 20, **changes}})
     work = RunContext(folder, limit, 2, torch.device("cpu"), Share())
-    problems = run_benchmark(build(config), work, {})
+    _, problems = run_benchmark(build(config), work, {})
     return problems, json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 

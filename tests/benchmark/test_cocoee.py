@@ -26,8 +26,9 @@ def config(bench):
     """The shipped config, with a tiny model in few steps."""
     OmegaConf.save({"model": CONFIG}, bench / "tiny.yaml")
     save_tensors(bench / "tiny.safetensors", tiny_model().state_dict())
-    files = {"data": ".", "reference": "test_set_GT", "gmm": "gmm.safetensors", "model": "tiny.yaml"}
-    values = {key: str(bench / name) for key, name in {**files, "checkpoint": "tiny.safetensors"}.items()}
+    files = {"data": ".", "reference": "test_set_GT", "gmm": "gmm.safetensors"}
+    files |= {"model.config": "tiny.yaml", "model.checkpoint": "tiny.safetensors"}
+    values = {key: str(bench / name) for key, name in files.items()}
     config = load_config("benchmark/cocoee", overrides=[f"{key}={value}" for key, value in values.items()])
     for row in config.params.rows.values():
         row.steps = 2
@@ -117,13 +118,13 @@ def test_results_of_other_settings_are_not_mixed_in(config, tmp_path):
 
 
 def test_a_model_that_is_not_there(config, tmp_path):
-    problems, report = measure(config, tmp_path, checkpoint="nowhere.ckpt")
+    problems, report = measure(config, tmp_path, model={"checkpoint": "nowhere.ckpt"})
     assert len(problems) == 1 and "nowhere.ckpt" in problems[0]
     assert ours(report) == {} and "Paint by Example" in papers(report)
 
     _, whole = measure(config, tmp_path)  # what was made with it is measured without it, but not as something else
     rows = {"default": {"steps": 3}}
-    problems, report = measure(config, tmp_path, checkpoint="nowhere.ckpt", rows=rows)
+    problems, report = measure(config, tmp_path, model={"checkpoint": "nowhere.ckpt"}, rows=rows)
     assert len(problems) == 1 and report["partial"]
     assert ours(report) == {"here: original": ours(whole)["here: original"]}
 

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ldm.benchmark.diffedit import edit, squared
+from ldm.benchmark.diffedit import SquareEdits, squared
 from ldm.checkpoints.io import save_tensors
 from ldm.config import load_config
 from ldm.editors.diffedit import DiffEdit
@@ -43,7 +43,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(folder):
     """The shipped config, with a tiny model in few steps."""
-    files = {"edits": "edits.jsonl", "real": "real", "model": "text.yaml", "checkpoint": "text.safetensors"}
+    files = {"edits": "edits.jsonl", "real": "real"}
+    files |= {"model.config": "text.yaml", "model.checkpoint": "text.safetensors"}
     config = load_config("benchmark/diffedit", overrides=[f"{key}={folder / name}" for key, name in files.items()])
     config.params.settings = {"steps": 4, "n_maps": 2, "guidance_scale": 5.0}
     config.params.ratios = [0.5, 1.0]
@@ -88,20 +89,20 @@ def test_a_masked_edit_without_a_mask_is_the_autoencoders_picture(folder):
     editor = DiffEdit(tiny_text_model(), DiffEditSettings.read(steps=4, n_maps=2))
     job = Job("0", folder / "0.png", prompt="a red ball", source_prompt="a red ball")
     opened = squared(job, 64)
-    (picture,) = edit(editor, "DiffEdit", [opened])
+    (picture,) = SquareEdits(editor, "DiffEdit").make([job], [opened])
     kept = editor.decode(editor.encode(opened.picture)).clamp(-1, 1)
     assert psnr(to_tensor(picture), kept).item() > 45
-    (free,) = edit(editor, "encode-decode", [opened])
+    (free,) = SquareEdits(editor, "encode-decode").make([job], [opened])
     assert psnr(to_tensor(free), kept).item() < 45
 
 
 def test_a_model_that_is_not_there(config, tmp_path):
     few = {"methods": ["SDEdit"], "ratios": [0.5]}
-    problems, report = measure(config, tmp_path, checkpoint="nowhere.ckpt", **few)
+    problems, report = measure(config, tmp_path, model={"checkpoint": "nowhere.ckpt"}, **few)
     assert len(problems) == 1 and "nowhere.ckpt" in problems[0]
     assert ours(report) == {} and papers(report)
     _, whole = measure(config, tmp_path, **few)  # what was made with it is measured without it
-    problems, report = measure(config, tmp_path, checkpoint="nowhere.ckpt", **few)
+    problems, report = measure(config, tmp_path, model={"checkpoint": "nowhere.ckpt"}, **few)
     assert len(problems) == 1 and ours(report) == ours(whole)
     assert report["about"]["real pictures"] == whole["about"]["real pictures"]
 

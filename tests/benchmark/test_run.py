@@ -43,7 +43,8 @@ def report(work) -> dict:
 
 
 def test_the_report_says_what_it_depends_on(work):
-    assert run_benchmark(Fake(), work, {"config": "tiny"}) == []
+    paths, problems = run_benchmark(Fake(), work, {"config": "tiny"})
+    assert paths == [work.folder / name for name in ("report.md", "report.json", "plot.png")] and problems == []
     held = report(work)
     assert held["partial"] is None and held["notes"] == ["a note"]
     about = held["about"]
@@ -54,7 +55,7 @@ def test_the_report_says_what_it_depends_on(work):
 
 
 def test_what_failed_stands_in_the_report_and_makes_it_partial(work):
-    assert run_benchmark(Fake(["one", "one", "two"], ["three"]), work, {}) == ["one", "two", "three"]
+    assert run_benchmark(Fake(["one", "one", "two"], ["three"]), work, {})[1] == ["one", "two", "three"]
     held = report(work)
     assert held["notes"] == ["a note", "**Failed:** one", "**Failed:** two", "**Failed:** three"]
     assert held["partial"] == "3 things failed, see below"
@@ -62,7 +63,7 @@ def test_what_failed_stands_in_the_report_and_makes_it_partial(work):
 
 def test_only_the_first_process_measures(work):
     other = RunContext(work.folder, None, 4, work.device, Share(1, 2, 1))
-    assert run_benchmark(Fake(["one"], ["three"]), other, {}) == ["one"]
+    assert run_benchmark(Fake(["one"], ["three"]), other, {}) == ([], ["one"])
     assert not work.folder.exists()
 
 

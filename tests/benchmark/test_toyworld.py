@@ -98,7 +98,9 @@ def test_no_training_set_holds_a_scene_of_the_benchmark():
 
 def small(rows, **changes) -> ToyWorld:
     return ToyWorld(
-        "A trial", rows, **{"count": 3, "seed": 3, "references": 140, "components": 1, "scale": 200.0, **changes}
+        "A trial",
+        rows,
+        **{"count": 3, "seed": 3, "references": 140, "quality": {"components": 1, "scale": 200.0}, **changes},
     )
 
 
@@ -111,7 +113,7 @@ def test_a_run_from_end_to_end(tmp_path, capsys):
     claims = [{"name": "+ guidance", "row": "five", "against": "one", "claims": {"clip": "rises"}}]
     benchmark = small(rows, directions=claims)
     work = RunContext(tmp_path, None, 2, torch.device("cpu"), Share())
-    problems = run_benchmark(benchmark, work, {})
+    paths, problems = run_benchmark(benchmark, work, {})
     for problem, wanted in zip(problems, (("not trained", "logs/none/config.yaml"), ("FID", 3, 128)), strict=True):
         assert_line(problem, wanted)
     report = json.loads((tmp_path / "report.json").read_text())
@@ -122,6 +124,7 @@ def test_a_run_from_end_to_end(tmp_path, capsys):
     assert report["about"]["directions"].keys() == {"+ guidance"}
     assert report["about"]["runs"].keys() == {"five/box", "five/blob", "one/box", "one/blob"}
     assert report["about"]["this run"]["pictures made"] == 12
+    assert [path.name for path in paths] == ["report.md", "report.json", "figures.png", "examples.png"]
     for plot in ("figures.png", "examples.png"):
         assert (tmp_path / plot).stat().st_size > 10_000
 

@@ -38,8 +38,8 @@ def prepare(folder: Path, count: int, reference: int, kinds: Collection[str], de
         few = "--k", 2, "--singular", "--weights", "random", "--device", device, "--cache", folder / "features"
         subprocess.run(command("fit-gmm", real, "--out", gmm, *few), check=True)
     shipped = OmegaConf.load(ROOT / "configs" / "benchmark" / "cocoee.yaml")
-    own = {"data": bench, "reference": real, "gmm": gmm, "model": folder / "tiny.yaml"}
-    params = {key: str(path) for key, path in {**own, "checkpoint": folder / "tiny.safetensors"}.items()}
+    params = {key: str(path) for key, path in {"data": bench, "reference": real, "gmm": gmm}.items()}
+    params["model"] = {"config": str(folder / "tiny.yaml"), "checkpoint": str(folder / "tiny.safetensors")}
     params |= {"rows": ROWS, "extractors": dict.fromkeys(kinds, "random"), "resamples": 50}
     OmegaConf.save({"target": shipped.target, "params": {**shipped.params, **params}}, config)
     return config

@@ -13,9 +13,9 @@ def config(tmp_path_factory, model_files):
     """A config of someone's own, over the shipped one."""
     root = write_bench(tmp_path_factory.mktemp("bench"))
     own = {"data": root, "reference": root / "test_set_GT", "gmm": root / "gmm.safetensors"}
-    own |= dict(zip(("model", "checkpoint"), model_files, strict=True))
+    model = dict(zip(("config", "checkpoint"), map(str, model_files), strict=True))
     rows = {"original": {"steps": 2}, "default": {"steps": 2}}
-    params = {**{key: str(value) for key, value in own.items()}, "rows": rows, "resamples": 10}
+    params = {**{key: str(value) for key, value in own.items()}, "model": model, "rows": rows, "resamples": 10}
     OmegaConf.save({"include": "benchmark/cocoee.yaml", "params": params}, root / "mine.yaml")
     return root / "mine.yaml"
 

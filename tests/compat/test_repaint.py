@@ -1,6 +1,7 @@
 """RePaint's own config files: flat lists of guided-diffusion's arguments, written here as its `confs` have them."""
 
 import copy
+import logging
 import os
 from functools import reduce
 from operator import getitem
@@ -79,12 +80,13 @@ def load(tmp_path):
         (imagenet, "imagenet256", "256x256_diffusion.pt"),
     ],
 )
-def test_the_papers_networks_are_ours(load, capsys, config, name, weights):
+def test_the_papers_networks_are_ours(load, caplog, config, name, weights):
+    caplog.set_level(logging.INFO, "ldm")
     theirs, ours = load(config()), load_config(name)
     assert theirs.model == ours.model
     assert theirs.checkpoint == os.path.abspath(f"data/pretrained/{weights}")
     assert {key: theirs.repaint[key] for key in PAPER} == PAPER
-    assert_mentions(capsys.readouterr().err, f"configs/{name}.yaml")
+    assert_mentions(caplog.text, f"configs/{name}.yaml")
 
 
 @pytest.mark.parametrize(
@@ -198,9 +200,10 @@ def test_a_key_may_be_missing_but_for_the_walks(key):
         translate(theirs, "f")
 
 
-def test_what_is_left_out_is_told(load, capsys):
+def test_what_is_left_out_is_logged(load, caplog):
+    caplog.set_level(logging.INFO, "ldm")
     load(others())
-    told = capsys.readouterr().err
+    told = "\n".join([*caplog.messages, ""])
     for line in (
         "repaint.steps = 250",
         "repaint.classifier_scale = 1.0",
@@ -210,8 +213,9 @@ def test_what_is_left_out_is_told(load, capsys):
     ):
         assert line in told
     assert "model.params.unet" not in told
+    caplog.clear()
     load(faces())
-    assert_mentions(capsys.readouterr().err, "classifier_pool", "classifier_path")
+    assert_mentions(caplog.text, "classifier_pool", "classifier_path")
 
 
 @pytest.mark.parametrize(

@@ -104,5 +104,5 @@ def test_untrained_channels(tmp_path, toyworld, monkeypatch):
     weight = toyworld[CONV].clone()
     weight[:, 4:] = 0
     found, (line, fine) = examine(tmp_path, {**toyworld, CONV: weight})
-    assert found["networks"].status == "skipped" and "0 bytes are free" in found["networks"].text
+    assert found["networks"].status == "skipped" and "0 bytes available" in found["networks"].text
     assert not fine and "never trained" in line

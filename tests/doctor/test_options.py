@@ -58,7 +58,7 @@ def test_what_a_file_lacks_of_its_own_network_is_named(known):
     damaged = empty(read_manifest("guided_256"))
     del damaged["out.2.bias"]
     model, told = examined(damaged, known)
-    assert "nearest to guided-diffusion 256x256" in model.text and told.status == "ok"
+    assert "most similar to guided-diffusion 256x256" in model.text and told.status == "ok"
 
 
 def test_nothing_is_said_of_other_files(known, toyworld):
@@ -92,4 +92,4 @@ def test_a_classifier_is_recognised_and_not_run(tmp_path, run_script):
     torch.save(guided.bare(guided.classifier()), tmp_path / "model.pt")
     done = run_script("doctor.py", tmp_path / "model.pt", "--config", tmp_path / "tiny.yaml")
     assert done.returncode == 0, done.stdout
-    assert "not run: no diffusion model" in done.stdout and "verdict: fine" in done.stdout
+    assert "not run: not a diffusion model" in done.stdout and "verdict: fine" in done.stdout

@@ -123,7 +123,7 @@ def flip(data):
 
 
 @pytest.mark.parametrize("damage", [flip, lambda data: data[:-7], lambda data: b"", lambda data: b"text" * 30])
-def test_a_damaged_file_is_told_and_made_again(files, cache, damage, monkeypatch, capfd):
+def test_a_damaged_file_is_reported_and_made_again(files, cache, damage, monkeypatch, caplog):
     monkeypatch.setattr(feature_cache, "SHARD", 10)
     expected = features_of(Sums(), files, cache, batch=5)
     assert len(shards(cache)) == 3
@@ -132,8 +132,7 @@ def test_a_damaged_file_is_told_and_made_again(files, cache, damage, monkeypatch
     extractor = Sums()
     assert torch.equal(features_of(extractor, files, cache, batch=5), expected)
     assert 0 < extractor.seen < len(files)
-    told = capfd.readouterr().err
-    assert told.count(str(broken)) == 1
+    assert caplog.text.count(str(broken)) == 1
     assert torch.equal(features_of(extractor, files, cache, batch=5), expected) and len(shards(cache)) == 3
 
 

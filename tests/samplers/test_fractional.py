@@ -99,12 +99,6 @@ def test_inversion_from_an_end_above_0(refine):
     assert (back - x).abs().max() < (1e-12 if refine else 0.1)
 
 
-def test_clean_is_short_for_no_end():
-    x, timesteps = DATA.flow(Z, START), grid(5, end=0)
-    assert torch.equal(run("ddim", timesteps, x, clean=True), run("ddim", timesteps, x, end=None))
-    assert not torch.equal(run("ddim", timesteps, x), run("ddim", timesteps, x, end=None))
-
-
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_the_network_gets_whole_timesteps_as_int64_and_fractional_ones_as_floats(name, dtype):

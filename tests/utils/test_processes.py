@@ -64,14 +64,14 @@ def test_under_slurm_they_meet_at_the_first_node_as_in_training(nodes, first):
     from pytorch_lightning.plugins.environments import SLURMEnvironment
 
     variables = {"SLURM_NODELIST": nodes, "SLURM_JOB_ID": "123456"}
-    processes._say_where_they_meet(variables)
+    processes._set_rendezvous(variables)
     assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == (first, "18456")
     assert SLURMEnvironment.resolve_root_node_address(nodes) == first
 
 
 def test_torchruns_meeting_place_is_kept():
     variables = {"SLURM_NODELIST": "gpu1", "MASTER_ADDR": "there", "MASTER_PORT": "29500"}
-    processes._say_where_they_meet(variables)
+    processes._set_rendezvous(variables)
     assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == ("there", "29500")
 
 

@@ -34,4 +34,4 @@ def test_a_file_that_is_nowhere_gets_the_path_where_a_person_would_put_it(places
 
 def test_the_commit_is_the_projects_own(places):
     """In a folder without a repository git would answer for one around it."""
-    assert project.commit() == f"unknown: {places[0]} is no clone"
+    assert project.commit() == f"unknown: {places[0]} is not a clone"

@@ -2,7 +2,7 @@
 
 ldm fid-score --device cuda test_bench/test_set_GT results/test_bench/results
 
-It is what Paint by Example calls FID: of features of CLIP ViT-B/32. With --inception it is FID proper.
+By default it uses features of CLIP ViT-B/32, which Paint by Example calls FID. With --inception it is FID proper.
 """
 
 import argparse
@@ -14,14 +14,14 @@ NAMES = {"clip_vit_b32": "CLIP-FID", "inception": "FID", "toyworld_clip": "ToyWo
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser("Fréchet distance between two folders of pictures; of CLIP's features (Paint by Example's FID).")
+    parser = Parser("Fréchet distance between two folders of pictures, on CLIP's features (Paint by Example's FID).")
     add = parser.add_argument
     add("real", type=Path, help="a folder of real pictures, searched recursively")
-    add("generated", type=Path, help="a folder of generated ones, all of one size")
+    add("generated", type=Path, help="a folder of generated pictures, all of one size")
     add("--inception", dest="extractor", action="store_const", const="inception", default=argparse.SUPPRESS,
-        help="the same as --extractor inception: FID proper, which is no number of Paint by Example's")  # fmt: skip
-    add("--id_list", type=Path, metavar="NPY", help="the ids that `generated` holds: none may be missing")
-    add("--singular", action="store_true", help="allow fewer pictures than features, whose covariance is singular")
+        help="the same as --extractor inception: FID proper, which Paint by Example does not report")  # fmt: skip
+    add("--id_list", type=Path, metavar="NPY", help="the ids of the pictures in `generated`, which must be complete")
+    add("--singular", action="store_true", help="allow fewer pictures than features, with a singular covariance")
     add("--resamples", type=positive, default=200, help="of the bootstrap, for the interval")
     for name in ("--dims", "--num-workers"):
         add(name, type=int, default=argparse.SUPPRESS, help="accepted for the original's sake")
@@ -43,10 +43,10 @@ def main() -> None:
     generated, real = listed_results(args.generated, args.id_list), picture_files(args.real)
     extractor = open_extractor(args.extractor, args.weights, choose_device(args.device))
     features = []
-    for folder, files in ((args.generated, generated), (args.real, real)):  # the smaller one, as a rule, first
+    for folder, files in ((args.generated, generated), (args.real, real)):  # usually the smaller one first
         features.append(features_of(extractor, files, FeatureCache(args.cache), args.batch, desc=str(folder)))
         check_count(features[-1], str(folder), args.singular)
     estimate = frechet_estimate(*features, resamples=args.resamples, singular=args.singular)
-    told = f"{len(generated)} pictures against {len(real)} real ones; 95 % interval"
-    print(f"{NAMES[args.extractor]}: {estimate:.4f} ({told})")
+    counts = f"{len(generated)} pictures against {len(real)} real ones"
+    print(f"{NAMES[args.extractor]}: {estimate:.4f} ({counts}; 95 % interval)")
     print("features:", "; ".join(extractor.about.values()))

@@ -14,9 +14,9 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("real", type=Path, help="a folder of real pictures, searched recursively")
     add("--out", type=Path, required=True, metavar="FILE", help="a .safetensors file")
-    add("--k", type=positive, default=20, help="Gaussians")
-    add("--seed", type=int, default=0, help="of the k-means that the fit begins with")
-    add("--singular", action="store_true", help="allow fewer pictures than k times the features: densities of other "
+    add("--k", type=positive, default=20, help="number of Gaussians")
+    add("--seed", type=int, default=0, help="of the k-means that initialises the fit")
+    add("--singular", action="store_true", help="allow fewer pictures than k times the features; densities of other "
         "pictures then mean little")  # fmt: skip
     add_feature_flags(parser, CLIP_KINDS)
     return parser.parse_args()
@@ -42,10 +42,10 @@ def main() -> None:
     files = picture_files(args.real)
     extractor = open_extractor(args.extractor, args.weights, choose_device(args.device))
     features = features_of(extractor, files, FeatureCache(args.cache), args.batch, desc=str(args.real))
-    print(f"fitting {args.k} Gaussians to {len(features)} pictures' {features.shape[1]} features")
+    print(f"fitting {args.k} Gaussians to {features.shape[1]} features of {len(features)} pictures")
     gmm = fit_gmm(features, args.k, args.seed, singular=args.singular)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_gmm(args.out, gmm, extractor, {"pictures": str(len(files)), "seed": str(args.seed)})
     likelihood = mean_estimate(gmm.log_likelihood(features))
-    print(f"{args.out}: the pictures' mean log-likelihood is {likelihood:.1f}")
+    print(f"{args.out}: the mean log-likelihood of the pictures is {likelihood:.1f}")
     print("features:", "; ".join(extractor.about.values()))

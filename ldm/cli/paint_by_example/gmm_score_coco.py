@@ -11,13 +11,13 @@ from ldm.utils.cli import CLIP_KINDS, Parser, add_feature_flags
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser("Quality Score of a folder of generated pictures, by a GMM fitted to CLIP's features of real ones.")
+    parser = Parser("Quality Score of a folder of generated pictures, by a GMM fitted to CLIP features of real ones.")
     add = parser.add_argument
     add("generated", type=Path, help="a folder of generated pictures, all of one size")
     add("--gmm_path", type=Path, required=True, help="the published pickle, or what ldm fit-gmm wrote")
     add("--scale", type=float, default=300.0, help="the log-likelihood that scores 100")
     add("--gpu", metavar="N", help="the same as --device cuda:N")
-    add("--id_list", type=Path, metavar="NPY", help="the ids that `generated` holds: none may be missing")
+    add("--id_list", type=Path, metavar="NPY", help="the ids of the pictures in `generated`, which must be complete")
     add_feature_flags(parser, CLIP_KINDS)
     return parser.parse_args()
 
@@ -42,5 +42,5 @@ def main() -> None:
     likelihood = gmm.log_likelihood(features_of(extractor, files, FeatureCache(args.cache), args.batch))
     estimate = mean_estimate(quality_score(likelihood, args.scale))
     print(f"Quality Score: {estimate:.2f} ({len(files)} pictures; 95 % interval)")
-    print(f"log-likelihood: {mean_estimate(likelihood):.1f}, of which {args.scale:g} scores 100")
+    print(f"log-likelihood: {mean_estimate(likelihood):.1f}; {args.scale:g} scores 100")
     print("features:", "; ".join(extractor.about.values()))

@@ -1,18 +1,18 @@
 r"""Edit a test bench in the layout of COCOEE.
 
-Flags and output folder are those of Paint by Example's script.
+Flags and the output folder are those of Paint by Example's script.
 
 ldm inference-test-bench --plms --outdir results/test_bench --config configs/v1.yaml \
     --ckpt pretrained_models/model.ckpt --scale 5
 
-Repeating the command goes on where it stopped. ldm benchmark --config benchmark/cocoee does the same, measures
-the results, and reports them beside the paper's.
+Repeating the command continues where it stopped. ldm benchmark --config benchmark/cocoee does the same, measures
+the results and reports them beside the paper's.
 """
 
 import argparse
 from pathlib import Path
 
-from ldm.utils.cli import Parser, add_model_flags, add_sampler_flags, note_unused, positive
+from ldm.utils.cli import Parser, add_model_flags, add_sampler_flags, note_unused, positive, report_jobs
 
 IGNORED = ("n_imgs", "n_rows", "n_iter", "C", "f", "H", "W")
 
@@ -25,17 +25,17 @@ def parse_args() -> argparse.Namespace:
     add("--test_bench", type=Path, default=Path("test_bench"), metavar="DIR",
         help="GT_3500, Mask_bbox_3500, Ref_3500 and id_list.npy")  # fmt: skip
     add("--outdir", type=Path, default=Path("results/test_bench"), help="gets results/<id>.png")
-    add("--limit", type=positive, metavar="N", help="the first N items alone")
+    add("--limit", type=positive, metavar="N", help="only the first N items")
 
     add_model_flags(parser, config="v1")
 
-    told = "What is not given here is as --edit says. Item k has the seed plus k."
-    group = parser.add_argument_group("edit", told, **only_if_given)
+    about = "Flags not given here are as in --edit. Item k has the seed plus k."
+    group = parser.add_argument_group("edit", about, **only_if_given)
     add = group.add_argument
-    add("--edit", default="original", help="original, default (ours) or a YAML file of your own")
+    add("--edit", default="original", help="original, default (ours) or your own YAML file")
     add_sampler_flags(group)
-    add("--n_samples", "--batch", dest="batch", type=positive, default=5, help="items edited at once")
-    add("--skip_grid", action="store_true", help=argparse.SUPPRESS)  # none is drawn
+    add("--n_samples", "--batch", dest="batch", type=positive, default=5, help="number of items in a batch")
+    add("--skip_grid", action="store_true", help=argparse.SUPPRESS)  # no grid is drawn anyway
     for name in IGNORED:
         add(f"--{name}", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> None:
     from ldm.presets import EditSettings
     from ldm.runs.job_edits import ExemplarJobs
     from ldm.runs.outputs import check_writable
-    from ldm.runs.work import editor_about, work_list
+    from ldm.runs.work import editor_about, run_jobs
     from ldm.utils.device import choose_device
     from ldm.utils.processes import this_share
 
@@ -70,4 +70,6 @@ def main() -> None:
     precision = precision_of(model)
     editor = ExemplarEditor(model, settings)
     about = editor_about(editor, precision)
-    work_list(jobs, wrong, args.outdir, about, ExemplarJobs(editor), batch=args.batch, share=share)
+    outcome = run_jobs(jobs, args.outdir, about, ExemplarJobs(editor), batch=args.batch, share=share)
+    if share.rank == 0:
+        report_jobs(args.outdir, outcome.made, outcome.there, [*wrong, *outcome.failed])

@@ -10,7 +10,7 @@ from ldm.utils.cli import Parser, positive
 
 def main() -> None:
     parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--count", type=positive, default=3500, help="number of items")
     parser.add_argument("--reference", type=positive, default=2000, help="number of real pictures in test_set_GT")
     parser.add_argument("--size", type=positive, default=64, help="side of the pictures in pixels")
@@ -34,9 +34,9 @@ def main() -> None:
     check_writable(args.out)
     real, id_list = args.out / "test_set_GT", args.out / "id_list.npy"
     if real.is_dir() and (held := len(list(real.iterdir()))) > args.reference:
-        raise UserError(f"{real}: holds {held} pictures, expected {args.reference} or fewer; choose another folder")
-    id_list.unlink(missing_ok=True)  # a whole test bench has it: it comes last
-    ids = [139 * (k + 1) for k in range(args.count)]  # with gaps, as COCO's
+        raise UserError(f"{real}: contains {held} pictures, expected {args.reference} or fewer; use another folder")
+    id_list.unlink(missing_ok=True)  # written last, it marks a complete test bench
+    ids = [139 * (k + 1) for k in range(args.count)]  # with gaps, like COCO's
     items = ExemplarScenes(args.seed, args.count, args.size)
     for id, item in zip(tqdm(ids, desc="items", disable=None), items, strict=True):
         pictures = {

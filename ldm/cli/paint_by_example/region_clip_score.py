@@ -10,12 +10,12 @@ from ldm.utils.cli import Parser, add_feature_flags
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser("CLIP score of a test bench: how alike each edited box and its exemplar look to CLIP ViT-B/32.")
+    parser = Parser("CLIP score of a test bench: similarity of each edited box and its exemplar to CLIP ViT-B/32.")
     add = parser.add_argument
     add("--result_dir", type=Path, required=True, help="the results, <id>.png")
     add("--test_bench", type=Path, default=Path("test_bench"), help="GT_3500, Mask_bbox_3500, Ref_3500, id_list.npy")
-    add("--crop", choices=("original", "exact"), default="original", help="how the box is cut out: as the original "
-        "does, which loses a row and a column and scales without antialiasing; or exactly")  # fmt: skip
+    add("--crop", choices=("original", "exact"), default="original", help="how the box is cropped: as in the original, "
+        "which drops a row and a column and scales without antialiasing, or exactly")  # fmt: skip
     add_feature_flags(parser)
     return parser.parse_args()
 
@@ -29,7 +29,7 @@ def main() -> None:
     from ldm.evaluation.extractors import open_extractor
     from ldm.evaluation.feature_cache import FeatureCache, features_of
     from ldm.utils.device import choose_device
-    from ldm.utils.errors import tell_failed
+    from ldm.utils.errors import report_failures
 
     items, wrong = read_test_bench(args.test_bench)
     results = result_files(args.result_dir, [item.id for item in items])
@@ -41,4 +41,4 @@ def main() -> None:
     estimate = mean_estimate(cosine_score(edited, exemplars))
     print(f"CLIP score: {estimate:.2f} ({len(items)} boxes, {args.crop} crop; 95 % interval)")
     print(f"features: {extractor.name}; {extractor.weights}")
-    tell_failed(wrong, f"of {len(items) + len(wrong)} items")
+    report_failures(wrong, f"of {len(items) + len(wrong)} items")

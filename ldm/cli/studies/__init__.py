@@ -1,1 +1,1 @@
-"""Commands that measure the code and the models that ship."""
+"""Commands that measure the code and the shipped models."""

@@ -2,7 +2,7 @@
 
 ldm ablation --config configs/benchmark/ablation.yaml
 
-Repeating the command goes on where it stopped.
+Repeating the command continues where it stopped.
 """
 
 import subprocess
@@ -12,17 +12,17 @@ from pathlib import Path
 from ldm.utils.cli import Parser, command, positive
 from ldm.utils.errors import UserError
 
-CACHE = "data.params.train.params.folder="  # the override that says which latents a row is trained on
+CACHE = "data.params.train.params.folder="  # the override with the latents that a row is trained on
 
 
 def main() -> None:
     parser = Parser(__doc__.splitlines()[0])
     add = parser.add_argument
     add("--config", default="benchmark/ablation", help="a config file, or a name in configs/")
-    add("--seed", type=int, default=0, help="of the trainings; another seed has folders of its own")
+    add("--seed", type=int, default=0, help="of the trainings; each seed has its own folders")
     add("--data", type=Path, default=Path("dataset/toyworld"), help="the scenes to train on; drawn if missing")
-    add("--scenes", type=positive, default=24000, help="how many")
-    add("--out", type=Path, help="folder of the report (default: outputs/benchmark/<name of the config>)")
+    add("--scenes", type=positive, default=24000, help="number of scenes")
+    add("--out", type=Path, help="folder for the report (default: outputs/benchmark/<name of the config>)")
     add("overrides", nargs="*", metavar="key=value", help="override values of the trainings, e.g. trainer.max_steps=10")
     args = parser.parse_args()
 
@@ -31,29 +31,27 @@ def main() -> None:
     from ldm.config import build
 
     benchmark = build(load_config(args.config))
-    if not isinstance(benchmark, ToyWorld) or None in (benchmark.training, benchmark.trainings):
-        raise UserError(
-            f"config {args.config}: expected params.training and params.trainings: what its rows are runs of"
-        )
-    suffix = f"_seed{args.seed}" if args.seed else ""
-    logs = Path(benchmark.trainings + suffix)
+    if not isinstance(benchmark, ToyWorld) or benchmark.training is None:
+        raise UserError(f"config {args.config}: no params.training, expected a benchmark whose rows are trained")
+    training, suffix = benchmark.training, f"_seed{args.seed}" if args.seed else ""
+    logs = Path(training.folder + suffix)
 
     def do(verb: str, *arguments: object) -> None:
         if code := subprocess.run(command(verb, *arguments)).returncode:
-            sys.exit(code)  # the command has said why
+            sys.exit(code)  # the command has reported why
 
     do("make-toyworld", "--out", args.data, "--train", args.scenes)
     roots = [f"{part}.params.root={args.data}" for part in ("source", "data.params.validation")]
     caches: set[str] = set()
-    for entry in benchmark.rows:
-        folder, cache = logs / entry.key, {change for change in entry.train if change.startswith(CACHE)}
+    for row in benchmark.rows:
+        folder, cache = logs / row.key, {change for change in row.train if change.startswith(CACHE)}
         first, caches = not cache <= caches, caches | cache
-        if not entry.train or (folder / "weights.safetensors").exists():
+        if not row.train or (folder / "weights.safetensors").exists():
             continue
-        print(f"\n== {entry.name}", flush=True)
-        changes = [*entry.train, *roots, *args.overrides]
-        if first:  # of the rows that are trained on these latents: it says what they hold
-            do("cache-latents", "--base", benchmark.training, "--epochs", 1, *changes)
-        do("train", "--base", benchmark.training, "--logdir", folder, "--resume", *changes, f"seed={args.seed}")
+        print(f"\n== {row.name}", flush=True)
+        changes = [*row.train, *roots, *args.overrides]
+        if first:  # the first row trained on these latents determines their content
+            do("cache-latents", "--base", training.config, "--epochs", 1, *changes)
+        do("train", "--base", training.config, "--logdir", folder, "--resume", *changes, f"seed={args.seed}")
     out = args.out or Path("outputs/benchmark") / f"{Path(args.config).stem}{suffix}"
-    do("benchmark", "--config", args.config, "--out", out, "--batch", 50, f"params.trainings={logs}")
+    do("benchmark", "--config", args.config, "--out", out, "--batch", 50, f"params.training.folder={logs}")

@@ -1,9 +1,9 @@
 """Write a checkpoint of random weights in the official format.
 
-Names, sizes and companions are as in the published file.
+Names, shapes and additional objects are as in the published file.
 
-Latent diffusion models get the format of Stable Diffusion and Paint by Example; guided-diffusion's, and its classifier,
-the bare state dict of theirs.
+Latent diffusion models are written in the format of Stable Diffusion and Paint by Example, those of guided-diffusion
+and its classifier as bare state dicts.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from ldm.utils.errors import UserError
 
 
 class TrainingObject:
-    """Stands for the objects of a training framework that official files hold beside the weights."""
+    """A stand-in for the objects of a training framework that official files contain besides the weights."""
 
     def __init__(self):
         self.best_score = 0.5
@@ -21,7 +21,7 @@ class TrainingObject:
 
 
 def synthetic(name: str, shape: tuple[int, ...], seed: int):
-    """The tensor of an official name: random, and scaled so that every output of the network stays finite."""
+    """Return a random tensor for an official name, scaled so that all outputs of the network stay finite."""
     import torch
 
     from ldm.checkpoints.keymaps import SCHEDULE_BUFFERS
@@ -42,7 +42,7 @@ def synthetic(name: str, shape: tuple[int, ...], seed: int):
 
 
 def official_shapes(model) -> dict:
-    """Name and shape of every tensor that the official file of this model has."""
+    """Return the name and shape of every tensor in the official file of a model."""
     import torch
 
     from ldm.checkpoints.keymaps import SCHEDULE_BUFFERS, guided, official
@@ -52,7 +52,7 @@ def official_shapes(model) -> dict:
     T = model.schedule.num_timesteps
     shapes = {name: torch.Size([T]) for name in SCHEDULE_BUFFERS}
     for ours, tensor in model.state_dict().items():
-        names = official(ours)  # q, k and v are apart there
+        names = official(ours)  # q, k and v are separate there
         for name in names:
             shapes[name] = (
                 torch.Size([len(tensor) // len(names), *tensor.shape[1:]]) if len(names) > 1 else tensor.shape
@@ -63,19 +63,20 @@ def official_shapes(model) -> dict:
 
 
 def is_latent(model) -> bool:
+    """Return whether a model is a latent diffusion model."""
     return hasattr(model, "autoencoder")
 
 
 def main() -> None:
     parser = Parser(
-        "Write a checkpoint of random weights in the official format, to try the real path without the real file."
+        "Write a checkpoint of random weights in the official format, to test loading without the real file."
     )
-    parser.add_argument("--config", default="v1", help="config whose model it is for")
+    parser.add_argument("--config", default="v1", help="config of the model")
     parser.add_argument("--out", type=Path, required=True, help="file to write, .ckpt, .pt or .safetensors")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other weights")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights")
     options = parser.parse_args()
     if options.out.suffix not in (".ckpt", ".pt", ".safetensors"):
-        raise UserError(f"--out {options.out}: expected a name that ends in .ckpt, .pt or .safetensors")
+        raise UserError(f"--out {options.out}: expected a name ending in .ckpt, .pt or .safetensors")
 
     import mmap
 
@@ -88,13 +89,13 @@ def main() -> None:
 
     config = load_config(options.config)
     if "model" not in config:
-        raise UserError(f"config {options.config}: it has no `model`")
+        raise UserError(f"config {options.config}: has no `model`")
     model = build_empty(config.model)
     shapes = official_shapes(model)
     if options.out.suffix == ".safetensors":
         save_tensors(options.out, {name: synthetic(name, shape, options.seed) for name, shape in shapes.items()})
         return
-    # Laid out first and filled in through a mapping, tensor by tensor: memory for one of them is enough.
+    # The file is laid out first and then filled through a memory map, which needs memory for one tensor only.
     kinds = {name: torch.int64 if name.endswith("position_ids") else torch.float32 for name in shapes}
     empty = {name: torch.empty(shape, dtype=kinds[name]) for name, shape in shapes.items()}
     training = {"epoch": 0, "global_step": 0, "callbacks": {TrainingObject: TrainingObject()}}

@@ -1,8 +1,8 @@
-"""Measure masks found in a box on fresh ToyWorld scenes.
+"""Measure masks inferred inside a box on fresh ToyWorld scenes.
 
-The box of one thing in each scene is given, and an exemplar of another class and colour, from another scene. The mask
-that `ldm edit --box` finds is compared with the renderer's own mask of the thing, and edits with that mask
-with edits that have the whole box as their mask, by a judge trained on the renderer alone.
+For each scene the box of one thing is given, and an exemplar of another class and colour from another scene. The mask
+that `ldm edit --box` infers is compared with the renderer's mask of the thing, and edits with that mask are compared
+with edits of the whole box, by a judge trained only on the renderer.
 """
 
 from ldm.utils.cli import MASK_INFERENCE, Parser, add_mask_inference_flags, add_measuring_flags
@@ -12,7 +12,7 @@ EXAMPLES, COLUMNS, SIDE = 24, 2, 128  # of the grid
 
 def main() -> None:
     parser = Parser(
-        "Measure masks found in a box on fresh ToyWorld scenes. What is not given is as in configs/edit/default.yaml "
+        "Measure masks inferred inside a box on fresh ToyWorld scenes. Defaults are those of configs/edit/default.yaml "
         "and configs/diffedit/box.yaml."
     )
     add_measuring_flags(parser, model="toyworld", count=200, batch=25, out="outputs/measure_box_mask")
@@ -71,5 +71,5 @@ def main() -> None:
     save_png(grid, args.out / "examples.png", report)
     write_json(args.out / "report.json", report)
     print(
-        f"{args.out}/report.json, {args.out}/examples.png (scene, map, mask, exemplar, edit with it, edit with the box)"
+        f"{args.out}/report.json, {args.out}/examples.png (scene, map, mask, exemplar, edits with the mask and the box)"
     )

@@ -1,8 +1,8 @@
 """Measure DiffEdit on fresh ToyWorld scenes.
 
-One thing of each scene is to get another colour, or to become another thing: the target is the scene's caption with one
-word changed. A judge trained on the renderer alone says what the thing's box shows after the edit, and the renderer's
-mask of the thing what should have been edited.
+One thing of each scene is to get another colour or another class: the target is the scene's caption with one word
+changed. A judge trained only on the renderer classifies the thing's box after the edit, and the renderer's mask of the
+thing is the reference for the inferred mask.
 """
 
 import time
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 EXAMPLES, COLUMNS, SIDE = 24, 4, 192  # of the grids
 RATIOS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of the study
-REAL = 4  # real things that an edit is compared with in the study
+REAL = 4  # number of real things per edit in the study
 
 
 def main() -> None:
-    parser = Parser("Measure DiffEdit on fresh ToyWorld scenes. What is not given is as in configs/diffedit.")
+    parser = Parser("Measure DiffEdit on fresh ToyWorld scenes. Defaults are those of configs/diffedit.")
     add_measuring_flags(parser, model="toyworld_text", count=200, batch=25, out="outputs/measure_diffedit")
     parser.add_argument("--changes", nargs="+", choices=("colour", "class"), default=["colour", "class"])
     parser.add_argument("--size", type=positive, help="side of the scenes (default: the model's)")
-    parser.add_argument("--settings", default="default", help="a name in configs/diffedit, or a YAML file of your own")
+    parser.add_argument("--settings", default="default", help="a name in configs/diffedit, or your own YAML file")
     parser.add_argument(
-        "--source", choices=("caption", "empty"), default="caption", help="of the masks that are used for the edits"
+        "--source", choices=("caption", "empty"), default="caption", help="source text of the masks used for the edits"
     )
-    parser.add_argument("--steps", type=positive, help="of the DDIM grid")
+    parser.add_argument("--steps", type=positive, help="number of steps of the DDIM grid")
     parser.add_argument("--guidance_scale", type=float, help="1 for no guidance")
-    parser.add_argument("--encode_ratio", type=float, help="share of the grid that a scene is encoded by")
-    parser.add_argument("--study", type=positive, metavar="N", help="also the trade-off study, with N of the edits")
-    parser.add_argument("--plot", type=Path, help="picture of the study (default: study.png in --out)")
+    parser.add_argument("--encode_ratio", type=float, help="share of the grid over which a scene is encoded")
+    parser.add_argument("--study", type=positive, metavar="N", help="also run the trade-off study, on N of the edits")
+    parser.add_argument("--plot", type=Path, help="plot of the study (default: study.png in --out)")
     add_mask_inference_flags(parser.add_argument_group("mask"))
     args = parser.parse_args()
 
@@ -59,7 +59,7 @@ def main() -> None:
     names = ("steps", "guidance_scale", "encode_ratio", *MASK_INFERENCE)
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.study and min(args.study, args.count) < 2:
-        raise UserError(f"--study {args.study}: expected 2 or more of the edits, a covariance needs them")
+        raise UserError(f"--study {args.study}: expected 2 or more edits, which a covariance needs")
     plot = args.plot or args.out / "study.png"
     for folder in (args.out, plot.parent):
         check_writable(folder)
@@ -107,20 +107,20 @@ def main() -> None:
 
 
 class Scenes:
-    """Edits to be made, and real things as they should show, in batches."""
+    """Batches of scenes to edit, and of real things as the edits should show them."""
 
     def __init__(self, data: "CaptionScenes", batch: int):
         self.data, self.batch = data, batch
 
     def edits(self, count: int) -> Iterator[dict[str, Any]]:
-        """The first `count`."""
+        """Yield batches of the first `count` scenes."""
         from ldm.toyworld.scenes import collate
 
         for start in range(0, count, self.batch):
             yield collate([self.data[i] for i in range(start, min(start + self.batch, count))])
 
     def real_things(self, count: int, each: int, seed: int) -> Iterator[dict[str, Any]]:
-        """`each` for every one of the first `count`."""
+        """Yield batches of real things, `each` for every one of the first `count` scenes."""
         from ldm.toyworld.scenes import collate, draw_things
 
         items = (self.data[i] for i in range(count))
@@ -131,7 +131,7 @@ class Scenes:
 
 
 def measure(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str) -> tuple[dict[str, Any], list["Example"]]:
-    """The part of the report about one change, and the first edits."""
+    """Measure one change; return its part of the report and the first edits."""
     from tqdm import tqdm
 
     from ldm.studies.caption_edits import edit_and_judge, references, summary
@@ -150,7 +150,7 @@ def measure(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str) -> 
 
 
 def study(scenes: Scenes, editor: "DiffEdit", judge: "Judge", source: str, count: int) -> "TradeoffStudy":
-    """The trade-off study of one change."""
+    """Run the trade-off study of one change."""
     import torch
     from tqdm import tqdm
 

@@ -10,9 +10,13 @@ import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ldm.utils.cli import Parser
 from ldm.utils.memory import PeakMemory, anonymous
+
+if TYPE_CHECKING:
+    import torch
 
 REST = "everything else"
 
@@ -20,18 +24,18 @@ REST = "everything else"
 def main() -> None:
     parser = Parser("Measure the time and memory of an edit or a picture from a prompt. Linux only.")
     add = parser.add_argument
-    add("--report", type=Path, default=Path("outputs/measure_full_size.json"), help="file to write the figures to")
+    add("--report", type=Path, default=Path("outputs/measure_full_size.json"), help="file for the results")
     add("verb", choices=("edit", "diffedit", "txt2img"), help="the command of ldm")
     add("flags", nargs=argparse.REMAINDER, metavar="...", help="its own flags")
     args = parser.parse_args()
-    anonymous()  # refused where it cannot be read
+    anonymous()  # raises where memory cannot be measured
 
     process = get_context("spawn")
     receiver, sender = process.Pipe(duplex=False)
     began = time.perf_counter()
     child = process.Process(target=measure, args=(args.verb, args.flags, sender))
     child.start()
-    sender.close()  # so that the child's end is the only one, and its death is seen
+    sender.close()  # leaves only the child's end, so that its death is noticed
     try:
         report = receiver.recv()
     except EOFError:
@@ -39,7 +43,7 @@ def main() -> None:
     child.join()
     seconds = time.perf_counter() - began
     if report is None or child.exitcode:
-        sys.exit(child.exitcode or 1)  # the child has said why
+        sys.exit(child.exitcode or 1)  # the child has reported why
 
     report = {"command": args.verb, "flags": args.flags, "command seconds": seconds, **report}
     print(table(report))
@@ -51,7 +55,7 @@ def main() -> None:
 
 
 def measure(verb: str, flags: list[str], sender: Connection) -> None:
-    """Run the command in this fresh process and send what it took. Memory counts from after a bare `import torch`."""
+    """Run the command in this fresh process, and send the measurements; memory counts from after `import torch`."""
     import torch
 
     memory, figures, calls = PeakMemory(phase=REST), {}, {}
@@ -77,7 +81,7 @@ def measure(verb: str, flags: list[str], sender: Connection) -> None:
             "decoder": model.autoencoder.decoder,
         }
         for name, part in parts.items():
-            measure_calls(name, part, device, memory, calls)
+            CallMeter(name, device, memory, calls).attach(part)
         return model
 
     models.load = measured_load
@@ -98,31 +102,37 @@ def measure(verb: str, flags: list[str], sender: Connection) -> None:
     sender.send(figures)
 
 
-def measure_calls(name, network, device, memory: PeakMemory, calls: dict[str, list[float]]) -> None:
-    """Let each call of a network count for the phase "NAME, ROWS at once", and append its seconds to `calls` there."""
-    import torch
+class CallMeter:
+    """Hooks that assign each call of a network to the phase "NAME, ROWS at once", and record its seconds in `calls`."""
 
-    outer = []
+    def __init__(self, name: str, device: "torch.device", memory: PeakMemory, calls: dict[str, list[float]]):
+        self.name, self.device, self.memory, self.calls = name, device, memory, calls
+        self._outer: list[str] = []  # phases that the calls under way have interrupted
 
-    def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    def attach(self, network: "torch.nn.Module") -> None:
+        """Measure all further calls of a network."""
+        network.register_forward_pre_hook(self._before)
+        network.register_forward_hook(self._after)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def before(_, given) -> None:
-        phase = f"{name}, {len(given[0])} at once"
-        outer.append(memory.enter(phase))
-        calls.setdefault(phase, []).append(-now())
+    def _before(self, _, given) -> None:
+        phase = f"{self.name}, {len(given[0])} at once"
+        self._outer.append(self.memory.enter(phase))
+        self.calls.setdefault(phase, []).append(-self._now())
 
-    def after(*_) -> None:
-        calls[memory.phase][-1] += now()
-        memory.enter(outer.pop())
-
-    network.register_forward_pre_hook(before)
-    network.register_forward_hook(after)
+    def _after(self, *_) -> None:
+        self.calls[self.memory.phase][-1] += self._now()
+        self.memory.enter(self._outer.pop())
 
 
 def table(report: dict) -> str:
+    """Format the report for people."""
     gigabyte = 1e9
     rows = [
         f"{name:24} {phase['calls']:5} {phase['seconds per call']:10.2f} {phase['seconds']:8.1f} "

@@ -26,17 +26,17 @@ FOLDERS = 16
 def main() -> None:
     parser = Parser("Simulate the box CSV of Open Images' train split, with empty picture files, and index it.")
     parser.add_argument("--root", type=Path, required=True, help="new folder, about 4 GB; deleted at the end")
-    parser.add_argument("--images", type=int, default=1_740_000, help="pictures")
-    parser.add_argument("--rows", type=int, default=14_600_000, help="boxes")
-    parser.add_argument("--reads", type=int, default=200_000, help="pictures whose boxes the worker asks for")
+    parser.add_argument("--images", type=int, default=1_740_000, help="number of pictures")
+    parser.add_argument("--rows", type=int, default=14_600_000, help="number of boxes")
+    parser.add_argument("--reads", type=int, default=200_000, help="number of pictures whose boxes the worker reads")
     parser.add_argument("--keep", action="store_true", help="do not delete the folder")
     args = parser.parse_args()
-    anonymous()  # refused where it cannot be read
+    anonymous()  # raises where memory cannot be measured
     if args.root.exists() and any(args.root.iterdir()):
-        raise UserError(f"--root {args.root}: expected an empty or a new folder")
+        raise UserError(f"--root {args.root}: expected a new or empty folder")
 
     try:
-        # Processes of their own, so that the memory of one step does not count for the next.
+        # Separate processes, so that the memory of one step does not count for the next.
         alone(simulate, args.root, args.images, args.rows)
         report = index(args.root)
         report |= alone(read, args.root, args.reads)
@@ -51,15 +51,16 @@ def alone(function, *arguments) -> dict:
     """Call the function in a fresh process."""
     with get_context("spawn").Pool(1) as pool:
         result = pool.apply(function, arguments)
-        pool.close()  # so that the process ends by itself, and clears up
+        pool.close()  # lets the process end by itself and clean up
         pool.join()
         return result
 
 
 def simulate(root: Path, images: int, rows: int) -> None:
-    """Write the CSV, sorted by picture, and the picture files, which are empty.
+    """Write the CSV, sorted by picture, and empty picture files.
 
-    Areas are log-uniform from 0.001 to 1; a picture has 1 box and geometrically many more. Numbers have six decimals.
+    Areas are log-uniform from 0.001 to 1; a picture has one box plus a geometrically distributed number. Numbers have
+    six decimals.
     """
     import numpy as np
     import pyarrow as pa
@@ -104,13 +105,13 @@ def simulate(root: Path, images: int, rows: int) -> None:
 
 
 def index(root: Path) -> dict:
-    """Run `ldm read-bbox` as a user does."""
+    """Run `ldm read-bbox` as a user does, and measure it."""
     began = time.perf_counter()
     process = subprocess.Popen(command("read-bbox", "--root", root))
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     if status:
-        sys.exit(1)  # the command has said why
+        sys.exit(1)  # the command has reported why
     return {
         "read_bbox seconds": seconds,
         "read_bbox processor seconds": usage.ru_utime + usage.ru_stime,

@@ -1,8 +1,8 @@
 """Measure how fast training items load, against a port of the original's data set.
 
-The port reads as the original does (Paint by Example, ldm/data/open-images.py): the picture is decoded twice, once with
-PIL and once with OpenCV; the exemplar goes through albumentations, with today's names for the settings of the release
-that the original pins; image and mask are made tensors whole and resized by torchvision. Both are given the same boxes.
+The port works like the original (Paint by Example, ldm/data/open-images.py): the picture is decoded twice, with PIL and
+with OpenCV; the exemplar is augmented by albumentations, with current names for the settings of the release that the
+original pins; image and mask become tensors at full size, resized by torchvision. Both data sets get the same boxes.
 """
 
 import os
@@ -20,11 +20,11 @@ BATCH = 4
 
 
 def main() -> None:
-    parser = Parser("Samples a second on one core: our data set against a port of the original's, turn and turn about.")
-    parser.add_argument("--root", type=Path, default=Path("dataset/open-images"), help="with images and bbox")
+    parser = Parser("Measure samples per second on one core: our data set against a port of the original's, in turn.")
+    parser.add_argument("--root", type=Path, default=Path("dataset/open-images"), help="folder with images and bbox")
     parser.add_argument("--split", default="train", help="train, validation or test")
     parser.add_argument("--size", type=int, default=512, help="side of an item's image in pixels")
-    parser.add_argument("--rounds", type=int, default=5, help="passes over the split for each of the two")
+    parser.add_argument("--rounds", type=int, default=5, help="number of passes over the split for each data set")
     options = parser.parse_args()
     if options.rounds < 1:
         raise UserError(f"--rounds {options.rounds}: expected a positive number")
@@ -42,7 +42,7 @@ def main() -> None:
     ours = OpenImagesDataset(str(options.root), options.split, Recipe(size=options.size))
     port = Numbered(make_port(ours, options.size))
     rates = {"ours": [], "port": []}
-    for number in range(-1, options.rounds):  # the first round fills caches and is not counted
+    for number in range(-1, options.rounds):  # the first round fills caches and does not count
         for name, data in (("ours", ours), ("port", port)):
             rates[name].append(rate(data, range((number + 1) * len(ours), (number + 2) * len(ours))))
     rates = {name: values[1:] for name, values in rates.items()}
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 class Numbered:
-    """A function of an item's number as a data set."""
+    """A data set made from a function of an item's number."""
 
     def __init__(self, item: Callable[[int], dict]):
         self.item = item
@@ -65,7 +65,7 @@ class Numbered:
 
 
 def rate(data, indices: range) -> float:
-    """Items a second through a DataLoader, by the process's own time, in which other processes have no part."""
+    """Return items per second through a DataLoader, by process time, which other processes do not affect."""
     from torch.utils.data import DataLoader
 
     start = time.process_time()
@@ -75,12 +75,12 @@ def rate(data, indices: range) -> float:
 
 
 def make_port(ours, size: int) -> Callable[[int], dict]:
-    """The original's pipeline on the pictures and boxes of our data set, as a function of an item's number."""
+    """Return the original's pipeline on the pictures and boxes of our data set, as a function of an item's number."""
     require("cv2")
     try:
         import albumentations as A
     except ImportError as error:
-        raise UserError("albumentations: not installed, and the port needs it; pip install albumentations") from error
+        raise UserError("albumentations: not installed, but the port needs it; pip install albumentations") from error
     import cv2
     from PIL import Image
     from torchvision import transforms
@@ -91,7 +91,7 @@ def make_port(ours, size: int) -> Callable[[int], dict]:
         A.HorizontalFlip(p=0.5),
         A.Rotate(limit=20, **border),
         A.Blur(p=0.3, blur_limit=(3, 7)),
-        # together what was ElasticTransform with alpha_affine=50, where three corners of the central square moved
+        # together equivalent to ElasticTransform with alpha_affine=50, which moved three corners of the central square
         A.Sequential(
             [A.Affine(translate_px=(-50, 50), shear=(-20, 20), p=1, **border),
              A.ElasticTransform(alpha=1, sigma=50, p=1, **border)],
@@ -125,14 +125,14 @@ def make_port(ours, size: int) -> Callable[[int], dict]:
 
 
 def extend(box, width: int, height: int, rng: Random) -> tuple[int, int, int, int]:
-    """Each side moves outwards by up to 0.4 of the space there."""
+    """Move each side of a box outwards by up to 0.4 of the free space."""
     x0, y0, x1, y1 = box
     moves = [rng.randint(0, int(0.4 * space)) for space in (x0, y0, width - x1, height - y1)]
     return x0 - moves[0], y0 - moves[1], x1 + moves[2], y1 + moves[3]
 
 
 def draw_mask(box, grown, width: int, height: int, rng: Random):
-    """A PIL image, 255 in the grown box or within four curves that bulge from the box towards it."""
+    """Draw a PIL image, 255 in the grown box or within four curves that bulge from the box towards it."""
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -153,7 +153,7 @@ def draw_mask(box, grown, width: int, height: int, rng: Random):
 
 
 def window(box, width: int, height: int, rng: Random) -> tuple[int, int, int, int]:
-    """A square around the box, or the whole picture where there is none."""
+    """Choose a square around the box, or the whole picture if no square contains it."""
     x0, y0, x1, y1 = box
     side = min(width, height)
     lefts = (0, 0) if width <= height else (max(x1 - side, 0), min(x0, width - side))

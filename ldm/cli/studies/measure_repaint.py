@@ -1,7 +1,7 @@
 """Measure RePaint on fresh ToyWorld scenes.
 
-Each scene gets a hole of its own, which is filled by RePaint, by the same from the same start without resampling, and
-by OpenCV's two methods. What they paint is compared with what was there.
+Each scene gets its own hole, which is filled by RePaint, by RePaint without resampling from the same noise, and by
+OpenCV's two methods. The results are compared with the original content.
 """
 
 from pathlib import Path
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from ldm.toyworld.scenes import HoleScenes
 
 RESAMPLED, ONCE = "RePaint", "no resampling"
-WALK = {"steps": 50, "jump_length": 5, "jump_n_sample": 5}  # where no --edit says another
+WALK = {"steps": 50, "jump_length": 5, "jump_n_sample": 5}  # unless --edit is given
 EXAMPLES, SIDE = 3, 128  # of each mask in the grid
 
 
 def main() -> None:
-    parser = Parser("Measure RePaint on fresh ToyWorld scenes. What is not given is as --edit says.")
+    parser = Parser("Measure RePaint on fresh ToyWorld scenes. Defaults are those of --edit.")
     add_measuring_flags(parser, model="toyworld_prior", count=32, batch=16, out="outputs/measure_repaint", by="clip")
     add_precision_flag(parser)
     parser.add_argument("--masks", nargs="+", help="kinds of holes (default: the paper's six)")
     parser.add_argument("--size", type=positive, help="side of the scenes (default: the model's)")
-    parser.add_argument("--edit", help="a name in configs/repaint, or a YAML file of your own (default: default, but "
+    parser.add_argument("--edit", help="a name in configs/repaint, or your own YAML file (default: default, but with "
                         "{steps} steps and jumps of {jump_length}, {jump_n_sample} times)".format(**WALK))  # fmt: skip
     parser.add_argument("--sampler", help="of the steps down: ddpm, ddim or dpm_solver")
-    parser.add_argument("--steps", type=int, help="of the grid")
-    parser.add_argument("--jump_length", type=int, help="steps that a jump goes back up")
-    parser.add_argument("--jump_n_sample", type=int, help="how often each part of the way down is walked")
+    parser.add_argument("--steps", type=int, help="number of steps of the grid")
+    parser.add_argument("--jump_length", type=int, help="number of steps that a jump goes back up")
+    parser.add_argument("--jump_n_sample", type=int, help="how often each segment is walked down")
     parser.add_argument("--eta", type=float, help="noise added in the steps of ddim, from 0 to 1")
-    parser.add_argument("--lpips", type=Path, metavar="VGG16", help="also LPIPS, by torchvision's VGG16 in this file")
+    parser.add_argument("--lpips", type=Path, metavar="VGG16", help="also measure LPIPS, with torchvision's VGG16 file")
     args = parser.parse_args()
 
     import sys
@@ -60,13 +60,12 @@ def main() -> None:
     from ldm.utils.png import save_png
 
     if args.count < 2:
-        raise UserError(f"--count {args.count}: expected 2 or more, one scene has no standard error")
+        raise UserError(f"--count {args.count}: expected 2 or more, which a standard error needs")
     names = ("sampler", "steps", "jump_length", "jump_n_sample", "eta")
     changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     settings = RePaintSettings.read(args.edit or "default", {} if args.edit else WALK, **changes)
     once = dict.fromkeys(("n_sample", "jump_n_sample", "jump2_n_sample", "jump3_n_sample"), 1)
-    ways = {RESAMPLED: settings, ONCE: replace(settings, **once)}
-    calls = {name: way.calls() for name, way in ways.items()}
+    methods = {RESAMPLED: settings, ONCE: replace(settings, **once)}
     kinds = args.masks or PAPER
     for kind in kinds:
         HoleScenes(args.seed, args.count, kind)
@@ -87,6 +86,7 @@ def main() -> None:
         distances["LPIPS"] = open_extractor("lpips_vgg", args.lpips, device)
     if not has_opencv():
         print(f"note: OpenCV is not installed, its methods are left out; {how_to_install('cv2')}", file=sys.stderr)
+    classical = CLASSICAL if has_opencv() else {}
     print(f"{args.count} scenes of seed {args.seed} a mask, {size} px: {settings.sampler}, {settings.steps} steps, "
           f"jump {settings.jump_length}, {settings.jump_n_sample} times; precision {precision}, {device}")  # fmt: skip
 
@@ -103,7 +103,7 @@ def main() -> None:
     examples, words = [], []
     for kind in kinds:
         scenes = HoleScenes(args.seed, args.count, kind, size)
-        found, pictures = measure(scenes, args.batch, editor, ways, calls, CLASSICAL if has_opencv() else (), distances)
+        found, pictures = measure(scenes, args.batch, editor, methods, classical, distances)
         report["masks"][kind] = found
         report["better"] = won({name: mask["difference"] for name, mask in report["masks"].items()})
         examples += pictures
@@ -125,12 +125,11 @@ def measure(
     scenes: "HoleScenes",
     size: int,
     editor: "RePaint",
-    ways: "Mapping[str, RePaintSettings]",
-    calls: "Mapping[str, int]",
+    methods: "Mapping[str, RePaintSettings]",
     classical: "Mapping[str, str]",
     distances: "Distances",
 ) -> tuple[dict[str, Any], list[list["Image.Image"]]]:
-    """The part of the report about one mask, and the first scenes with what each method made of them."""
+    """Measure one mask; return its part of the report, and the first scenes with the result of each method."""
     import time
     from collections import Counter, defaultdict
 
@@ -143,6 +142,7 @@ def measure(
     from ldm.toyworld.scenes import collate
     from ldm.utils.image import to_pil
 
+    calls = {name: settings.calls() for name, settings in methods.items()}
     count, parts, exact, seconds, examples, covered = len(scenes), defaultdict(list), [], Counter(), [], 0.0
     with tqdm(total=count, unit=" scenes", unit_scale=True, desc=scenes.kind, disable=None) as bar:
         for start in range(0, count, size):
@@ -154,7 +154,7 @@ def measure(
             def progress(*_: object, share: float = len(indices) / sum(calls.values())) -> None:
                 bar.update(share)
 
-            for name, settings in ways.items():
+            for name, settings in methods.items():
                 began = time.perf_counter()
                 seeds = [settings.seed + i for i in indices]
                 filled[name], known = fill(editor, settings, batch, seeds, progress)
@@ -170,9 +170,9 @@ def measure(
     known = torch.cat(exact)
     return {
         "covered": covered / count,
-        "calls": dict(calls),
+        "calls": calls,
         "figures": {name: summary(values) for name, values in figures.items()},  # [mean, standard error]
-        "difference": difference(*(figures[name] for name in ways)),
+        "difference": difference(*(figures[name] for name in methods)),
         "exact": f"{int(known.sum())} of {len(known)}",
-        "images per second": {name: count / seconds[name] for name in ways},
+        "images per second": {name: count / seconds[name] for name in methods},
     }, examples

@@ -1,7 +1,7 @@
 """Measure editing by example on fresh ToyWorld scenes.
 
-One thing is cut out of each scene, with its box as the mask; the exemplar is a thing of another class and colour, from
-another scene. A judge trained on the renderer alone says whether the edit shows its class, colour and pattern.
+The mask in each scene is the box of one thing; the exemplar is a thing of another class and colour from another scene.
+A judge trained only on the renderer decides whether the edit shows the exemplar's class, colour and pattern.
 """
 
 from ldm.utils.cli import Parser, add_measuring_flags
@@ -11,11 +11,11 @@ EXAMPLES, COLUMNS, SCALE = 24, 4, 4  # of the grid
 
 def main() -> None:
     parser = Parser(
-        "Measure editing by example on fresh ToyWorld scenes. What is not given is as in configs/edit/default.yaml."
+        "Measure editing by example on fresh ToyWorld scenes. Defaults are those of configs/edit/default.yaml."
     )
     add_measuring_flags(parser, model="toyworld", count=500, batch=50, out="outputs/measure_toyworld")
     parser.add_argument("--sampler", help="ddim, ddpm, dpm_solver or plms")
-    parser.add_argument("--steps", type=int, help="sampling steps")
+    parser.add_argument("--steps", type=int, help="number of sampling steps")
     parser.add_argument("--guidance_scale", type=float, help="1 for no guidance")
     args = parser.parse_args()
 
@@ -83,13 +83,13 @@ def main() -> None:
 
 
 def table(report: dict) -> str:
-    """The report for people."""
+    """Format the report for people."""
     from ldm.studies.judging import judged_table
 
     figures = report["figures"]
     rows = {"edit": "edits", "real": "things as drawn", "round trip": "after one round trip"}
     lines = [judged_table(figures, rows, list(report["chance"].values()))]
-    lines += ["", "outside the mask, before compositing (mean over the pictures; all pixels together)"]
+    lines += ["", "outside the mask, before compositing (mean over pictures; pooled over all pixels)"]
     for name, title in {"background": "edits", "background round trip": "one round trip"}.items():
         decibels, error = figures[name]
         lines.append(f"{title:24}{decibels:8.2f} ± {error:.2f} dB{report['pooled dB'][name]:10.2f} dB")

@@ -14,13 +14,13 @@ from ldm.utils.memory import PeakMemory
 
 
 def main() -> None:
-    parser = Parser("Time and peak memory of ldm train on drawn pictures, with no state saved to go on from.")
+    parser = Parser("Measure time and peak memory of ldm train on drawn pictures, without saving checkpoints.")
     parser.add_argument("--base", default="configs/v1.yaml", help="the training config, of an exemplar model")
-    parser.add_argument("--pretrained_model", required=True, help="as in train.py")
-    parser.add_argument("--clip", required=True, help="as in train.py")
+    parser.add_argument("--pretrained_model", required=True, help="as in ldm train")
+    parser.add_argument("--clip", required=True, help="as in ldm train")
     parser.add_argument("--size", type=int, default=256, help="side of the pictures in pixels")
-    parser.add_argument("--batch", type=int, default=1, help="pictures a step")
-    parser.add_argument("--steps", type=int, default=1, help="optimizer steps; the first one is slower")
+    parser.add_argument("--batch", type=int, default=1, help="number of pictures per step")
+    parser.add_argument("--steps", type=int, default=1, help="number of optimizer steps; the first one is slower")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override config values")
     args = parser.parse_args()
 
@@ -50,7 +50,7 @@ def main() -> None:
         process = subprocess.Popen(command("train", *words))
         memory = PeakMemory(process.pid)
         if code := process.wait():
-            sys.exit(code)  # the command has said why
+            sys.exit(code)  # the command has reported why
         seconds = time.perf_counter() - began
         rates = read_column(Path(folder, "run", "csv", "metrics.csv"), "train/samples_per_second")
     print(f"{args.base}, {args.size} px, batch {args.batch}, {args.steps} steps: {seconds:.0f} s in all, "

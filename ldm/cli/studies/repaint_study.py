@@ -1,7 +1,7 @@
 """Compare RePaint's ways to walk through time on one kind of hole.
 
-Writes OUT/repaint_study.json, with the figures of every scene, and OUT/repaint_study.png. A study that was interrupted
-goes on where it stopped.
+Writes OUT/repaint_study.json, with the figures of every scene, and OUT/repaint_study.png. An interrupted study
+continues where it stopped.
 """
 
 from ldm.utils.cli import Parser, add_measuring_flags, add_precision_flag, positive
@@ -10,14 +10,14 @@ CURVES = ("resampled", "slower", "fast")  # of ldm.studies.repaint_study
 
 
 def main() -> None:
-    parser = Parser("Compare RePaint's ways through time on ToyWorld. A study that was interrupted goes on.")
+    parser = Parser("Compare RePaint's ways through time on ToyWorld. An interrupted study continues.")
     add_measuring_flags(parser, model="toyworld_prior", count=32, batch=16, out="docs/results", by="clip")
     add_precision_flag(parser)
     parser.add_argument("--mask", default="wide", help="kind of the holes")
-    parser.add_argument("--full_count", type=positive, default=16, help="scenes for the full schedule")
+    parser.add_argument("--full_count", type=positive, default=16, help="number of scenes for the full schedule")
     parser.add_argument("--full", nargs=3, type=int, default=[250, 10, 10], metavar=("STEPS", "LENGTH", "TIMES"),
                         help="the full schedule")  # fmt: skip
-    parser.add_argument("--curves", nargs="+", choices=CURVES, default=CURVES, help="what to compare with it")
+    parser.add_argument("--curves", nargs="+", choices=CURVES, default=CURVES, help="curves to compare with it")
     args = parser.parse_args()
 
     from dataclasses import asdict
@@ -36,7 +36,7 @@ def main() -> None:
     from ldm.utils.errors import UserError
 
     if min(args.count, args.full_count) < 2:
-        raise UserError("--count, --full_count: expected 2 or more, one scene has no standard error")
+        raise UserError("--count, --full_count: expected 2 or more, which a standard error needs")
     full_way, base = Way("ddpm", *args.full), RePaintSettings.read()
     full_way.calls(base)
     ways = {curve: repaint_study.CURVES[curve] for curve in args.curves}
@@ -60,7 +60,7 @@ def main() -> None:
     study = RePaintStudy(RePaint(model, base), {DISTANCE: ToyWorldClip(clip).distance}, scenes, about, file, args.batch)
     print(f"{args.count} scenes of seed {args.seed}, {args.mask} masks; precision {precision}, {device}", flush=True)
 
-    # cheap ones first, so that an interrupted study has most of its points
+    # cheap ways first, so that an interrupted study has most of its points
     for way in sorted(set(sum(ways.values(), [])), key=lambda way: (way.calls(base), str(way))):
         result = study.result(way, args.count)
         distance = sum(result.figures[DISTANCE]) / len(result)
@@ -76,6 +76,6 @@ def main() -> None:
     choice = cheapest(every, full)
     exact = sum(point.exact for point in (*every, full))
     print(f"known pixels exact in {exact} of {len(every) + 1} ways")
-    print(f"within {MARGIN} standard errors of {full_way} by all figures, at {100 * SHARE:.0f} % of its calls or less: "
+    print(f"within {MARGIN} standard errors of {full_way} in all figures, at most {100 * SHARE:.0f} % of its calls: "
           + (f"{choice.way}, {choice.calls} of {full.calls:,} calls" if choice else "none"))  # fmt: skip
     print(f"{file}, {args.out / 'repaint_study.png'}")

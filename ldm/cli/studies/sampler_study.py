@@ -1,6 +1,6 @@
 """Compare samplers, numbers of steps and guidance scales on ToyWorld.
 
-Writes OUT.json, with one entry a setting, and OUT.png. A study that was interrupted goes on where it stopped.
+Writes OUT.json, with one entry per setting, and OUT.png. An interrupted study continues where it stopped.
 """
 
 from pathlib import Path
@@ -13,27 +13,29 @@ SAMPLERS = ("ddim", "plms", "dpm_solver")
 
 def main() -> None:
     parser = Parser(
-        "Compare samplers, steps and guidance on ToyWorld. A study that was interrupted goes on where it stopped."
+        "Compare samplers, steps and guidance on ToyWorld. An interrupted study continues where it stopped."
     )
     parser.add_argument("--model", default="toyworld", help="a config file, or a name in configs/")
-    parser.add_argument("--ckpt", nargs="+", type=Path, help="the weights, if not those that the config names")
+    parser.add_argument("--ckpt", nargs="+", type=Path, help="the weights (default: those that the config names)")
     parser.add_argument("--judge", default="toyworld_judge", help="the judge's config")
-    parser.add_argument("--count", type=int, default=48, help="scenes edited in each setting")
+    parser.add_argument("--count", type=int, default=48, help="number of scenes edited in each setting")
     parser.add_argument("--seed", type=int, default=2000, help="of the scenes")
     parser.add_argument(
-        "--steps", type=int, nargs="+", default=[5, 8, 10, 15, 20, 30, 50, 100], help="for each sampler"
+        "--steps", type=int, nargs="+", default=[5, 8, 10, 15, 20, 30, 50, 100], help="numbers of steps to compare"
     )
     parser.add_argument(
-        "--guidance_scale", type=float, help="at which samplers are compared (default: configs/edit/default.yaml)"
+        "--guidance_scale", type=float, help="for comparing samplers (default: that of configs/edit/default.yaml)"
     )
     parser.add_argument(
-        "--scales", type=float, nargs="+", default=[1, 2, 3, 5, 7], help="guidance at the setting found"
+        "--scales", type=float, nargs="+", default=[1, 2, 3, 5, 7], help="guidance scales to try at the setting found"
     )
-    parser.add_argument("--reference", type=int, default=50, help="steps of the PLMS that sets the standard")
-    parser.add_argument("--repeats", type=int, default=3, help="seeds, for the seed noise")
-    parser.add_argument("--batch", type=int, default=32, help="edits made at once; does not change them")
+    parser.add_argument("--reference", type=int, default=50, help="number of PLMS steps of the reference")
+    parser.add_argument("--repeats", type=int, default=3, help="number of seeds, for the seed noise")
+    parser.add_argument("--batch", type=int, default=32, help="number of edits in a batch; does not change results")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/sampler_study"), help="for OUT.json, OUT.png")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/results/sampler_study"), help="writes OUT.json and OUT.png"
+    )
     args = parser.parse_args()
     for name, least in {"count": 1, "batch": 1, "repeats": 2}.items():
         if getattr(args, name) < least:

@@ -156,8 +156,8 @@ def test_quality_score(run_script, bench, network, tmp_path, published):
     else:
         fitted = run_script("fit_gmm.py", bench / "real", "--out", "new/gmm.safetensors", "--k", 2)
         assert (fitted.returncode, fitted.stderr) == (0, "")
-        assert f"fitting 2 Gaussians to {COUNT} pictures' 3 features" in fitted.stdout
-        assert f"log-likelihood is {mixture.score(real):.1f}" in fitted.stdout
+        assert f"fitting 2 Gaussians to 3 features of {COUNT} pictures" in fitted.stdout
+        assert f"log-likelihood of the pictures is {mixture.score(real):.1f}" in fitted.stdout
     file = tmp_path / ("gmm" if published else "new/gmm.safetensors")
     done = run_script("gmm_score_coco.py", bench / "results", "--gmm_path", file, "--scale", 9, "--device", "cpu")
     expected = 100 * (mixture.score_samples(generated) / 9).clip(0, 1).mean()

@@ -78,7 +78,8 @@ def test_another_seed_has_folders_of_its_own_but_the_same_latents(commands):
     assert trained[0][3] == "logs/ablation_seed1/baseline" and "seed=1" in trained[0]
     assert all("trainer.max_steps=3" in words for words in trained)
     assert not any("seed=1" in words for name, words in ran if name == "cache-latents")
-    assert ran[-1][1][-1] == "params.trainings=logs/ablation_seed1" and "outputs/benchmark/ablation_seed1" in ran[-1][1]
+    assert ran[-1][1][-1] == "params.training.folder=logs/ablation_seed1"
+    assert "outputs/benchmark/ablation_seed1" in ran[-1][1]
 
 
 def test_a_training_that_fails_ends_it(commands):
@@ -88,5 +89,5 @@ def test_a_training_that_fails_ends_it(commands):
 
 
 def test_a_benchmark_without_trainings_is_refused(commands):
-    with refused("benchmark/toyworld", "params.training", "params.trainings"):
+    with refused("benchmark/toyworld", "params.training"):
         commands("--config", "benchmark/toyworld")
