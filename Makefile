@@ -6,7 +6,7 @@
 #   make benchmark  the shipped models measured on fresh scenes, with every metric, into outputs/benchmark/toyworld
 #   make ablation  the paper's ablation in miniature: five trainings of 20 minutes, measured; goes on where it stopped
 #   make toyworld  train every model that ships from nothing and measure them, in 4 h; goes on where it stopped
-#   make lint    style and import rules alone
+#   make lint    style, import rules and types alone
 #   make docs    the documentation site into site/; a dead link or a wrong name is an error
 #   make lock    the newest versions of everything into requirements.lock, from which the others install
 #   make test-wheel, test-lowest, test-newest  what a user gets who installs without the lock; each in an environment
@@ -65,6 +65,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

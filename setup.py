@@ -39,6 +39,7 @@ DEV = [
     *DOCS,
     "diffusers>=0.36",
     "import-linter>=2.5",
+    "mypy>=1.15",
     "packaging>=24",
     "pytest>=8",
     "pytest-xdist>=3.6",

@@ -1,4 +1,4 @@
-"""For mkdocs: pages that lie elsewhere in the repository, each written once and read in both places."""
+"""Hook of mkdocs: brings pages that lie elsewhere in the repository into the site, so that each is written once."""
 
 import posixpath
 import re

@@ -51,7 +51,7 @@ def _dispatch() -> None:
 
 
 def _help() -> str:
-    """Return all verbs in their groups, each with the first line of its module's docstring, importing none of them."""
+    """Return all verbs in their groups, each with the first line of its module's docstring; nothing is imported."""
     lines = ["usage: ldm COMMAND [flags]     (ldm COMMAND --help lists its flags)"]
     for title, (_, verbs) in GROUPS.items():
         lines += ["", f"{title}:"]

@@ -14,7 +14,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -79,13 +79,19 @@ def load_config(
         if "=" not in override:
             raise UserError(f"override {override!r}: expected key=value, e.g. trainer.max_steps=1000")
         key, _, value = override.partition("=")
-        key = _in_full(key, container := OmegaConf.to_container(config))
-        _check_key(container, key, override)
+        node = plain(config)
+        key = _in_full(key, node)
+        _check_key(node, key, override)
         try:
             config = _merge(config, OmegaConf.from_dotlist([f"{key}={value}"]))
         except Exception as error:  # PyYAML's and OmegaConf's errors share no base
             raise UserError(f"override {override!r}: {' '.join(str(error).split())}") from error
     return config
+
+
+def plain(config: DictConfig, resolve: bool = False) -> dict[str, Any]:
+    """Return a config as plain dictionaries and lists, with its interpolations resolved if asked for."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=resolve))
 
 
 def _merge(config: DictConfig, over: DictConfig) -> DictConfig:
@@ -98,7 +104,7 @@ def _merge(config: DictConfig, over: DictConfig) -> DictConfig:
             return above
         return {**below, **{key: merge(below.get(key), value) for key, value in above.items()}}
 
-    return OmegaConf.create(merge(OmegaConf.to_container(config), OmegaConf.to_container(over)))
+    return OmegaConf.create(merge(plain(config), plain(over)))
 
 
 def _in_full(key: str, node: dict) -> str:
@@ -174,8 +180,8 @@ def build(node: Any) -> Any:
         return node
     if "target" not in node:
         return {key: build(value) for key, value in node.items()}
-    if unknown := set(node) - {"target", "params"}:
-        raise UserError(f"config node {node['target']}: unknown key {min(unknown)!r} beside target and params")
+    if beside := set(node) - {"target", "params"}:
+        raise UserError(f"config node {node['target']}: unknown key {min(beside)!r} beside target and params")
     target, params = locate(node["target"]), node.get("params") or {}
     signature = inspect.signature(target)
     try:  # before anything inside is built, which may take long

@@ -6,10 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from omegaconf import OmegaConf
 from pydantic import Field
 
-from ldm.config import load_config
+from ldm.config import load_config, plain
 from ldm.samplers.repaint import Walk, jump_schedule, network_calls
 from ldm.utils.checked import checked
 from ldm.utils.errors import UserError
@@ -18,7 +17,8 @@ from ldm.utils.project import CONFIGS
 
 S = TypeVar("S", bound="Settings")
 
-AtLeast0, AtLeast1 = Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]
+AtLeast0 = Annotated[int, Field(ge=0)]
+AtLeast1 = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 LAST_SEED = 2**63 - 1  # a generator takes a bit more
 STOCHASTIC = "ddim"  # the sampler that takes an eta
@@ -41,7 +41,7 @@ class Settings:
     @classmethod
     def among(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Filter values, such as a command's flags, by the names of this kind's settings."""
-        names = {field.name for field in fields(cls)}
+        names = field_names(cls)
         return {name: value for name, value in values.items() if name in names}
 
 
@@ -74,7 +74,7 @@ class Preset(Generic[S]):
         config = load_config(shipped["default"], file)
         own = {} if file == shipped["default"] else load_config(file)
         below = {key: value for key, value in (below or {}).items() if key not in own}
-        values = {**OmegaConf.to_container(config, resolve=True), **below}
+        values = {**plain(config, resolve=True), **below}
         _check_names(kind, values, f"{kind.folder} settings {name}")
         return cls(kind, values)
 
@@ -110,8 +110,13 @@ class Preset(Generic[S]):
         return self.kind(**{**self.values, "steps": steps})
 
 
+def field_names(kind: type[Settings]) -> list[str]:
+    """Return the names of the settings of a kind."""
+    return [field.name for field in fields(kind)]  # type: ignore[arg-type]  # all kinds are dataclasses
+
+
 def _check_names(kind: type[Settings], given: Mapping[str, Any], label: str) -> None:
-    known = [field.name for field in fields(kind)]
+    known = field_names(kind)
     for key in given:
         if key not in known:
             raise UserError(f"{label}: unknown key {key!r}; {nearest(key, known)}")

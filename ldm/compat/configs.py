@@ -38,10 +38,10 @@ def load_config(*names: str | Path, overrides: Iterable[str] = ()) -> DictConfig
 def read(path: Path) -> DictConfig:
     """Read one file, and translate it if it is an original's."""
     node = ours.read_yaml(path)
-    if not is_original(OmegaConf.to_container(node)):
+    if not is_original(ours.plain(node)):
         return node
     try:
-        name, values, left = translate(OmegaConf.to_container(node, resolve=True), str(path))
+        name, values, left = translate(ours.plain(node, resolve=True), str(path))
     except OmegaConfBaseException as error:
         raise UserError(f"config {path}: {str(error).splitlines()[0]}") from error
     config = ours.load_config(CONFIGS / name)

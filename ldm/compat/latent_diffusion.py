@@ -1,6 +1,7 @@
 """The table for configs of the latent diffusion code (Paint by Example, Stable Diffusion 1.x)."""
 
 import re
+from typing import Any
 
 from ldm.compat.table import Flat, Left, apply, each, flat
 
@@ -21,11 +22,11 @@ def context_dim(width: int, theirs: Flat) -> Flat:
     return {}
 
 
-def devices(gpus: str | int) -> int | list[int]:
+def devices(gpus: Any) -> int | list[int]:
     """Parse the original's devices: "0,1" and "0," are indices, 2 and "2" a number."""
     if not re.fullmatch(r"[1-9]\d*|\d+,(\d+,)*\d*", str(gpus)):
         raise ValueError("expected indices of devices (0,1 or 0,) or their number (2)")
-    return [int(part) for part in gpus.split(",") if part] if "," in str(gpus) else int(gpus)
+    return [int(part) for part in str(gpus).split(",") if part] if "," in str(gpus) else int(gpus)
 
 
 def batch(per_device: int, theirs: Flat) -> Flat:
@@ -111,7 +112,7 @@ def translate(node: dict, file: str) -> tuple[str, Flat, dict[str, str]]:
     values, left = apply(TABLE, devices_first, file)
     if "data.target" in given and "data.params.validation.target" not in given:
         values["data.params.validation"] = None
-    base = BASES[theirs[CONDITIONER]]
+    base = BASES[theirs[CONDITIONER] or ""]
     if base not in TRAINED:
         idle = [key for key in values if not key.startswith("model.")]
         left |= dict.fromkeys(idle, f"configs/{base} is not for training")

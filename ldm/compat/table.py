@@ -41,7 +41,7 @@ def apply(table: Flat, theirs: Flat, file: str) -> tuple[Flat, dict[str, str]]:
     values, left = {}, {}
     for key, value in theirs.items():
         sections = (f"{key[:dot]}.*" for dot in reversed(range(len(key))) if key[dot] == ".")
-        name = next((name for name in (key, *sections) if name in table), None)
+        name = next((name for name in (key, *sections) if name in table), "")
         rule = table.get(name)
         try:
             if rule is None and (value is not None or not any(name.startswith(f"{key}.") for name in table)):

@@ -44,7 +44,7 @@ class Denoiser:
 
     def __call__(self, x: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the noise in x (B, c, H, W) at timesteps t (B,), whole or fractional, in x's dtype."""
-        channels = x if self.concat is None else torch.cat([x, self._concat_for(len(x))], dim=1)
+        channels = x if self.concat is None else torch.cat([x, self._repeat(self.concat, len(x))], dim=1)
         output, predicted_variance = split(self.network(channels, t, context).to(x.dtype), x.shape[1])
         eps = self._eps(x, output, t)
         return (
@@ -61,12 +61,12 @@ class Denoiser:
             return eps_from_v(x, output, alpha_cumprod)
         return eps_from_x0(x, model_x0(self.prediction, x, output, alpha_cumprod).clamp(-1, 1), alpha_cumprod)
 
-    def _concat_for(self, rows: int) -> Tensor:
+    def _repeat(self, concat: Tensor, rows: int) -> Tensor:
         """Return `concat` repeated to that many rows, made once and not at every step."""
         if rows not in self._repeated:
-            if rows % len(self.concat):
-                raise ValueError(f"concat has {len(self.concat)} rows, expected a divisor of the batch of {rows}")
-            self._repeated[rows] = torch.cat([self.concat] * (rows // len(self.concat)))
+            if rows % len(concat):
+                raise ValueError(f"concat has {len(concat)} rows, expected a divisor of the batch of {rows}")
+            self._repeated[rows] = torch.cat([concat] * (rows // len(concat)))
         return self._repeated[rows]
 
     def _alpha_cumprod_at(self, t: Tensor, x: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def bound_term(
         variance: see `ldm.diffusion.variance`.
     """
     small, large = (bounds[t] for bounds in variance_bounds(schedule, variance))
-    share = posterior(1.0, 0.0, schedule.alphas_cumprod[t], schedule.alphas_cumprod_prev[t])[0]
+    share = posterior(torch.ones(()), torch.zeros(()), schedule.alphas_cumprod[t], schedule.alphas_cumprod_prev[t])[0]
     table = torch.stack([small.log(), large.log(), share, (t == 0).double()]).to(x0)  # not before: float32 would cancel
     low, high, share, first = table.view(4, -1, *[1] * (x0.ndim - 1))
     log_variance = torch.lerp(low, high, torch.as_tensor(variance_fraction(variance, predicted_variance)).to(x0))

@@ -1,4 +1,4 @@
-"""Which config fits a file of weights."""
+"""Recognition of the config that fits a file of weights."""
 
 from collections.abc import Sequence
 from pathlib import Path

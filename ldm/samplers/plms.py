@@ -1,6 +1,7 @@
 """PLMS, the pseudo linear multistep method (Liu et al., 2202.09778): DDIM steps along an extrapolated eps."""
 
 from collections.abc import Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ def plms(
             trial, _ = ddim_step(x, eps, step.alpha, step.alpha_prev)
             eps = (eps + denoise(trial, torch.full_like(step.t_batch, step.t_prev))) / 2
         else:
-            eps = sum(weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True))
+            weighted = [weight * past for weight, past in zip(ADAMS_BASHFORTH[len(history)], history, strict=True)]
+            eps = reduce(torch.add, weighted)
         x, x0 = ddim_step(x, eps, step.alpha, step.alpha_prev)
         x = x if hook is None else hook(x, step.t_prev)
         if callback is not None:

@@ -1,6 +1,7 @@
 """Dataclasses that check their values on construction, with one-line errors."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import pydantic
@@ -36,7 +37,7 @@ def checked(cls: type[T]) -> type[T]:
     Raises:
         UserError: by the constructor, for the first key that is misspelt or value that is wrong or missing.
     """
-    made = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(cls)
+    made: Any = pydantic.dataclasses.dataclass(frozen=True, config=CONFIG)(cls)
     validate = made.__init__
 
     @functools.wraps(validate)
@@ -45,14 +46,14 @@ def checked(cls: type[T]) -> type[T]:
             validate(self, *args, **kwargs)
         except pydantic.ValidationError as error:
             errors = error.errors()
-            unknown = (one for one in errors if one["type"] == "unexpected_keyword_argument")  # explains a missing one
-            raise UserError(_in_words(next(unknown, errors[0]), cls)) from None
+            unknown = [one for one in errors if one["type"] == "unexpected_keyword_argument"]  # explains a missing one
+            raise UserError(_in_words([*unknown, *errors][0], made)) from None
 
     made.__init__ = __init__
     return made
 
 
-def _in_words(error: dict[str, Any], cls: type) -> str:
+def _in_words(error: Mapping[str, Any], cls: Any) -> str:
     """Describe an error of pydantic by the field's name, what was found and what was expected."""
     own = error.get("ctx", {}).get("error")
     if isinstance(own, UserError):  # raised by the class's own __post_init__

@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(program, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
         self.presets = presets
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+    def parse_args(self, args=None, namespace=None):  # as argparse has it
         return super().parse_args(sys.argv[2:] if self.verb and args is None else args, namespace)
 
     def format_help(self) -> str:
@@ -55,11 +55,11 @@ class Parser(argparse.ArgumentParser):
         if self.presets:
             from omegaconf import OmegaConf
 
-            defaults = OmegaConf.to_container(OmegaConf.load(CONFIGS / self.presets / "default.yaml"))
+            defaults = dict(OmegaConf.load(CONFIGS / self.presets / "default.yaml"))
             for action in self._actions:
                 value = defaults.get(action.dest)
                 if value is not None and action.help and action.nargs != 0 and "(default" not in action.help:
-                    value = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+                    value = ", ".join(f"{k} {v}" for k, v in value.items()) if hasattr(value, "items") else value
                     action.help += f" (default: {value})"
         return super().format_help()
 
@@ -164,7 +164,7 @@ def add_classifier_flags(parser: Parser) -> None:
 
 
 def add_overwrite_flag(group: argparse._ActionsContainer) -> None:
-    """--overwrite, absent if not given."""
+    """Add --overwrite, absent if not given."""
     group.add_argument("--overwrite", action="store_true", default=argparse.SUPPRESS,
         help="replace results that are there under the same names")  # fmt: skip
 

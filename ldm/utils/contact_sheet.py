@@ -15,7 +15,7 @@ def contact_sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 256)
         side: of a cell in pixels, see `fit_cell`.
     """
     font = ImageFont.load_default(size=max(side // 16, 10))
-    head = sum(font.getmetrics()) + MARGIN
+    head = sum(font.getmetrics()) + MARGIN  # type: ignore[union-attr]  # load_default(size) gives a FreeType font
     rows = max(len(pictures) for pictures in columns.values())
     step = side + MARGIN
     sheet = Image.new("RGB", (len(columns) * step + MARGIN, head + rows * step + MARGIN), "white")

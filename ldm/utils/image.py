@@ -92,7 +92,7 @@ def decode(path: str | Path) -> Image.Image:
     try:
         mode = path.stat().st_mode
     except OSError as error:  # missing, name too long, folder not accessible
-        raise UserError(f"{path}: {error.strerror.lower()}") from error
+        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise UserError(f"{path}: is {kind}, expected an image file")
@@ -155,7 +155,9 @@ def _to_srgb(image: Image.Image, path: str | Path) -> Image.Image:
         image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        assert converted is not None  # it is only for an image changed in place
+        return converted
     except (ImageCms.PyCMSError, OSError) as error:
         log.warning("%s: colour profile ignored (%s)", path, " ".join(str(error).split()))
         return image.convert("RGB")

@@ -18,7 +18,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
         )
         for choice in choices
     }
-    best = max(choices, key=likeness.get, default="")
+    best = max(choices, key=likeness.__getitem__, default="")
     if best and likeness[best] >= ALIKE:
         return f"did you mean {best}?"
     if len(choices) <= FEW:

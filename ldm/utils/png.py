@@ -46,7 +46,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     except (OSError, SyntaxError) as error:
         raise UserError(f"{path}: cannot be read as an image ({error})") from error
     try:
-        settings = json.loads(text)
+        settings = json.loads(text or "")
     except (TypeError, ValueError, RecursionError):  # no text, or other text
         settings = None
     if not isinstance(settings, dict):
