@@ -18,11 +18,11 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--config", required=True, help="what to measure: a config file, or a name in configs/ (benchmark/cocoee)")
     add("overrides", nargs="*", metavar="key=value", help="override config values, e.g. seed=1")
-    add("--out", type=Path, metavar="DIR", help="gets pictures, features and the report "
+    add("--outdir", "--out", dest="out", type=Path, metavar="DIR", help="gets pictures, features and the report "
         "(default: outputs/benchmark/<name of the config>)")  # fmt: skip
     add("--limit", type=positive, metavar="N", help="of each table the first N items alone: a trial, labelled so")
     add("--batch", type=positive, default=8, help="pictures made, or looked at, at once; one run keeps to one")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     return parser.parse_args()
 
 

@@ -8,7 +8,9 @@ from ldm.utils.errors import UserError
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--out", type=Path, default=Path("dataset/toyworld"), help="folder to write")
+    parser.add_argument(
+        "--outdir", "--out", dest="out", type=Path, default=Path("dataset/toyworld"), help="folder to write"
+    )
     parser.add_argument("--train", type=int, default=24000, help="number of training scenes")
     parser.add_argument("--validation", type=int, default=500, help="number of validation scenes")
     parser.add_argument("--test", type=int, default=500, help="number of test scenes")

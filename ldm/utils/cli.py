@@ -122,7 +122,7 @@ def add_model_flags(parser: Parser, config: str, aliases: Iterable[str] = ()) ->
     add("--ckpt", nargs="+", type=Path, default=argparse.SUPPRESS,
         help="the weights, one or several files (default: those that the config names)")  # fmt: skip
     add_precision_flag(group)
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
 
 
 def add_job_flags(parser: Parser) -> None:
@@ -223,7 +223,7 @@ def add_measuring_flags(parser: Parser, model: str, count: int, batch: int, out:
     add("--count", type=positive, default=count, help="number of edits of each kind")
     add("--seed", type=int, default=1000, help="of the scenes; by default no training set contains them")
     add("--batch", type=positive, default=batch, help="number of edits in a batch; does not change results")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     add("--outdir", "--out", dest="out", type=Path, default=Path(out), help="folder for the report and pictures")
 
 
@@ -239,7 +239,7 @@ def add_feature_flags(parser: Parser, kinds: Sequence[str] = ()) -> None:
     add("--weights", metavar="FILE", help="of the network (default: the published file in pretrained_models); random "
         "for a trial, whose numbers mean nothing")  # fmt: skip
     add("--batch", "--batch-size", type=positive, default=64, help="number of pictures in a batch")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     add("--cache", type=Path, default=Path("outputs/features"), metavar="DIR", help="keeps features between runs")
 
 

@@ -15,7 +15,14 @@ def parse_args() -> argparse.Namespace:
     parser = Parser("Make the real pictures that FID is measured against: squares of COCO's test2017.")
     add = parser.add_argument
     add("--data", type=Path, default=Path("dataset/coco/test2017"), help="a folder of pictures, searched recursively")
-    add("--out", type=Path, default=Path("test_bench/test_set_GT"), help="folder for the squares, <name>.png")
+    add(
+        "--outdir",
+        "--out",
+        dest="out",
+        type=Path,
+        default=Path("test_bench/test_set_GT"),
+        help="folder for the squares, <name>.png",
+    )
     add("--size", type=positive, default=512, help="side of the squares; the short side is scaled to it (bilinear)")
     return parser.parse_args()
 

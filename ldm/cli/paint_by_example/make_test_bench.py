@@ -10,7 +10,7 @@ from ldm.utils.cli import Parser, positive
 
 def main() -> None:
     parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--outdir", "--out", dest="out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--count", type=positive, default=3500, help="number of items")
     parser.add_argument("--reference", type=positive, default=2000, help="number of real pictures in test_set_GT")
     parser.add_argument("--size", type=positive, default=64, help="side of the pictures in pixels")

@@ -22,7 +22,13 @@ def main() -> None:
     add("--seed", type=int, default=0, help="of the trainings; each seed has its own folders")
     add("--data", type=Path, default=Path("dataset/toyworld"), help="the scenes to train on; drawn if missing")
     add("--scenes", type=positive, default=24000, help="number of scenes")
-    add("--out", type=Path, help="folder for the report (default: outputs/benchmark/<name of the config>)")
+    add(
+        "--outdir",
+        "--out",
+        dest="out",
+        type=Path,
+        help="folder for the report (default: outputs/benchmark/<name of the config>)",
+    )
     add("overrides", nargs="*", metavar="key=value", help="override values of the trainings, e.g. trainer.max_steps=10")
     args = parser.parse_args()
 

@@ -15,7 +15,9 @@ def main() -> None:
     parser = Parser(
         "Compare samplers, steps and guidance on ToyWorld. An interrupted study continues where it stopped."
     )
-    parser.add_argument("--model", default="toyworld", help="a config file, or a name in configs/")
+    parser.add_argument(
+        "--config", "--model", dest="model", default="toyworld", help="a config file, or a name in configs/"
+    )
     parser.add_argument("--ckpt", nargs="+", type=Path, help="the weights (default: those that the config names)")
     parser.add_argument("--judge", default="toyworld_judge", help="the judge's config")
     parser.add_argument("--count", type=int, default=48, help="number of scenes edited in each setting")
@@ -32,7 +34,7 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=50, help="number of PLMS steps of the reference")
     parser.add_argument("--repeats", type=int, default=3, help="number of seeds, for the seed noise")
     parser.add_argument("--batch", type=int, default=32, help="number of edits in a batch; does not change results")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     parser.add_argument(
         "--out", type=Path, default=Path("docs/results/sampler_study"), help="writes OUT.json and OUT.png"
     )
