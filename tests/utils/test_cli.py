@@ -50,7 +50,7 @@ def job_parser() -> Parser:
 @pytest.mark.parametrize("given", ["--image a --mask b", "--image a --box b --film c", "--jobs l", "--jobs l --mask b"])
 def test_a_picture_or_a_list_of_jobs(given):
     parser = job_parser()
-    parser.check_jobs(parser.parse_args(given.split()), ("image", "mask|box"), ("image", "film"))
+    parser.check_jobs(parser.parse_args(given.split()), ("image", ("mask", "box")), ("image", "film"))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_picture_or_a_list_of_jobs(given):
 def test_neither_or_both(capsys, given, wanted):
     parser = job_parser()
     with pytest.raises(SystemExit) as stop:
-        parser.check_jobs(parser.parse_args(given.split()), ("image", "mask|box"), ("image", "film"))
+        parser.check_jobs(parser.parse_args(given.split()), ("image", ("mask", "box")), ("image", "film"))
     assert_refused((stop.value.code, *capsys.readouterr()), wanted)
 
 
