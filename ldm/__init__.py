@@ -1,4 +1,4 @@
-"""Image editing by diffusion: after an exemplar picture, after a prompt, or by filling holes.
+"""Image editing by diffusion: by example, by a prompt, or by filling holes.
 
     import ldm
 

@@ -39,7 +39,7 @@ def find_config(name: str | Path) -> Path:
         if os.path.isfile(path):  # a Path of too long a name would raise
             return path
     known = [f"configs/{path.relative_to(CONFIGS)}" for path in CONFIGS.rglob("*.yaml")]
-    raise UserError(f"config {name}: no such file, nor a name in {CONFIGS}; {nearest(str(name), known)}")
+    raise UserError(f"config {name}: neither a file nor a name in {CONFIGS}; {nearest(str(name), known)}")
 
 
 def read_yaml(path: Path) -> DictConfig:
@@ -85,7 +85,7 @@ def load_config(
         try:
             config = _merge(config, OmegaConf.from_dotlist([f"{key}={value}"]))
         except Exception as error:  # PyYAML's and OmegaConf's errors share no base
-            raise UserError(f"override {override!r}: {' '.join(str(error).split())}") from error
+            raise UserError(f"override {override!r}: cannot be set ({' '.join(str(error).split())})") from error
     return config
 
 
@@ -196,7 +196,7 @@ def build(node: Any) -> Any:
 def locate(name: str) -> Any:
     """Return the class or function of a dotted name: `package.module.Class` or `package.module.Class.method`.
 
-    A name in a module that has moved since it was written, in the config of a run folder, is that of its new place.
+    If a module has moved since the config of a run folder was written, its names are looked up in the new place.
     """
     for old, new in MOVED.items():
         if name.startswith(f"{old}."):

@@ -144,11 +144,11 @@ class Drawing(Settings):
 
     def __post_init__(self):
         if self.eta and self.sampler != STOCHASTIC:
-            raise UserError(f"eta {self.eta}: only the sampler {STOCHASTIC} takes it, {self.sampler} has none")
+            raise UserError(f"eta {self.eta}: the sampler {self.sampler} takes no eta, only {STOCHASTIC} does")
         highest = LAST_SEED - (self.n_samples - 1)
         if self.seed > highest:
             raise UserError(
-                f"seed {self.seed}: expected {highest} or less, the last of {self.n_samples} samples has the seed plus "
+                f"seed {self.seed}: expected {highest} or less: the last of {self.n_samples} samples has seed + "
                 f"{self.n_samples - 1}"
             )
 

@@ -24,7 +24,8 @@ class Kept(logging.Handler):
         self.lines = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(f"{record.levelname.lower()}: {record.getMessage()}")
+        level, message = record.levelname.lower(), record.getMessage()
+        self.lines.append(message if message.startswith(level) else f"{level}: {message}")
 
 
 def said(call: Callable[[Path], object], folder: Path) -> list[str]:

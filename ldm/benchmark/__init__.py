@@ -1,1 +1,1 @@
-"""The papers' tables, one command each: generate the missing pictures, measure all, report beside the paper."""
+"""The papers' tables, one command each: generate the missing pictures, measure all, compare with the paper."""

@@ -30,7 +30,7 @@ class Direction:
     def __post_init__(self):
         for metric, claim in self.claims.items():
             if claim not in SIGNS:
-                raise UserError(f"direction {self.name}: {metric} {claim!r}, expected one of {', '.join(SIGNS)}")
+                raise UserError(f"direction {self.name}: {metric} {claim!r}: expected one of {', '.join(SIGNS)}")
 
 
 def check_directions(directions: Collection[Direction], rows: Collection[str], columns: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from numpy.lib.format import read_array
 from tqdm import tqdm
 
 from ldm.data.images import picture_files
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.image import of_one_size, picture_size
 from ldm.utils.mask import Box, mask_box, open_mask
 
@@ -56,7 +56,7 @@ def read_ids(file: str | Path) -> list[str]:
         with open(file, "rb") as opened:
             ids = read_array(opened, allow_pickle=False)
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror.lower()}") from error
+        raise UserError(f"{file}: {reason(error)}") from error
     except (ValueError, EOFError, MemoryError) as error:
         raise UserError(f"{file}: not a list of ids, expected an array of numbers in NumPy's format") from error
     found = [f"{id!s:0>12}" for id in ids.ravel()]
@@ -65,7 +65,7 @@ def read_ids(file: str | Path) -> list[str]:
     if not found:
         raise UserError(f"{file}: contains no ids")
     if len(set(found)) < len(found):
-        raise UserError(f"{file}: {len(found) - len(set(found))} ids occur twice")
+        raise UserError(f"{file}: contains duplicate ids ({len(found) - len(set(found))} of {len(found)})")
     return found
 
 
@@ -111,10 +111,10 @@ def result_files(folder: str | Path, ids: Sequence[str], size: tuple[int, int] |
     names = {f"{id}.png" for id in ids}
     held = set(_names(folder))
     if strangers := sorted(held - names):
-        raise UserError(f"results {folder}: {len(strangers)} files are not results of these ids, "
-                        f"the first is {strangers[0]}; expected only <id>.png")  # fmt: skip
+        raise UserError(f"results {folder}: contains files that are not results of these ids "
+                        f"({len(strangers)}, the first is {strangers[0]}); expected only <id>.png")  # fmt: skip
     if missing := sorted(names - held):
-        raise UserError(f"results {folder}: {len(missing)} of {len(ids)} are missing, the first is {missing[0]}")
+        raise UserError(f"results {folder}: {len(missing)} of {len(ids)} pictures missing, the first is {missing[0]}")
     return of_one_size([folder / f"{id}.png" for id in ids], size)
 
 
@@ -132,4 +132,4 @@ def _names(folder: Path) -> list[str]:
     try:
         return [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror.lower()}") from error
+        raise UserError(f"{folder}: {reason(error)}") from error

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ldm.evaluation.bootstrap import Estimate
 from ldm.evaluation.extractors import Extractor, LpipsDistance
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.files import replacing, write_json
 
 ARROWS = {"lower": " ↓", "higher": " ↑", None: ""}
@@ -92,7 +92,7 @@ def write_report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+        raise UserError(f"cannot write {folder}: {reason(error)}") from error
     pictures = [folder / f"{name}.png" for name in plots or {}]
     for path, plot in zip(pictures, (plots or {}).values(), strict=True):
         plot(path)

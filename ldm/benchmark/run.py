@@ -151,7 +151,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a GPU, or the type of another device with the machine's architecture."""
+    """Return a GPU's name or, for another device, its type and the machine's architecture."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
 
 

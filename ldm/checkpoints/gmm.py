@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ldm.checkpoints.io import read_metadata, read_tensors, save_tensors
 from ldm.checkpoints.safe_pickle import Inert, check_memo, unreadable
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 
 NAMES = ("weights", "means", "precisions_cholesky")
 DTYPES = {"f8", "f4", "i8", "i4", "u4", "b1"}  # of numbers; no arrays of objects
@@ -37,7 +37,7 @@ def read_gmm(file: str | Path) -> tuple[dict[str, Tensor], dict[str, str] | None
         with open(file, "rb") as opened:
             pickled = opened.read(1) == b"\x80"
     except OSError as error:
-        raise UserError(f"GMM {file}: {error.strerror}") from error
+        raise UserError(f"GMM {file}: {reason(error)}") from error
     tensors = _read_pickle(file) if pickled else read_tensors(file)
     if missing := [name for name in NAMES if name not in tensors]:
         raise UserError(f"GMM {file}: {', '.join(missing)} missing, expected {', '.join(NAMES)}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from ldm.checkpoints.legacy import MAGIC, read_legacy
 from ldm.checkpoints.safe_pickle import one_line
 from ldm.checkpoints.torch_zip import read_torch_zip
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.files import replacing
 
 # safetensors' names of dtypes, in the order by which its writer sorts tensors
@@ -46,7 +46,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             head = file.read(64)
             size = file.seek(0, os.SEEK_END)
     except OSError as error:
-        raise UserError(f"checkpoint {path}: {error.strerror}") from error
+        raise UserError(f"checkpoint {path}: {reason(error)}") from error
     if size == 0:
         raise UserError(f"checkpoint {path}: the file is empty (an interrupted download?)")
     if head.startswith(b"PK\x03\x04"):

@@ -78,7 +78,7 @@ def take(
     used = list(chain.from_iterable(parts.values()))
     missing = [part for part in used if part not in tensors]
     if len(missing) == len(used):
-        raise UserError(f"checkpoint {source}: has no tensor of the model, found {tally({'tensors': tensors})}")
+        raise UserError(f"checkpoint {source}: contains no tensors of the model, found {tally({'other': tensors})}")
     inside = dialect(within)[0]
     in_use = tuple(tower for tower in CLIP_TOWERS if any(part.startswith(tower) for part in used))
     surplus = [

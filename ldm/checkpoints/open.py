@@ -95,7 +95,7 @@ def files_of(config: DictConfig, file: str | Path | Sequence[str | Path] | None,
     """Return the given files, or else those that the config names; `label` is the config in messages."""
     if file is None:
         if not config.get("checkpoint"):
-            raise UserError(f"{label}: names no weights, expected a file (pretrained_models/README.md says from where)")
+            raise UserError(f"{label}: names no weights, expected a file; see pretrained_models/README.md")
         named = config.checkpoint
         return [find_file(name) for name in ([named] if isinstance(named, str) else named)]
     return [file] if isinstance(file, str | Path) else list(file)

@@ -1,4 +1,4 @@
-"""Run a benchmark and report beside the paper's numbers.
+"""Run a benchmark and report its results beside the paper's.
 
 ldm benchmark --config configs/benchmark/cocoee.yaml
 torchrun --nproc_per_node 8 --no-python ldm benchmark --config configs/benchmark/repaint.yaml --batch 16
@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     add("overrides", nargs="*", metavar="key=value", help="override config values, e.g. seed=1")
     add("--outdir", "--out", dest="out", type=Path, metavar="DIR", help="gets pictures, features and the report "
         "(default: outputs/benchmark/<name of the config>)")  # fmt: skip
-    add("--limit", type=positive, metavar="N", help="of each table the first N items alone: a trial, labelled so")
+    add("--limit", type=positive, metavar="N", help="the first N items of each table only: a trial, labelled as such")
     add("--batch", type=positive, default=8, help="pictures made, or looked at, at once; one run keeps to one")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ...")
     return parser.parse_args()

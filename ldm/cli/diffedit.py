@@ -48,13 +48,13 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("pictures and prompts", **only_if_given)
     add = group.add_argument
     add_example_flag(group)
-    add("--image", type=Path, help="the scene, of any size; it is edited at its own")
+    add("--image", type=Path, help="the scene, of any size, which the result keeps")
     add("--prompt", nargs="+", action="extend",
-        help="what the picture is to show; of several, each makes a picture of its own")  # fmt: skip
+        help="what the picture should show; each of several prompts makes a picture of its own")  # fmt: skip
     add("--source_prompt", default="", help="what it shows now; without it, the mask is found against the empty prompt")
     add("--negative_prompt", default="", help="what the edit is not to show")
     add("--mask", "--mask_path", dest="mask_path", type=Path,
-        help="where to edit: white, or painted in alpha; instead of a mask that is found")  # fmt: skip
+        help="where to edit: white, or painted in alpha; without it, the model finds the mask")  # fmt: skip
     add("--invert_mask", action="store_true", help="black = edit in masks")
 
     add_job_flags(parser)
@@ -64,13 +64,13 @@ def parse_args() -> argparse.Namespace:
     add("--outdir", type=Path, default=Path("outputs/diffedit"),
         help="gets the folders results, source and grid")  # fmt: skip
     add("--show_map", action="store_true",
-        help="write the map and the mask over the scene, which each grid shows, as files: folders map and "
+        help="also write the map, and the mask over the scene, as files of their own: folders map and "
         "overlay")  # fmt: skip
     add("--round_trip", action="store_true",
         help="measure the inversion: PSNR of what comes back from it against the autoencoder's reconstruction; costs "
         "another steps x encode_ratio evaluations of the network")  # fmt: skip
 
-    group = parser.add_argument_group("edit", "What is not given here is as --edit says.", **only_if_given)
+    group = parser.add_argument_group("edit", "Settings not given here are taken from --edit.", **only_if_given)
     add = group.add_argument
     add("--edit", default="default", help="default, or a YAML file of your own")
     add("--encode_ratio", type=float, help="how far towards noise the picture is taken, in (0, 1]: more changes more")

@@ -48,13 +48,13 @@ SINGLE = "example image_path mask_path box H W n_iter n_samples skip_save skip_g
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser("Repaint a region of a picture after an exemplar picture.", presets="edit")
+    parser = Parser("Paint what an exemplar picture shows into a region of a picture.", presets="edit")
     only_if_given = {"argument_default": argparse.SUPPRESS}
 
     group = parser.add_argument_group("pictures", **only_if_given)
     add = group.add_argument
     add_example_flag(group)
-    add("--image", "--image_path", dest="image_path", type=Path, help="the scene, of any size; it is edited at its own")
+    add("--image", "--image_path", dest="image_path", type=Path, help="the scene, of any size, which the result keeps")
     region = group.add_mutually_exclusive_group()
     region.add_argument("--mask", "--mask_path", dest="mask_path", type=Path,
         help="what to repaint: white, or painted in alpha")  # fmt: skip
@@ -75,21 +75,21 @@ def parse_args() -> argparse.Namespace:
     add = output.add_argument
     add("--outdir", type=Path, default=Path("outputs/edit"), help="gets the folders results, source and grid")
     add_overwrite_flag(output)
-    add("--skip_save", action="store_true", help="write no results and sources")
+    add("--skip_save", action="store_true", help="write neither results nor sources")
     add("--skip_grid", action="store_true", help="write no grid")
     add("--n_iter", type=positive, help="number of batches (default: 1); over all of them, sample k has seed + k")
 
-    group = parser.add_argument_group("edit", "What is not given here is as --edit says.", **only_if_given)
+    group = parser.add_argument_group("edit", "Settings not given here are taken from --edit.", **only_if_given)
     add = group.add_argument
-    add("--edit", default="default", help="default, original (as the original's script) or a YAML file of your own")
+    add("--edit", default="default", help="default, original (as in the original's script) or a YAML file of your own")
     add_sampling_flags(group)
     add("--fixed_code", action="store_true", help="start all samples from the same noise, that of --seed")
     add_compositing_flags(group)
-    add("--exemplar_fit", help="stretch or crop the exemplar to the encoder's square; original")
+    add("--exemplar_fit", help="stretch, crop or original: how the exemplar is fitted to the encoder's square")
     for name in IGNORED:
         add(f"--{name}", type=int, help=argparse.SUPPRESS)
 
-    about = "How --box finds a mask. What is not given here is as in configs/diffedit/box.yaml and default.yaml."
+    about = "How --box finds a mask. Settings not given here are those of configs/diffedit/box.yaml and default.yaml."
     add_mask_inference_flags(parser.add_argument_group("mask", about, **only_if_given))
     args = parser.parse_args()
     hole = {} if "box" in args else {"mask_path": EXAMPLES / "mask.png"}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ldm.utils.cli import Parser
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 
 SHOWN = 3  # names of what is left out
 
@@ -45,7 +45,7 @@ def main() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {options.out}: cannot write there ({error.strerror})") from error
+        raise UserError(f"--out {options.out}: cannot write there ({reason(error)})") from error
     write_manifest(options.out, rows)
     print(f"{options.out}: {len(rows)} rows{report}")
     if options.preview:

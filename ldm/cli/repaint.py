@@ -41,11 +41,11 @@ JUMPS = {
     "jump_length": "steps that a jump goes back up",
     "jump_n_sample": "how often each part of the way down is walked, 1 for no jumps",
     "n_sample": "how often each single step is taken",
-    "jump2_length": "shorter jumps within",
+    "jump2_length": "as --jump_length, of shorter jumps within",
     "jump2_n_sample": "as --jump_n_sample, of the shorter jumps",
-    "jump3_length": "still shorter jumps within",
+    "jump3_length": "as --jump_length, of still shorter jumps within",
     "jump3_n_sample": "as --jump_n_sample, of the still shorter jumps",
-    "start_resampling": "no jumps from above this time, counted in steps from the clean end",
+    "start_resampling": "make no jumps before this time is reached, counted in steps from the clean end",
 }
 
 
@@ -58,18 +58,18 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("pictures and words", **only_if_given)
     add = group.add_argument
     add_example_flag(group)
-    add("--image", type=Path, help="the picture, of any size; it is filled at its own")
+    add("--image", type=Path, help="the picture, of any size, which the result keeps")
     hole = group.add_mutually_exclusive_group()
     hole.add_argument("--mask", "--mask_path", dest="mask_path", type=Path,
         help="the hole, of the picture's size: white, or painted in alpha")  # fmt: skip
-    hole.add_argument("--mask_type", help="a hole of a kind: wide, narrow, super_resolve, alternate_lines, half, "
+    hole.add_argument("--mask_type", help="draw the hole: wide, narrow, super_resolve, alternate_lines, half, "
         "expand or brush; also by the original's names (thick, thin, nn2, ev2li, genhalf, ex64)")  # fmt: skip
-    add("--mask_seed", type=int, help="of wide, narrow and brush, which are drawn: which one (default: 0; of jobs each "
-        "one's seed)")  # fmt: skip
+    add("--mask_seed", type=int, help="seed of a random mask: wide, narrow or brush (default: 0; in a list of "
+        "jobs, each job's own seed)")  # fmt: skip
     add("--invert_mask", action="store_true", help="black = repaint in masks, as in RePaint's own files")
     add("--class_id", type=int, help="what to paint, if the model or the classifier knows classes: 0 for the first")
-    add("--prompt", help="what the picture is to show, for a text-to-image model; none: without a condition")
-    add("--negative_prompt", default="", help="what it is not to show")
+    add("--prompt", help="what the picture should show, for a text-to-image model; without it, unconditional")
+    add("--negative_prompt", default="", help="what the picture should not show")
     add("--exemplar", "--reference_path", dest="reference_path", type=Path, help="what to paint, for an exemplar model")
 
     add_job_flags(parser)
@@ -80,15 +80,15 @@ def parse_args() -> argparse.Namespace:
     add_overwrite_flag(output)
     add = output.add_argument
     add("--outdir", type=Path, default=Path("outputs/repaint"), help="gets the folders results, source and grid")
-    add("--gif", action="store_true", help="write the process too, as animated pictures: folder process")
-    add("--plot_schedule", action="store_true", help="write the way through time too: schedule.png")
+    add("--gif", action="store_true", help="also write the process, as animated pictures in the folder process")
+    add("--plot_schedule", action="store_true", help="also plot the times visited: schedule.png")
 
-    about = "Flags beat --edit, and an --edit that is given beats a conf of the original's, if --config is one."
+    about = "Flags override --edit, which, if given, overrides an original's file given as --config."
     group = parser.add_argument_group("edit", about, **only_if_given)
     add = group.add_argument
-    add("--edit", help="default (the paper's), fast (configs/repaint), or a YAML file of your own (default: what the "
-        "conf says, and default)")  # fmt: skip
-    add("--sampler", help="of the steps down: ddpm, ddim or dpm_solver")
+    add("--edit", help="default (the paper's), fast (configs/repaint), or a YAML file of your own (default: default, "
+        "with the settings of an original's file given as --config)")  # fmt: skip
+    add("--sampler", help="sampler of the steps down: ddpm, ddim or dpm_solver")
     add_step_flags(group)
     for name, meaning in JUMPS.items():
         add(f"--{name}", type=int, help=meaning)

@@ -1,4 +1,4 @@
-"""Make pictures with a model of pictures, of no class or of one.
+"""Make pictures with a pixel-space model, unconditionally or of one class.
 
 ldm sample --n_samples 16 --outdir samples
 ldm sample --config imagenet256 --ckpt 256x256_diffusion.pt --class_id 207
@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument_group("output", **only_if_given).add_argument
     add("--outdir", type=Path, default=Path("outputs/samples"), help="gets the folder samples, and a grid")
 
-    group = parser.add_argument_group("sampling", "What is not given here is as --settings says.", **only_if_given)
+    group = parser.add_argument_group("sampling", "Settings not given here are taken from --settings.", **only_if_given)
     add = group.add_argument
     add("--settings", default="default", help="default, or a YAML file of your own")
     add("--n_samples", type=int, help="pictures in all; picture k has seed + k")

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser = Parser("Train what a config file describes. Ends with weights.safetensors in the run folder.")
     add = parser.add_argument
     add("-b", "--base", nargs="+", default=[], metavar="FILE",
-        help="config files, later ones over earlier ones; the original's own are translated")  # fmt: skip
+        help="config files, later ones overriding earlier ones; the original's are translated")  # fmt: skip
     add("-l", "--logdir", type=Path, metavar="DIR", help="the run folder (default: logs/<name of the config>)")
     add("-r", "--resume", nargs="?", const="", metavar="PATH",
         help="go on from the last checkpoint in the run folder, if any; with PATH, the run's folder or a file in it, "
@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
         options.logdir = run_folder(Path(given["resume"]))
         options.base = options.base or [str(options.logdir / "config.yaml")]
     elif not options.base:
-        parser.error("--base is missing: the config file of the training")
+        parser.error("--base: missing, expected the config file of the training")
     else:
         if options.name or not options.logdir:
             options.logdir = (options.logdir or Path("logs")) / (options.name or Path(options.base[-1]).stem)

@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     add("--skip_grid", action="store_true", help="write no grid")
     add("--n_rows", type=int, default=0, help="pictures in a row of the grid; 0 for --n_samples (default)")
 
-    group = parser.add_argument_group("sampling", "What is not given here is as --settings says.", **only_if_given)
+    group = parser.add_argument_group("sampling", "Settings not given here are taken from --settings.", **only_if_given)
     add = group.add_argument
     add("--settings", default="default", help="default, or a YAML file of your own")
     add_sampling_flags(group)

@@ -1,4 +1,4 @@
-"""The model of a command: its config, its weights, and what is said of it."""
+"""The model of a command: its config, its weights, and the line that describes it."""
 
 import sys
 from collections.abc import MutableMapping

@@ -17,7 +17,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ldm.data.images import header_of
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.files import replacing
 from ldm.utils.mask import Box
 
@@ -144,7 +144,7 @@ def open_boxes(root: Path, split: str) -> BoxIndex | BoxFolder:
     except OSError as error:
         raise UserError(
             f"{file}: no such file, and no folder {split} or {split}_* of boxes beside it; make the boxes with "
-            f"ldm read-bbox --root {root}, or ToyWorld with ldm make-toyworld --out {root}"
+            f"`ldm read-bbox --root {root}`, or draw ToyWorld with `ldm make-toyworld --out {root}`"
         ) from error
 
 
@@ -221,7 +221,7 @@ def write_folders(index: BoxIndex, root: Path) -> list[str]:
             shutil.rmtree(folder / name, ignore_errors=True)
             path.rename(folder / name)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+        raise UserError(f"{folder}: cannot be written ({reason(error)})") from error
     return unreadable
 
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ldm.data.examples import ExampleDataset
 from ldm.data.images import Item, TolerantDataset, array_to_tensor, centre_square, read_picture
 from ldm.data.recipe import Recipe
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.files import replacing
 from ldm.utils.nearest import nearest
 
@@ -124,7 +124,7 @@ def read_manifest(file: Path, purpose: str) -> pa.Table:
     chunks.append(pa.Table.from_pylist(kept, SCHEMA))
     rows = pa.concat_tables(chunks).combine_chunks()
     if not len(rows):
-        counts = "; ".join(f"{len(numbers)} {reason}" for reason, numbers in dropped.items())
+        counts = "; ".join(f"rows that {reason}: {len(numbers)}" for reason, numbers in dropped.items())
         raise UserError(f"{file}: no usable row ({counts or 'the file is empty'})")
     for reason, numbers in dropped.items():
         listed = ", ".join(map(str, numbers[:LISTED])) + (", ..." if len(numbers) > LISTED else "")
@@ -169,7 +169,7 @@ def _rows(file: Path) -> Iterator[tuple[int, Any]]:
                     row = {name: value for name, value in row.items() if value is not None}
                 yield number, row
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        message = " ".join(str(getattr(error, "strerror", None) or error).split())
+        message = reason(error)
         raise UserError(f"{file}: not readable as a manifest, JSON lines or .parquet ({message})") from error
 
 
@@ -181,7 +181,7 @@ def _check_columns(names: Any, where: str) -> None:
 
 def _type_fault(row: Any) -> str | None:
     if not isinstance(row, dict):
-        return "are not a JSON object"
+        return "are not JSON objects"
     for name, value in row.items():
         if name != "box" and not isinstance(value, str):
             return f"have a value for {name} that is not a string"

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ldm.data.crops import AREA
 from ldm.data.images import SUFFIXES
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 
 MASK_SUFFIX = "_mask"
 
@@ -80,7 +80,7 @@ def _read_coco(file: Path) -> dict[str, list]:
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
-        message = " ".join(str(getattr(error, "strerror", None) or error).split())
+        message = reason(error)
         raise UserError(f"{file}: not readable as COCO annotations, a JSON file ({message})") from error
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):

@@ -17,7 +17,7 @@ import numpy as np
 
 from ldm.data.box_csv import CLASSES, KEPT, Choice, Report, judge, read_blocks
 from ldm.data.box_index import BoxIndex, index_file, split_folders, write_index
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.files import replacing
 from ldm.utils.nearest import nearest
 
@@ -72,7 +72,7 @@ def open_source(root: Path, split: str, classes: Sequence[str] = (), exclude: Se
         with open(source.file, encoding="utf-8-sig", errors="replace") as file:
             header = file.readline(1 << 16).strip().split(",")
     except OSError as error:
-        raise UserError(f"{source.file}: {error.strerror}") from error
+        raise UserError(f"{source.file}: {reason(error)}") from error
     missing = [name for name in source.choice.columns if name not in header]
     if missing:
         raise UserError(
@@ -117,7 +117,7 @@ def build_index(source: Source) -> BoxIndex:
     """Write the index of a split and the report of the dropped rows, and open the index.
 
     Its `about` holds csv, classes and exclude (its input), pictures (on disk), rows, boxes (kept) and dropped
-    ({reason: rows}).
+    ({cause: rows}).
 
     Raises:
         UserError: there is no picture, the CSV cannot be read, no box is left, or a file cannot be written.
@@ -128,17 +128,17 @@ def build_index(source: Source) -> BoxIndex:
     try:
         source.report.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{source.report.parent}: cannot be created ({error.strerror})") from error
+        raise UserError(f"{source.report.parent}: cannot be created ({reason(error)})") from error
     with replacing(source.report) as partial, open(partial, "wb") as file:
         report = Report(file)
         for block in read_blocks(source.file, source.choice.columns, report):
-            reason, image, corners = judge(block, source.choice, number)
-            report.add(block["ImageID"], reason)
-            images.append(image[reason == KEPT])
-            boxes.append(corners[reason == KEPT].astype(np.float32))
+            cause, image, corners = judge(block, source.choice, number)
+            report.add(block["ImageID"], cause)
+            images.append(image[cause == KEPT])
+            boxes.append(corners[cause == KEPT].astype(np.float32))
         report.close()
     if not sum(map(len, images)):
-        counts = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+        counts = ", ".join(f"{count} {cause}" for cause, count in report.dropped.items())
         raise UserError(f"{source.file}: all {report.rows} boxes were dropped ({counts}); see {source.report}")
 
     image, corners = np.concatenate(images), np.concatenate(boxes)

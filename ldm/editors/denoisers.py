@@ -117,7 +117,7 @@ def check_class(model: nn.Module, class_id: int | None, classifier: nn.Module | 
         raise UserError(f"the model has {known[0]} classes and the classifier {known[1]}, expected the same number")
     elif class_id is None:
         raise UserError(
-            f"class_id: is missing, this model is class-conditional; expected a number from 0 to {known[0] - 1}"
+            f"class_id: missing; this model is class-conditional, expected a number from 0 to {known[0] - 1}"
         )
     elif not 0 <= class_id < known[0]:
         raise UserError(f"class_id {class_id}: expected a number from 0 to {known[0] - 1}")

@@ -1,4 +1,4 @@
-"""DiffEdit (Couairon et al., 2210.11427): change what a prompt names, where the model itself sees that it is.
+"""DiffEdit (Couairon et al., 2210.11427): change what a prompt names, in the region that the model itself finds.
 
 Its three steps (section 3.2) are methods of their own: infer the mask, invert the picture, decode it anew inside the
 mask. A call puts them together, for pictures of any size.
@@ -120,7 +120,7 @@ Key = tuple[int, int]  # of a request, and of one of its targets
 
 
 class DiffEdit(Editor[DiffEditSettings]):
-    """Edits pictures after prompts, with a text-to-image model such as Stable Diffusion v1.
+    """Editor of pictures by prompts, with a text-to-image model such as Stable Diffusion v1.
 
     Args:
         model: with a `TextConditioner` and as many input channels as its autoencoder's latents have.
@@ -219,7 +219,7 @@ class DiffEdit(Editor[DiffEditSettings]):
 
     def _prepare(self, request: DiffEditRequest, settings: DiffEditSettings) -> PreparedPicture:
         if not request.targets or not all(prompt.strip() for prompt in request.targets):
-            raise UserError("target prompt: is empty, expected a description of what the picture should show")
+            raise UserError("target prompt: empty, expected a description of what the picture should show")
         image = as_image(request.image)
         scene, mask = to_tensor(image), None
         if request.mask is not None:

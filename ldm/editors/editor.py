@@ -191,7 +191,7 @@ class Editor(Generic[S]):
         return sampler(denoise, start, schedule, timesteps, noise=noise.randn, callback=callback, **eta)
 
     def region(self, image: Image.Image, mask: Tensor, settings: Compositing) -> compose.Region:
-        """Return what an edit inside a mask (1, 1, H, W) works on of a picture, as the settings say."""
+        """Return the part of a picture that an edit inside a mask (1, 1, H, W) works on, as the settings say."""
         image, multiple = compose.keep_alpha(image), self.model.multiple
         view = compose.choose_view(mask, settings, self.model.image_size)
         window = view.to_model(view.cut(to_tensor(image)), multiple)
@@ -204,14 +204,14 @@ class Editor(Generic[S]):
         height, width = window.shape[-2:]
         if settings.crop == "none" and max(height, width) > (2 * size if domain is None else size):
             known = f"trained at {size}" if domain is None else f"which knows {domain.pictures}"
-            log.warning("picture %dx%d, for a model %s: --crop auto edits a square around the mask at its own size",
+            log.warning("picture %dx%d, for a model %s: --crop auto edits a square around the mask at the model's size",
                         width, height, known)  # fmt: skip
         elif domain is not None and domain.round_trip is not None:
             error = (self.decode(self.encode(window)).clamp(-1, 1) - window).square().mean().item()
             decibels = 10 * math.log10(4 / max(error, 1e-12))
             if decibels < domain.round_trip:
-                log.warning("the picture looks like nothing that this model knows, %s: the autoencoder alone gives it "
-                            "back at %.0f dB, its own at %g or more; expect little of the edit",
+                log.warning("the picture looks like nothing that this model knows, %s: the autoencoder reconstructs "
+                            "it at %.0f dB, pictures that it knows at %g or more; expect little of the edit",
                             domain.pictures, decibels, domain.round_trip)  # fmt: skip
 
 

@@ -86,7 +86,7 @@ class PreparedEdit:
 
 
 class ExemplarEditor(RegionEditor[EditSettings, ExemplarRequest, PreparedEdit, EditResult]):
-    """Repaints the masked region of a scene after an exemplar, with a 9-channel model.
+    """Editor that repaints the masked region of a scene after an exemplar, with a 9-channel model.
 
     Args:
         model: a `LatentDiffusion` with an exemplar conditioner, on any device and in any precision.

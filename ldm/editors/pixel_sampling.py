@@ -32,7 +32,7 @@ class SamplesResult(Result[PixelSampling]):
 
 
 class PixelSampler(Editor[PixelSampling]):
-    """Makes pictures of the kind that a model was trained on.
+    """Sampler of pictures of the kind that a model was trained on.
 
     Args:
         model: a `PixelDiffusion`.

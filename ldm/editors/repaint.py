@@ -102,7 +102,7 @@ class PreparedFill:
 
 
 class RePaint(RegionEditor[RePaintSettings, RePaintRequest, PreparedFill, RePaintResult]):
-    """Fills holes of pictures.
+    """Editor that fills holes of pictures.
 
     Args:
         model: a `PixelDiffusion`, or a `LatentDiffusion`: without conditioner (it may know classes), of prompts, or of

@@ -36,7 +36,7 @@ class TextToImageResult(Result[Sampling]):
 
 
 class TextToImage(Editor[Sampling]):
-    """Makes pictures from prompts, with a text-to-image model such as Stable Diffusion v1.
+    """Sampler of pictures from prompts, with a text-to-image model such as Stable Diffusion v1.
 
     Args:
         model: with a `TextConditioner` and as many input channels as its autoencoder's latents have.

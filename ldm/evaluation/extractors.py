@@ -281,7 +281,7 @@ def _filled(
 
 
 def _clip_vit_b32(tensors: Mapping[str, Tensor] | None, source: str) -> nn.Module:
-    """Build CLIP from OpenAI's or open_clip's file, with the projection as a matrix, or Hugging Face's, as a layer."""
+    """Build CLIP from a file of OpenAI or open_clip (the projection is a matrix) or of Hugging Face (a layer)."""
     names = tensors or {}
     hugging_face = "visual_projection.weight" in names
     if "visual.proj" in names:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.evaluation.extractors import Extractor
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.files import content_hash, replacing
 from ldm.utils.image import open_image
 
@@ -129,7 +129,7 @@ class FeatureCache:
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write {place}: {error.strerror}") from error
+            raise UserError(f"cannot write {place}: {reason(error)}") from error
         with replacing(place / f"{_digest(keys, features)}.safetensors") as temporary:
             save_file({"features": features}, temporary, {**about, "keys": json.dumps(keys)})
 

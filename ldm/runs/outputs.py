@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ldm import __version__
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 
 MARGIN = 8
 MIN_HEIGHT = 192  # of a row of pictures
@@ -29,7 +29,7 @@ def check_writable(folder: str | Path) -> None:
         with tempfile.TemporaryDirectory(dir=existing) as scratch:
             Path(scratch, wanted.relative_to(existing)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"output folder {folder}: not writable ({existing}: {error.strerror})") from error
+        raise UserError(f"output folder {folder}: not writable ({existing}: {reason(error)})") from error
 
 
 def check_free(paths: Iterable[Path], overwrite: bool) -> None:

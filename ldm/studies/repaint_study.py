@@ -200,7 +200,7 @@ def _advance(bar: tqdm, share: float, *_: Any) -> None:
 
 
 def cheapest(points: Sequence[Point], full: Point) -> Point | None:
-    """Return the point with the fewest calls among those as good as the full schedule with `SHARE` of its calls."""
+    """Return the point with the fewest calls that is as good as the full schedule, within `SHARE` of its calls."""
     good = [point for point in points if point.as_good and point.calls <= SHARE * full.calls]
     return min(good, key=lambda point: (point.calls, point.figures[DISTANCE][0]), default=None)
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ldm.data.box_index import index_file
 from ldm.data.open_images_csv import build_index, open_source
 from ldm.toyworld.render import CLASSES, Scene, render_scene, scene_id
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.files import replacing
 
 COLUMNS = (
@@ -66,7 +66,7 @@ def write_split(root: Path, split: str, count: int, seed: int, size: int = 64, w
         with _text_file(record) as file:
             file.writelines(json.dumps(line) + "\n" for line in [settings, *scenes])
     except OSError as error:
-        raise UserError(f"{root}: cannot be written ({error.strerror})") from error
+        raise UserError(f"{root}: cannot be written ({reason(error)})") from error
     return True
 
 

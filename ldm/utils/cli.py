@@ -166,7 +166,7 @@ def add_classifier_flags(parser: Parser) -> None:
 def add_overwrite_flag(group: argparse._ActionsContainer) -> None:
     """Add --overwrite, absent if not given."""
     group.add_argument("--overwrite", action="store_true", default=argparse.SUPPRESS,
-        help="replace results that are there under the same names")  # fmt: skip
+        help="replace existing results of the same name")  # fmt: skip
 
 
 def add_sampling_flags(group: argparse._ArgumentGroup) -> None:
@@ -206,7 +206,7 @@ def add_mask_inference_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--n_maps", type=int, help="number of noise samples over which the map of differences is averaged")
     add("--strength", type=float, help="noise level of the map, in (0, 1]")
-    add("--threshold", type=float, help="edit where the map, scaled to [0, 1], is above it; in (0, 1)")
+    add("--threshold", type=float, help="edit where the map, scaled to [0, 1], exceeds this; in (0, 1)")
     add("--clamp", type=float, help="clamp the map at this multiple of its mean")
 
 
@@ -249,7 +249,7 @@ def sort_overrides(files: Sequence[str], overrides: Sequence[str]) -> tuple[list
     return [word for word in given if "=" not in word], [word for word in given if "=" in word]
 
 
-def note_unused(flags: Iterable[str], why: str = "accepted for the original's sake") -> None:
+def note_unused(flags: Iterable[str], why: str = "accepted for compatibility with the original") -> None:
     """Report on stderr which of the given flags have no effect."""
     if flags := list(flags):
         print(f"note: {', '.join(flags)}: {why}, without effect", file=sys.stderr)
@@ -271,7 +271,7 @@ def command(verb: str, *arguments: object) -> list[str]:
 
 
 class LogLines(logging.Handler):
-    """Writes each message as a line of plain text to stderr, whatever `sys.stderr` is by then."""
+    """Handler that writes each message as a line of plain text to stderr, whatever `sys.stderr` is by then."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)

@@ -32,6 +32,12 @@ class SomeFailed(UserError):
     exit_code = 4
 
 
+def reason(error: Exception) -> str:
+    """Return the reason of an error of the operating system, or of another one, in one line to end a message."""
+    cause = getattr(error, "strerror", None)
+    return cause.lower() if cause else " ".join(str(error).split())
+
+
 def attempt(function: Callable[..., T], *arguments: Any) -> T | UserError:
     """Call a function, and return its result or the UserError that it raises."""
     try:

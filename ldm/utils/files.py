@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(mode)  # some libraries create files that only their owner can read
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or ' '.join(str(error).split())}") from error
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
     finally:
         with suppress(OSError):  # usually it has been renamed
             temporary.unlink()
@@ -76,7 +76,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(f"{path}: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
 
@@ -91,7 +91,7 @@ def read_column(file: str | Path, column: str) -> list[float]:
         with open(file, newline="", encoding="utf-8") as lines:
             values = [float(row[column]) for row in csv.DictReader(lines) if row.get(column)]
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from error
+        raise UserError(f"{file}: {reason(error)}") from error
     if not values:
         raise UserError(f"{file}: column {column} is missing or empty")
     return values
@@ -106,7 +106,7 @@ def read_text(file: str | Path, kind: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{kind} {file}: {error.strerror}") from error
+        raise UserError(f"{kind} {file}: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{kind} {file}: not UTF-8 text (byte {error.start})") from error
 
@@ -121,4 +121,4 @@ def content_hash(file: str | Path) -> str:
         with open(file, "rb") as stream:
             return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from error
+        raise UserError(f"{file}: {reason(error)}") from error

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 
 # Only decoders of plain raster files: some of Pillow's others start programs (EPS).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -92,7 +92,7 @@ def decode(path: str | Path) -> Image.Image:
     try:
         mode = path.stat().st_mode
     except OSError as error:  # missing, name too long, folder not accessible
-        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise UserError(f"{path}: {reason(error)}") from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise UserError(f"{path}: is {kind}, expected an image file")

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.files import replacing
 
 SETTINGS_KEY = "ldm"  # of the PNG text chunk
@@ -29,7 +29,7 @@ def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any] |
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
     with replacing(path) as partial:
         image.save(partial, format="PNG", pnginfo=info)
 

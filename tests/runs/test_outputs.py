@@ -35,7 +35,7 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", breaks_off)
-    with refused(tmp_path / "a.png", "No space left"):
+    with refused(tmp_path / "a.png", "no space left"):
         save_png(photo(seed=1), tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before

@@ -62,7 +62,7 @@ def check_disk(logdir: Path, needs: Budget, best: bool) -> None:
     if free < needed:
         raise UserError(
             f"--logdir {logdir}: its disk has {size(free)} free, expected {size(needed)} for two checkpoints of "
-            f"{size(needs.checkpoint)} (one while it replaces the other) and the weights"
+            f"{size(needs.checkpoint)} (the old one is kept until the new one is complete) and the weights"
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.plugins import CheckpointIO
 
 from ldm.checkpoints.io import read_tensors, save_tensors
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 
 WEIGHTS, TRAINER = "weights.safetensors", "trainer.ckpt"
 
@@ -54,7 +54,7 @@ def read_trainer(folder: Path) -> dict[str, Any]:
     try:
         return torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"checkpoint {folder / TRAINER}: {error.strerror}") from error
+        raise UserError(f"checkpoint {folder / TRAINER}: {reason(error)}") from error
     except Exception as error:  # torch's errors for a broken file share no base
         raise UserError(f"checkpoint {folder / TRAINER}: damaged or truncated ({type(error).__name__})") from error
 
@@ -88,7 +88,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         if path.exists() or not old.exists():  # otherwise the new one is the complete one
             shutil.rmtree(new, ignore_errors=True)
         if isinstance(error, OSError):
-            raise UserError(f"{path}: cannot be written ({error.strerror or ' '.join(str(error).split())})") from error
+            raise UserError(f"{path}: cannot be written ({reason(error)})") from error
         raise
 
 

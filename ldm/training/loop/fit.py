@@ -24,7 +24,7 @@ from ldm.training.loop.saving import Checkpoints, Seeded
 from ldm.training.loop.signals import Stopped
 from ldm.training.loop.start import FROZEN, start
 from ldm.training.loop.trainer import make_trainer
-from ldm.utils.errors import UserError
+from ldm.utils.errors import UserError, reason
 from ldm.utils.files import replacing
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def check_writable(logdir: Path) -> None:
         for leftover in logdir.rglob(".*.tmp"):  # of a process that was killed while writing
             leftover.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"--logdir {logdir}: cannot be written ({error.strerror})") from error
+        raise UserError(f"--logdir {logdir}: cannot be written ({reason(error)})") from error
 
 
 @contextmanager

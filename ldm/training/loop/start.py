@@ -34,7 +34,7 @@ def start(config: DictConfig, last: Path | None = None) -> pl.LightningModule:
     pretrained, clip, frozen = (config.get(key) for key in ("pretrained_model", "clip", "frozen"))
     if last is None and pretrained is None:
         if clip is not None:
-            raise UserError(f"clip {clip}: can only be used with pretrained_model")
+            raise UserError(f"clip {clip}: expected pretrained_model with it")
         training = drawn(config)
         if not frozen and not all(p.requires_grad for p in training.parameters()):
             raise UserError(

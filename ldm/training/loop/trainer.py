@@ -95,4 +95,4 @@ def check_devices(accelerator: str, devices: int | str | list[int]) -> None:
             "(or trainer.accelerator=cpu for as many processes)"
         )
     if wanted > here > 0:
-        raise UserError(f"{setting}: this machine has {here} GPU(s); add trainer.devices={here}")
+        raise UserError(f"{setting}: this machine has {here} GPU{'s' * (here > 1)}; add trainer.devices={here}")
