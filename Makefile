@@ -143,7 +143,7 @@ endef
 
 define install
 	$(environment); \
-	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --constraint requirements.lock $(1) || \
+	$(UV) pip install --compile-bytecode --python $(BIN)/python --constraint requirements.lock $(1) || \
 		fail "uv cannot install what requirements.lock lists, for the reason above; without a network, repeat the command when there is one; where setup.py has changed: make lock"
 endef
 

@@ -104,10 +104,13 @@ class Preset(Generic[S]):
         Raises:
             UserError: a value is of the wrong type or out of range.
         """
-        steps = self.values["steps"]
-        if isinstance(steps, Mapping):  # an unknown sampler is refused below
-            steps = steps.get(self.values["sampler"], 1)
-        return self.kind(**{**self.values, "steps": steps})
+        steps, sampler = self.values["steps"], self.values.get("sampler")
+        if not isinstance(steps, Mapping):
+            return self.kind(**self.values)
+        settings = self.kind(**{**self.values, "steps": steps.get(sampler, 1)})  # refuses an unknown sampler first
+        if sampler not in steps:
+            raise UserError(f"steps: the preset has no number for the sampler {sampler}, expected steps with it")
+        return settings
 
 
 def field_names(kind: type[Settings]) -> list[str]:

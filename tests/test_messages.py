@@ -21,10 +21,11 @@ GOLDEN = Path(__file__).parent / "golden" / "messages.txt"
 class Kept(logging.Handler):
     def __init__(self):
         super().__init__(logging.WARNING)
-        self.lines = []
+        self.lines, self.messages = [], set()
 
     def emit(self, record: logging.LogRecord) -> None:
         level, message = record.levelname.lower(), record.getMessage()
+        self.messages.add(message)
         self.lines.append(message if message.startswith(level) else f"{level}: {message}")
 
 
@@ -41,7 +42,8 @@ def said(call: Callable[[Path], object], folder: Path) -> list[str]:
         pass  # it has been printed
     finally:
         logging.getLogger().removeHandler(kept)
-    return [*kept.lines, *err.getvalue().splitlines(), *end]
+    printed = [line for line in err.getvalue().splitlines() if line not in kept.messages]  # commands show the log too
+    return [*kept.lines, *printed, *end]
 
 
 def all_of_them() -> str:

@@ -1,6 +1,9 @@
+from typing import get_args, get_type_hints
+
 import pytest
 
-from ldm.presets import DiffEditSettings, EditSettings, PixelSampling, RePaintSettings
+from ldm.presets import DiffEditSettings, EditSettings, PixelSampling, Preset, RePaintSettings, Sampling
+from ldm.samplers import SAMPLERS
 from ldm.utils.project import CONFIGS
 from tests.refusals import refused
 
@@ -101,3 +104,20 @@ def test_the_seed_of_the_last_sample_is_a_seed_too():
 def test_numbers_are_finite(settings, name, value):
     with refused(name, value):
         settings(**{name: value})
+
+
+@pytest.mark.parametrize("kind", [EditSettings, Sampling, PixelSampling, RePaintSettings])
+def test_every_sampler_of_a_kind_is_one_and_has_its_steps(kind):
+    samplers = get_args(get_type_hints(kind)["sampler"])
+    assert set(samplers) <= set(SAMPLERS)
+    for sampler in samplers:
+        assert kind.read(sampler=sampler).sampler == sampler
+
+
+def test_a_sampler_that_a_preset_does_not_know_needs_steps(tmp_path):
+    values = {**Preset.read(EditSettings).values, "steps": {"ddim": 10}}
+    preset = Preset(EditSettings, values)
+    assert preset.settings().steps == 10
+    with refused("steps", "plms"):
+        preset.changed(sampler="plms").settings()
+    assert preset.changed(sampler="plms", steps=5).settings().steps == 5

@@ -178,13 +178,13 @@ def main() -> None:
 def check_hole_flags(given: dict[str, Any]) -> None:
     """Check that the flags of the hole have an effect, and note which one is drawn if they do not say it."""
     from ldm.utils.errors import UserError
-    from ldm.utils.holes import STROKES, hole_kind
+    from ldm.utils.holes import is_random
 
     if "invert_mask" in given and not given.keys() & {"mask_path", "jobs"}:
         raise UserError("--invert_mask: expected --mask with it")
     if "mask_seed" in given and "mask_type" not in given:
         raise UserError("--mask_seed: expected --mask_type with it")
-    drawn = "mask_type" in given and hole_kind(given["mask_type"]) in STROKES
+    drawn = "mask_type" in given and is_random(given["mask_type"])
     if "mask_seed" in given and not drawn:
         raise UserError(f"--mask_seed: --mask_type {given['mask_type']} has nothing that is drawn")
     if drawn and "jobs" not in given:

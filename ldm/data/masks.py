@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from ldm.utils.mask import Box
 
 
-def box_mask(box: Box, width: int, height: int) -> np.ndarray:
+def filled_box(box: Box, width: int, height: int) -> np.ndarray:
     """Return a mask (height, width) uint8: 255 inside the box."""
     x0, y0, x1, y1 = box
     mask = np.zeros((height, width), np.uint8)

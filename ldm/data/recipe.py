@@ -16,7 +16,7 @@ from torch import Tensor
 from ldm.data.augmentation import augment
 from ldm.data.crops import cut, extended_box, padded_box, square_window
 from ldm.data.images import array_to_tensor
-from ldm.data.masks import bezier_mask, bounds, box_mask
+from ldm.data.masks import bezier_mask, bounds, filled_box
 from ldm.utils.clip import clip_normalise
 from ldm.utils.errors import UserError
 from ldm.utils.mask import Box
@@ -88,7 +88,7 @@ class Recipe:
             if rng.uniform(0, 1) < self.arbitrary_mask_percent:
                 mask = bezier_mask(box, extended, width, height, rng, self.jitter)
             else:
-                mask = box_mask(extended, width, height)
+                mask = filled_box(extended, width, height)
         window = square_window(extended, width, height, rng, self.squash)
         item = {
             "image": resize(array_to_tensor(cut(picture, window, fill=128)), self.size, self.antialias),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,9 +96,11 @@ class PixelSampler(Editor[PixelSampling]):
         x = noise.randn(*model.latent_shape(model.image_size, model.image_size))
         scale = settings.classifier_scale
         denoise, gradient = class_denoiser(model, [class_id] * len(x), self.classifier, scale, ancestral)
-        options = {"variance": model.variance, "gradient": gradient} if ancestral else {}
+        options: dict[str, Any] = {"end": None}  # pixels end clean
+        if ancestral:
+            options |= {"variance": model.variance, "gradient": gradient}
         if settings.sampler == "ddim":
-            options = {"eta": settings.eta, "end": None}
+            options["eta"] = settings.eta
         timesteps = strided_timesteps(settings.steps, schedule.num_timesteps)
         sampler, start = SAMPLERS[settings.sampler], x.to(self.like.device)
         return sampler(denoise, start, schedule, timesteps, noise=noise.randn, callback=callback, **options)

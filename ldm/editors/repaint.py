@@ -177,7 +177,7 @@ class RePaint(RegionEditor[RePaintSettings, RePaintRequest, PreparedFill, RePain
 
     def prepare(self, request: RePaintRequest, settings: RePaintSettings) -> PreparedFill:
         image = as_image(request.image)
-        region = self.region(image, fit_mask(request.mask, image.size, settings.mask_rule), settings)
+        region = self.region(image, fit_mask(request.mask, image.size, settings.mask_rule, resize=False), settings)
         condition = self.condition(request.class_id, request.prompt, request.negative, request.exemplar)
         return PreparedFill(region, condition, settings.seed if request.seed is None else request.seed)
 

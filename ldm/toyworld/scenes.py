@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ldm.data.crops import cut, padded_box
 from ldm.data.images import array_to_tensor
-from ldm.data.masks import blob_mask, box_mask
+from ldm.data.masks import blob_mask, filled_box
 from ldm.toyworld.render import CLASSES, COLOURS, Object, Scene, labels, render_scene, scene_caption, scene_id
 from ldm.utils.errors import UserError
 from ldm.utils.holes import hole_mask
@@ -53,7 +53,7 @@ class ExemplarScenes(Dataset):
             donor = render_scene(rng, size)
             others = [thing for thing in donor.objects if thing.cls != old.cls and thing.colour != old.colour]
         new = others[int(rng.integers(len(others)))]
-        mask = box_mask(padded_box(old.box, PADDING, size, size), size, size)
+        mask = filled_box(padded_box(old.box, PADDING, size, size), size, size)
         blob = blob_mask(old.box, size, size, np.random.default_rng(scene_id(self.seed, "blob", index)))
         return {
             "image": array_to_tensor(scene.image),

@@ -5,6 +5,7 @@ random, and for `wide` also boxes. LaMa states lengths for pictures of 256 x 256
 mean of the sides, so that a seed gives the same drawing at every size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,12 +44,21 @@ class Boxes:
     margin: int
 
 
-STROKES = {
-    "wide": Strokes(count=(1, 6), width=(5, 105), length=(10, 210)),
-    "narrow": Strokes(count=(4, 51), width=(5, 15), length=(10, 50)),
-    "brush": Strokes(count=(4, 6), width=(5, 55), length=(10, 110)),  # LaMa's medium masks without their boxes
-}
-BOXES = {"wide": (0.3 / 1.3, Boxes(count=(1, 4), side=(30, 150), margin=10))}  # share of masks with boxes, and boxes
+@dataclass(frozen=True)
+class Random:
+    """A kind of hole that is drawn anew for each seed: strokes, or with a probability `boxes_share` boxes instead."""
+
+    strokes: Strokes
+    boxes: Boxes | None = None
+    boxes_share: float = 0.0
+
+    def draw(self, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Draw one (H, W) bool."""
+        if self.boxes and rng.random() < self.boxes_share:
+            return _boxes(self.boxes, size, rng)
+        return _strokes(self.strokes, size, rng)
+
+
 ALIASES = {
     "thick": "wide",
     "thin": "narrow",
@@ -58,9 +68,8 @@ ALIASES = {
     "ex64": "expand",
 }
 """The names of the paper's masks in the original's files."""
-PAPER = tuple(ALIASES.values())
+PAPER = ("wide", "narrow", "super_resolve", "alternate_lines", "half", "expand")
 """The paper's masks, in its tables' order."""
-HOLES = (*PAPER, "brush")
 
 
 def hole_kind(name: str) -> str:
@@ -92,36 +101,39 @@ def hole_mask(kind: str, size: tuple[int, int], seed: int = 0) -> Tensor:
     kind = hole_kind(kind)
     if min(size) < MIN_SIDE:
         raise UserError(f"mask type {kind}: size {size[0]}x{size[1]}, expected {MIN_SIDE} or more each way")
-    hole = _drawn(kind, size, seed) if kind in STROKES else _regular(kind, size)
+    drawing = HOLES[kind]
+    if not isinstance(drawing, Random):
+        hole = np.ones(size[::-1], bool)
+        drawing(hole)
+    else:
+        rng = np.random.default_rng(key_seed("hole", kind, seed))
+        while (hole := drawing.draw(size, rng)).mean() > MAX_SHARE:
+            pass  # the next draw continues the same random numbers
     return torch.from_numpy(hole)[None, None].float()
 
 
-def _regular(kind: str, size: tuple[int, int]) -> np.ndarray:
-    width, height = size
-    hole = np.ones((height, width), bool)
-    if kind == "super_resolve":
-        hole[::2, ::2] = False
-    elif kind == "alternate_lines":
-        hole[::2] = False
-    elif kind == "half":
-        hole[:, : width // 2] = False
-    else:
-        w, h = round(width / 4), round(height / 4)
-        top, left = (height - h) // 2, (width - w) // 2
-        hole[top : top + h, left : left + w] = False
-    return hole
+def is_random(kind: str) -> bool:
+    """Return whether a kind of hole, or an alias of one, depends on the seed."""
+    return isinstance(HOLES[hole_kind(kind)], Random)
 
 
-def _drawn(kind: str, size: tuple[int, int], seed: int) -> np.ndarray:
-    rng = np.random.default_rng(key_seed("hole", kind, seed))
-    share, boxes = BOXES.get(kind, (0.0, None))
-    while True:
-        if boxes and rng.random() < share:
-            hole = _boxes(boxes, size, rng)
-        else:
-            hole = _strokes(STROKES[kind], size, rng)
-        if hole.mean() <= MAX_SHARE:
-            return hole
+def _super_resolve(hole: np.ndarray) -> None:
+    hole[::2, ::2] = False
+
+
+def _alternate_lines(hole: np.ndarray) -> None:
+    hole[::2] = False
+
+
+def _half(hole: np.ndarray) -> None:
+    hole[:, : hole.shape[1] // 2] = False
+
+
+def _expand(hole: np.ndarray) -> None:
+    height, width = hole.shape
+    w, h = round(width / 4), round(height / 4)
+    top, left = (height - h) // 2, (width - w) // 2
+    hole[top : top + h, left : left + w] = False
 
 
 def _scale(size: tuple[int, int]) -> float:
@@ -163,3 +175,19 @@ def _boxes(numbers: Boxes, size: tuple[int, int], rng: np.random.Generator) -> n
         (x0, y0), (x1, y1) = corner.round().astype(int), (corner + sides).round().astype(int)
         hole[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
     return hole
+
+
+HOLES: dict[str, Random | Callable[[np.ndarray], None]] = {
+    "wide": Random(
+        Strokes(count=(1, 6), width=(5, 105), length=(10, 210)),
+        Boxes(count=(1, 4), side=(30, 150), margin=10),
+        boxes_share=0.3 / 1.3,
+    ),
+    "narrow": Random(Strokes(count=(4, 51), width=(5, 15), length=(10, 50))),
+    "super_resolve": _super_resolve,
+    "alternate_lines": _alternate_lines,
+    "half": _half,
+    "expand": _expand,
+    "brush": Random(Strokes(count=(4, 6), width=(5, 55), length=(10, 110))),  # LaMa's medium masks, without boxes
+}
+"""Every kind by name: random ones, and functions that clear the known pixels of a hole (H, W) of ones."""

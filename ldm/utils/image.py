@@ -19,6 +19,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 Picture = Image.Image | np.ndarray | Tensor | str | Path
 """A picture as users have it: a PIL image, (H, W, 3) uint8, (3, H, W) in [0, 1], or the path of a file."""
 
+TOLERANCE = 1e-3  # by which values of a tensor may lie beyond [0, 1], as after resizing
+
 log = logging.getLogger(__name__)
 
 
@@ -42,6 +44,9 @@ def as_image(picture: Picture, name: str = "image") -> Image.Image:
             return Image.fromarray(np.ascontiguousarray(picture))
     if isinstance(picture, Tensor) and picture.is_floating_point() and picture.shape[-3:-2] == (3,):
         if picture.ndim == 3 or picture.shape[:-3] == (1,):
+            low, high = picture.min().item(), picture.max().item()
+            if not -TOLERANCE <= low <= high <= 1 + TOLERANCE:  # clamped it would be another picture
+                raise UserError(f"{name}: a tensor with values from {low:g} to {high:g}, expected 0 to 1")
             return to_pil(2 * picture.reshape(picture.shape[-3:]) - 1)
     raise UserError(
         f"{name}: expected a path, a PIL image, an array (H, W, 3) of uint8 or a tensor (3, H, W) in [0, 1], "

@@ -129,7 +129,7 @@ def _fit(mask: Image.Image, size: tuple[int, int], name: str, resize: bool) -> n
         if (h, w) == (width, height):
             raise UserError(f"{name}: transposed, the mask is {w}x{h} and the image {width}x{height}")
         if abs(w * height - h * width) > max(w + h, width + height) / 2:  # more than rounding to whole pixels explains
-            raise UserError(f"{name}: {w}x{h}, expected the aspect ratio of the image, {width}x{height}")
+            raise UserError(f"{name}: {w}x{h}, expected the image's {width}x{height}, or its aspect ratio")
         if not resize:
             raise UserError(f"{name}: the mask is {w}x{h} and the image {width}x{height}, expected the same size")
         log.warning("%s: resized from %dx%d to the image's %dx%d", name, w, h, width, height)

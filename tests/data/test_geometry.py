@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ldm.data.crops import cut, extended_box, padded_box, square_window
-from ldm.data.masks import bezier_mask, bezier_outline, bounds, box_mask
+from ldm.data.masks import bezier_mask, bezier_outline, bounds, filled_box
 from ldm.data.recipe import Recipe, exemplar_tensor
 from ldm.utils.clip import clip_normalise
 from tests.refusals import refused
@@ -95,12 +95,12 @@ def test_cut_inside_and_beyond():
 
 
 def test_box_mask_is_the_box():
-    mask = box_mask((2, 1, 5, 3), 8, 6)
+    mask = filled_box((2, 1, 5, 3), 8, 6)
     assert mask.dtype == np.uint8 and mask.sum() == 255 * 6 and (mask[1:3, 2:5] == 255).all()
 
 
 def test_bounds_are_the_smallest_box():
-    assert bounds(box_mask((2, 1, 5, 3), 8, 6)) == (2, 1, 5, 3)
+    assert bounds(filled_box((2, 1, 5, 3), 8, 6)) == (2, 1, 5, 3)
     assert bounds(np.eye(4, 7) * 255) == (0, 0, 4, 4) and bounds(np.zeros((3, 3))) == (0, 0, 0, 0)
 
 
