@@ -119,7 +119,7 @@ def test_a_half_written_panel_does_not_take_a_place(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(ValueError, match="No space left"):
+    with pytest.raises(ValueError, match="no space left"):
         fit(Line(), [Panel(4, tmp_path / "panel")], tmp_path)
     assert not steps_of(tmp_path / "panel")
 
