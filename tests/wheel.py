@@ -49,15 +49,15 @@ def test_the_example_is_edited_into_the_working_directory(ldm, tmp_path):
     done = ldm("edit", "--example", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert below(tmp_path) == {
-        "outputs/edit/results/scene_42.png",
-        "outputs/edit/source/scene_42_GT.png",
-        "outputs/edit/source/scene_42_mask.png",
-        "outputs/edit/source/scene_42_inpaint.png",
-        "outputs/edit/source/scene_42_ref.png",
-        "outputs/edit/grid/grid-scene_42.png",
+        "outputs/edit/results/scene_exemplar_42.png",
+        "outputs/edit/source/scene_exemplar_42_GT.png",
+        "outputs/edit/source/scene_exemplar_42_mask.png",
+        "outputs/edit/source/scene_exemplar_42_inpaint.png",
+        "outputs/edit/source/scene_exemplar_42_ref.png",
+        "outputs/edit/grid/grid-scene_exemplar_42.png",
     }
     assert below(PACKAGE / "shipped") == shipped  # nothing is written into the package
-    files = tmp_path / "outputs/edit/results/scene_42.png", EXAMPLES / "scene.png", EXAMPLES / "mask.png"
+    files = tmp_path / "outputs/edit/results/scene_exemplar_42.png", EXAMPLES / "scene.png", EXAMPLES / "mask.png"
     edited, scene, mask = (np.asarray(Image.open(file).convert("RGB"), dtype=float) for file in files)
     inside = mask > 127
     assert edited.shape == scene.shape
