@@ -25,11 +25,14 @@ from ldm.utils.project import CONFIGS, ROOT
 
 log = logging.getLogger(__name__)
 
-MOVED = {  # modules that class paths in old configs name
-    "ldm.data.toyworld": "ldm.toyworld.datasets",
-    "ldm.data.toyworld_judge": "ldm.toyworld.datasets",
-    "ldm.evaluation.judge": "ldm.toyworld.judge",
+MOVED = {  # class paths in configs of before they moved
+    "ldm.data.toyworld.ToyCaptions": "ldm.toyworld.datasets.ToyCaptions",
+    "ldm.data.toyworld.ToyScenes": "ldm.toyworld.datasets.ToyScenes",
+    "ldm.data.toyworld_judge.ToyWorldJudged": "ldm.toyworld.datasets.ToyWorldJudged",
+    "ldm.evaluation.judge.Judge": "ldm.toyworld.judge.Judge",
 }
+FIRST = {new: old for old, new in MOVED.items()}
+"""Where a class that has moved was first: digests of configs are made of these names, and so outlive a move."""
 
 
 def find_config(name: str | Path) -> Path:
@@ -198,9 +201,8 @@ def locate(name: str) -> Any:
 
     If a module has moved since the config of a run folder was written, its names are looked up in the new place.
     """
-    for old, new in MOVED.items():
-        if name.startswith(f"{old}."):
-            log.warning("config target %s: has moved to %s", name, name := new + name.removeprefix(old))
+    if name in MOVED:
+        log.warning("config target %s: has moved to %s", name, name := MOVED[name])
     found, path = None, ""
     for part in name.split("."):
         outer, path = found, f"{path}.{part}".lstrip(".")

@@ -107,10 +107,10 @@ class Preset(Generic[S]):
         steps, sampler = self.values["steps"], self.values.get("sampler")
         if not isinstance(steps, Mapping):
             return self.kind(**self.values)
-        settings = self.kind(**{**self.values, "steps": steps.get(sampler, 1)})  # refuses an unknown sampler first
+        self.kind(**{**self.values, "steps": 1})  # refuses an unknown sampler
         if sampler not in steps:
             raise UserError(f"steps: the preset has no number for the sampler {sampler}, expected steps with it")
-        return settings
+        return self.kind(**{**self.values, "steps": steps[sampler]})
 
 
 def field_names(kind: type[Settings]) -> list[str]:

@@ -15,7 +15,7 @@ from ldm.utils.device import choose_device, has_fast_bf16
 from ldm.utils.errors import UserError
 from ldm.utils.project import find_file
 
-Precision = Literal["auto", "full", "bf16"]
+Precision = Literal["auto", "full", "bf16"] | torch.dtype
 BIG = 200_000_000  # parameters; below, the time that bf16 saves is not worth its rounding
 
 
@@ -40,7 +40,7 @@ def load(
         file: the weights, possibly in several files; by default the config's `checkpoint`.
         device: "auto" is a GPU (CUDA, then Apple's) if available, else the CPU.
         precision: "full" is fp32, without TensorFloat-32 in the convolutions of this process, which torch has on by
-            default; "auto" is "bf16" for a large model where the hardware computes it.
+            default; "auto" is "bf16" for a large model where the hardware computes it. Or a dtype of torch.
         root: the part of the file's model that this model is, e.g. "autoencoder"; the other parts are ignored.
         check: called with the model before it is filled, to refuse one of another kind.
         name: name of a loaded config, for messages.
@@ -60,11 +60,12 @@ def load(
     if precision == "auto":
         size = sum(parameter.numel() for parameter in model.parameters())
         precision = "bf16" if size > BIG and has_fast_bf16(device) else "full"
-    if precision not in ("full", "bf16"):
-        raise UserError(f"precision {precision!r}: expected one of auto, full, bf16")
+    dtypes = {"full": torch.float32, "bf16": torch.bfloat16}
+    if not isinstance(precision, torch.dtype) and precision not in dtypes:
+        raise UserError(f"precision {precision!r}: expected auto, full, bf16 or a dtype of torch")
     if precision == "full":  # TensorFloat-32's products have 10 bits of mantissa, as float16 has
         torch.backends.cudnn.allow_tf32 = False
-    load_into(model, files, device, torch.bfloat16 if precision == "bf16" else torch.float32, root)
+    load_into(model, files, device, dtypes.get(precision, precision), root)
     if "domain" in node:
         model.domain = Domain(**node.domain)
     return model

@@ -132,10 +132,13 @@ def main() -> None:
         image, mask = open_scene(args, settings)
         exemplars = [open_image(path) for path in args.reference_path]
     check_writable(args.outdir)
-    if not listed and "skip_save" not in given:
-        count = given.get("n_iter", 1) * settings.n_samples
-        names = [f"{result_name(args)}_{settings.seed + k}.png" for k in range(count)]
-        check_free((args.outdir / "results" / name for name in names), "overwrite" in given)
+    if not listed:
+        name, n = result_name(args), settings.n_samples
+        seeds = range(settings.seed, settings.seed + given.get("n_iter", 1) * n)
+        results = [args.outdir / "results" / f"{name}_{seed}.png" for seed in seeds]
+        grids = [args.outdir / "grid" / f"grid-{name}_{seed}.png" for seed in seeds[::n]]
+        written = [*results * ("skip_save" not in given), *grids * ("skip_grid" not in given)]
+        check_free(written, "overwrite" in given)
 
     device = choose_device(args.device, share.local_rank)
     model = load(args.config, given.get("ckpt"), device, args.precision, check=ExemplarEditor.check)

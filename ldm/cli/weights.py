@@ -10,10 +10,8 @@ from ldm.models.diffusion import DiffusionModel
 def choose_config(given: MutableMapping[str, Any]) -> None:
     """Put the config of the flags of `ldm.utils.cli.add_model_flags` among them, if none was given.
 
-    Without weights it is the default; with weights the config that fits their file, which is said on stderr.
-
-    Raises:
-        UserError: no config is known for the weights.
+    Without weights it is the default; with weights the config that fits their file, if one is known. It is said on
+    stderr.
     """
     default = given.pop("default_config")
     if "config" in given:
@@ -22,8 +20,11 @@ def choose_config(given: MutableMapping[str, Any]) -> None:
     if "ckpt" in given:
         from ldm.doctor.recognise import config_of
 
-        given["config"] = config_of(given["ckpt"])
-        print(f"config: {given['config']}, as the tensors of {', '.join(map(str, given['ckpt']))} are", file=sys.stderr)
+        files = ", ".join(map(str, given["ckpt"]))
+        found = config_of(given["ckpt"])
+        given["config"] = found or default
+        why = f"which fits the tensors of {files}" if found else f"since no other is known for the tensors of {files}"
+        print(f"config: {given['config']}, {why}", file=sys.stderr)
 
 
 def describe(model: DiffusionModel) -> str:

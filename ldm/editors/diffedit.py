@@ -5,7 +5,7 @@ mask. A call puts them together, for pictures of any size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,10 @@ from ldm.diffusion.denoiser import Denoiser
 from ldm.diffusion.guidance import classifier_free_guidance
 from ldm.diffusion.schedule import sampling_timesteps
 from ldm.editors import compose
-from ldm.editors.editor import Editor, Result, check_text_model, for_each
+from ldm.editors.editor import Editor, Result, check_prompts, check_text_model, for_each, own_seed
 from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_map
 from ldm.models.latent_diffusion import LatentDiffusion
-from ldm.presets import DiffEditSettings, Preset, encoded_steps
+from ldm.presets import DiffEditSettings, encoded_steps
 from ldm.samplers.ddim import ddim, ddim_invert
 from ldm.utils.errors import UserError, attempt
 from ldm.utils.image import Picture, as_image, to_tensor
@@ -63,7 +63,7 @@ class DiffEditRequest:
     """
 
     image: Picture
-    targets: Sequence[str]
+    targets: str | Sequence[str]
     source: str = ""
     mask: Picture | None = None
     seed: int | None = None
@@ -191,6 +191,10 @@ class DiffEdit(Editor[DiffEditSettings]):
             For each request its result or its error, an `EmptyMask` if nothing was found to edit.
         """
         settings = self.changed(changes)
+        requests = [
+            replace(request, targets=[request.targets]) if isinstance(request.targets, str) else request
+            for request in requests
+        ]
         prepared = [attempt(self._prepare, request, settings) for request in requests]
         places = self._find(requests, prepared, settings, callback)
         regions = {
@@ -218,6 +222,8 @@ class DiffEdit(Editor[DiffEditSettings]):
         return results
 
     def _prepare(self, request: DiffEditRequest, settings: DiffEditSettings) -> PreparedPicture:
+        check_prompts(self.model, [*request.targets, request.source])
+        own_seed(request.seed, settings)
         if not request.targets or not all(prompt.strip() for prompt in request.targets):
             raise UserError("target prompt: empty, expected a description of what the picture should show")
         image = as_image(request.image)
@@ -290,7 +296,7 @@ class DiffEdit(Editor[DiffEditSettings]):
         return edits
 
     def _own(self, request: DiffEditRequest, settings: DiffEditSettings) -> DiffEditSettings:
-        return settings if request.seed is None else Preset.of(settings).changed(seed=request.seed).settings()
+        return settings if request.seed is None else replace(settings, seed=request.seed)
 
     def _contexts(self, prompts: Sequence[str] | Tensor) -> Tensor:
         return prompts if isinstance(prompts, Tensor) else self.model.conditioner(list(prompts))

@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -54,17 +54,24 @@ class Result(Generic[S]):
     def save(self, folder: str | Path, name: str = "edit") -> list[Path]:
         """Write the pictures as `folder/<name>_0.png` and on, numbered on from what is there; return their paths.
 
-        Each has the settings in its metadata.
+        Each has its own settings in its metadata.
 
         Raises:
             UserError: a file cannot be written.
         """
+        if Path(name).name != name:
+            raise UserError(f"name {name!r}: expected the beginning of a file's name")
         folder = Path(folder)
         first = next_number(folder, f"{name}_")
         paths = [folder / f"{name}_{first + i}.png" for i in range(len(self.images))]
-        for path, picture in zip(paths, self.images, strict=True):
-            save_png(picture, path, asdict(self.settings))
+        for i, (path, picture) in enumerate(zip(paths, self.images, strict=True)):
+            save_png(picture, path, self.record(i))
         return paths
+
+    def record(self, i: int) -> dict[str, Any]:
+        """Return what picture i alone is made again from, as it is written into its file."""
+        seeds = getattr(self, "seeds", None)
+        return asdict(self.settings) | ({"seed": seeds[i], "n_samples": 1} if seeds else {})
 
     def _repr_png_(self) -> bytes:
         """The pictures side by side, as a notebook shows them."""
@@ -116,6 +123,8 @@ class Editor(Generic[S]):
     ):
         self.check(model)
         self.model, self.show_progress = model, show_progress
+        if not isinstance(settings, self.kind | str | Path):
+            raise UserError(f"settings: {type(settings).__name__}, expected {self.kind.__name__} or a preset")
         preset = Preset.of(settings) if isinstance(settings, Settings) else Preset.read(self.kind, settings)
         self.preset = preset.changed(**changes)
         self.settings: S = self.preset.settings()
@@ -195,13 +204,16 @@ class Editor(Generic[S]):
         image, multiple = compose.keep_alpha(image), self.model.multiple
         view = compose.choose_view(mask, settings, self.model.image_size)
         window = view.to_model(view.cut(to_tensor(image)), multiple)
-        self.warn_of_strangers(window, settings)
+        self.warn_of_strangers(window, view.size, settings)
         return compose.Region(image, mask, view, window, view.mask_to_model(view.cut(mask), multiple))
 
-    def warn_of_strangers(self, window: Tensor, settings: Compositing) -> None:
-        """Warn of a picture, as the model sees it (1, 3, H, W), that is unlike all those that the model knows."""
-        domain, size = self.model.domain, self.model.image_size
-        height, width = window.shape[-2:]
+    def warn_of_strangers(self, window: Tensor, seen: tuple[int, int], settings: Compositing) -> None:
+        """Warn of a picture, as the model sees it (1, 3, H, W), that is unlike all those that the model knows.
+
+        Args:
+            seen: (height, width) of the picture in the window, which is padded.
+        """
+        domain, size, (height, width) = self.model.domain, self.model.image_size, seen
         if settings.crop == "none" and max(height, width) > (2 * size if domain is None else size):
             known = f"trained at {size}" if domain is None else f"which knows {domain.pictures}"
             log.warning("picture %dx%d, for a model %s: --crop auto edits a square around the mask at the model's size",
@@ -257,7 +269,8 @@ class RegionEditor(Editor[S], Generic[S, Q, P, R]):
             windows, holes = (torch.cat([getattr(one.region, name) for one in batch]) for name in ("window", "hole"))
             outputs = self.decode(self.sample_batch(windows, holes, batch, settings)).split(1)
             for row, one, output in zip(rows, batch, outputs, strict=True):
-                results[row] = self.result(one, one.region.composite(output, settings), [one.seed], settings)
+                images, own = one.region.composite(output, settings), replace(settings, seed=one.seed)
+                results[row] = self.result(one, images, [one.seed], own)
         return results
 
 
@@ -280,6 +293,27 @@ def for_each(edit: Callable[..., T], image: object, *others: object) -> list[T] 
             raise UserError(f"{len(column)} values for {len(images)} pictures, expected as many, or one for all")
         columns.append([other] * len(images) if column is None else column)
     return [edit(*row) for row in zip(images, *columns, strict=True)]
+
+
+def own_seed(seed: int | None, settings: S) -> int:
+    """Return the seed of a request, or of the settings where it has none.
+
+    Raises:
+        UserError: it is not a seed.
+    """
+    return settings.seed if seed is None else replace(settings, seed=seed).seed
+
+
+def check_prompts(model: LatentDiffusion, prompts: Sequence[str]) -> None:
+    """Check that a model can read prompts.
+
+    Raises:
+        UserError: one is not a text, or has a word that the model does not know.
+    """
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise UserError(f"prompt {prompt!r}: expected a text")
+    model.conditioner.encoder.tokenizer(list(prompts))
 
 
 def check_finite(output: Tensor) -> None:
@@ -313,6 +347,8 @@ def check_exemplar_model(model: LatentDiffusion, purpose: str) -> None:
     Raises:
         UserError: it is of another kind.
     """
+    if not isinstance(model, LatentDiffusion):
+        raise UserError(f"{purpose}: expected an exemplar model, found {type(model).__name__}")
     check_unet(model, purpose, 2 * model.autoencoder.latent_channels + 1, "an exemplar model")
     if not hasattr(model.conditioner, "image_size"):
         raise UserError(

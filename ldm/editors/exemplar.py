@@ -12,7 +12,7 @@ from torch import Tensor
 from ldm.diffusion.denoiser import Denoiser
 from ldm.editors.compose import Region
 from ldm.editors.denoisers import exemplar_denoiser
-from ldm.editors.editor import RegionEditor, Result, check_exemplar_model, for_each
+from ldm.editors.editor import RegionEditor, Result, check_exemplar_model, for_each, own_seed
 from ldm.editors.exemplars import mix_exemplars
 from ldm.editors.mask_inference import EmptyMask, InferredMask, infer_map
 from ldm.models.latent_diffusion import LatentDiffusion
@@ -140,7 +140,7 @@ class ExemplarEditor(RegionEditor[EditSettings, ExemplarRequest, PreparedEdit, E
         image = as_image(request.image)
         region = self.region(image, fit_mask(request.mask, image.size, settings.mask_rule), settings)
         seen, context = mix_exemplars(self.model.conditioner, request.exemplar, request.weights, settings.exemplar_fit)
-        return PreparedEdit(region, seen, context, settings.seed if request.seed is None else request.seed)
+        return PreparedEdit(region, seen, context, own_seed(request.seed, settings))
 
     def sample_batch(self, windows: Tensor, holes: Tensor, batch: list[PreparedEdit], settings: EditSettings) -> Tensor:
         context, noise = torch.cat([one.context for one in batch]), NoiseSource(one.seed for one in batch)

@@ -29,9 +29,10 @@ def mix_exemplars(
     several = as_list(exemplar)
     exemplars = [as_image(picture, "exemplar") for picture in ([exemplar] if several is None else several)]
     weights = [1.0] * len(exemplars) if weights is None else list(weights)
+    numbers = all(isinstance(weight, int | float) for weight in weights)
     if not exemplars:
         raise UserError("exemplar: the list is empty, expected one or more")
-    if len(weights) != len(exemplars) or not all(0 < weight < math.inf for weight in weights):
+    if len(weights) != len(exemplars) or not (numbers and all(0 < weight < math.inf for weight in weights)):
         raise UserError(f"weights {weights}: expected a number above 0 for each exemplar, {len(exemplars)} in all")
     squares, contexts = encode_exemplars(conditioner, exemplars, fit)
     shares = torch.tensor(weights, dtype=torch.float64) / max(weights)  # of huge ones the sum is infinite

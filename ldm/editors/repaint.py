@@ -5,7 +5,6 @@ In pictures, with a model of pictures; or in latents, with any latent model: unc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from ldm.editors.editor import (
     RegionEditor,
     Result,
     check_exemplar_model,
+    check_prompts,
     check_text_model,
     check_unconditional_model,
     for_each,
+    own_seed,
 )
 from ldm.editors.exemplars import mix_exemplars
 from ldm.models.clip_text import TextConditioner
@@ -148,14 +149,14 @@ class RePaint(RegionEditor[RePaintSettings, RePaintRequest, PreparedFill, RePain
         class_id: int | None = None,
         prompt: str | None = None,
         negative: str = "",
-        exemplar: Picture | None = None,
+        exemplar: Picture | Sequence[Picture] | None = None,
         **changes: object,
     ) -> RePaintResult | list[RePaintResult]:
         """Fill the hole of one picture, or of each of a list.
 
         Args:
-            image, mask, class_id, prompt, negative, exemplar: see `RePaintRequest`. With a list of pictures the masks
-                are a list too, or one for all.
+            image, mask, class_id, prompt, negative, exemplar: see `RePaintRequest`. With a list of pictures masks
+                and exemplars are lists too, or one for all.
             callback: `(i, t, x, x0)` after each call of the network; x0 is the clean sample predicted so far.
             changes: fields of `RePaintSettings`, e.g. `seed=3`.
 
@@ -163,11 +164,15 @@ class RePaint(RegionEditor[RePaintSettings, RePaintRequest, PreparedFill, RePain
             UserError: an ill-fitting mask, one that leaves nothing known or nothing to fill, a wrong setting, or
                 something the model needs or cannot use.
         """
-        wanted = {"class_id": class_id, "prompt": prompt, "negative": negative, "exemplar": exemplar}
-        if (results := for_each(partial(self, callback=callback, **wanted, **changes), image, mask)) is not None:
+        wanted = {"class_id": class_id, "prompt": prompt, "negative": negative}
+
+        def alone(image: Picture, mask: Picture, exemplar: Picture | None) -> RePaintResult:
+            return self(image, mask, exemplar=exemplar, callback=callback, **wanted, **changes)
+
+        if (results := for_each(alone, image, mask, exemplar)) is not None:
             return results
         settings = self.changed(changes)
-        prepared = self.prepare(RePaintRequest(image, mask, **wanted), settings)
+        prepared = self.prepare(RePaintRequest(image, mask, **wanted, exemplar=exemplar), settings)
         seeds = [settings.seed + k for k in range(settings.n_samples)]
         region, noise = prepared.region, NoiseSource(seeds)
         with self.progress_bar(settings.calls(), "call", callback) as bar:
@@ -179,7 +184,7 @@ class RePaint(RegionEditor[RePaintSettings, RePaintRequest, PreparedFill, RePain
         image = as_image(request.image)
         region = self.region(image, fit_mask(request.mask, image.size, settings.mask_rule, resize=False), settings)
         condition = self.condition(request.class_id, request.prompt, request.negative, request.exemplar)
-        return PreparedFill(region, condition, settings.seed if request.seed is None else request.seed)
+        return PreparedFill(region, condition, own_seed(request.seed, settings))
 
     def sample_batch(
         self, windows: Tensor, holes: Tensor, batch: list[PreparedFill], settings: RePaintSettings
@@ -219,6 +224,8 @@ class RePaint(RegionEditor[RePaintSettings, RePaintRequest, PreparedFill, RePain
             UserError: the model needs something else, or cannot use something.
         """
         self.check_condition(class_id, prompt, negative, exemplar)
+        if self.takes_prompts:
+            check_prompts(self.model, [prompt or "", negative])
         context = None
         if exemplar is not None:
             _, context = mix_exemplars(self.model.conditioner, exemplar, None, "stretch")

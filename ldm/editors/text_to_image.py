@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ldm.editors.denoisers import prompt_denoiser
-from ldm.editors.editor import Editor, Result, check_text_model
+from ldm.editors.editor import Editor, Result, check_prompts, check_text_model
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.presets import Sampling
 from ldm.samplers.common import Callback
@@ -82,10 +82,11 @@ class TextToImage(Editor[Sampling]):
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             raise UserError("prompts: the list is empty, expected one or more")
+        check_prompts(model, [*prompts, negative])
         height, width = (model.image_size if side is None else side for side in (height, width))
         for name, side in (("height", height), ("width", width)):
-            if side < 1:
-                raise UserError(f"{name} {side}: expected 1 or more")
+            if not isinstance(side, int) or side < 1:
+                raise UserError(f"{name} {side!r}: expected a whole number, 1 or more")
         if max(height, width) > 2 * model.image_size:
             log.warning("picture %dx%d, model trained at %d: things may repeat", width, height, model.image_size)
         if negative and settings.guidance_scale == 1:

@@ -59,7 +59,9 @@ def time_grid(
     steps = [int(t) for t in steps] if whole else steps
     if not all(0 <= t <= last for t in steps) or not all(t > after for t, after in pairwise(steps)):
         raise UserError(f"timesteps {steps}: expected descending values within 0..{last}")
-    lowest = min(steps, default=last)
+    if not steps:
+        raise UserError("timesteps: the grid is empty, expected one timestep or more")
+    lowest = min(steps)
     if end is not None and not 0 <= end <= lowest:
         raise UserError(f"end {end}: expected None or a timestep from 0 to the last of the grid, {lowest}")
 

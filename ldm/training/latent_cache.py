@@ -4,12 +4,12 @@ import hashlib
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ldm.checkpoints.io import read_metadata, save_tensors
-from ldm.config import build
+from ldm.config import FIRST, build, plain
 from ldm.models.latent_diffusion import LatentDiffusion
 from ldm.training.loop.start import FROZEN, start
 from ldm.utils.errors import UserError
@@ -58,7 +58,8 @@ def write_cache(config: DictConfig, folder: Path, epochs: int, shard: int, part:
 
 def fingerprint(config: DictConfig, model: LatentDiffusion, source: Dataset, shard: int) -> str:
     """Return a digest of everything that a shard depends on, except its number."""
-    nodes = [OmegaConf.to_container(node, resolve=True) for node in (config.source, config.model.params.conditioner)]
+    nodes = [plain(node, resolve=True) for node in (config.source, config.model.params.conditioner)]
+    nodes[0]["target"] = FIRST.get(nodes[0]["target"], nodes[0]["target"])
     digest = hashlib.blake2b(repr((nodes, len(source), shard, model.image_size, model.scale_factor)).encode())
     for name, tensor in model.state_dict().items():
         if name.startswith(FROZEN):

@@ -69,7 +69,8 @@ def _in_words(error: Mapping[str, Any], cls: Any) -> str:
         choices = [choice for choice in _literals(fields[name].annotation) if choice is not None]
         return f"{name} {found!r}: expected one of {', '.join(map(str, choices))}"
     expected = EXPECTED.get(kind, "").format(**error.get("ctx", {})) or error["msg"]
-    return f"{name} {f'{found:g}' if isinstance(found, float) else repr(found)}: expected {expected}"
+    shown = f"{found:g}" if isinstance(found, float) and not kind.endswith("_type") else repr(found)
+    return f"{name} {shown}: expected {expected}"
 
 
 def _literals(annotation: Any) -> list[Any]:

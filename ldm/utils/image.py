@@ -4,6 +4,7 @@ import io
 import logging
 import stat
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,12 @@ def as_image(picture: Picture, name: str = "image") -> Image.Image:
         return picture
     if isinstance(picture, str | Path):
         return open_image(picture)
-    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim in (2, 3):
+    if isinstance(picture, np.ndarray) and picture.ndim == 4 and len(picture) == 1:
+        picture = picture[0]
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim in (2, 3) and picture.size:
         if picture.ndim == 2 or picture.shape[2] in (3, 4):
             return Image.fromarray(np.ascontiguousarray(picture))
-    if isinstance(picture, Tensor) and picture.is_floating_point() and picture.shape[-3:-2] == (3,):
+    if isinstance(picture, Tensor) and picture.is_floating_point() and picture.shape[-3:-2] == (3,) and picture.numel():
         if picture.ndim == 3 or picture.shape[:-3] == (1,):
             low, high = picture.min().item(), picture.max().item()
             if not -TOLERANCE <= low <= high <= 1 + TOLERANCE:  # clamped it would be another picture
@@ -56,7 +59,7 @@ def as_image(picture: Picture, name: str = "image") -> Image.Image:
 
 def as_list(pictures: object) -> list | None:
     """Return the pictures of a list or a batch, (B, 3, H, W) or (B, H, W, 3); None for a single picture."""
-    if isinstance(pictures, list | tuple):
+    if isinstance(pictures, list | tuple | Iterator):
         return list(pictures)
     if isinstance(pictures, np.ndarray | Tensor) and pictures.ndim == 4 and len(pictures) != 1:
         return list(pictures)

@@ -73,14 +73,17 @@ def fit_mask(mask: Picture, size: tuple[int, int], rule: str = "any", resize: bo
     """
     if isinstance(mask, str | Path):
         return open_mask(mask, size, rule=rule, resize=resize)
-    if isinstance(mask, np.ndarray) and mask.dtype == bool:
-        mask = mask.astype(np.uint8) * 255
+    if isinstance(mask, np.ndarray):
+        mask = mask.squeeze() if mask.ndim > 2 and mask.shape[-1] not in (3, 4) else mask
+        mask = torch.from_numpy(mask.astype(np.float32)) if mask.dtype.kind in "bf" else mask
     if isinstance(mask, Tensor) and mask.shape[-3:-2] != (3,):
         if mask.shape != (*(1,) * (mask.ndim - 2), *size[::-1]):
             raise UserError(f"mask: shape {tuple(mask.shape)}, expected {(1, 1, *size[::-1])}")
         if not (selected := mask >= 0.5).any():
             raise UserError("mask: nothing is selected, all values are below 0.5 (1 = repaint)")
         return selected.float().reshape(1, 1, *size[::-1])
+    if not isinstance(mask, Image.Image | np.ndarray | Tensor):
+        raise UserError(f"mask: {type(mask).__name__}, expected a path, a picture, or an array or tensor (H, W)")
     return parse_mask(as_image(mask, "mask"), size, rule=rule, resize=resize)
 
 

@@ -1,7 +1,8 @@
-from dataclasses import replace
+from dataclasses import copy
 
 import numpy as np
 import pytest
+import replace
 import torch
 from PIL import Image
 
@@ -15,7 +16,7 @@ from ldm.utils.clip import CLIP_MEAN
 from ldm.utils.mask import parse_mask
 from ldm.utils.random import NoiseSource
 from tests.refusals import assert_line, refused
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_text_model
 from tests.utils.pictures import mask, photo
 
 FAST = {"steps": 2, "feather": 3}
@@ -259,20 +260,12 @@ def test_a_setting_means_the_same_in_the_constructor_and_in_a_call():
 
 
 def test_models_that_cannot_edit_are_refused():
-    class Stub:
-        class autoencoder:
-            latent_channels = 4
-
-        class unet:
-            in_channels = 4
-
-        conditioner = None
-
     with refused("UNet", 4, 9):
-        ExemplarEditor(Stub, EditSettings.read())
-    Stub.unet.in_channels = 9
+        ExemplarEditor(tiny_text_model(), EditSettings.read())
+    model = copy.copy(tiny_model())
+    model._modules = {**model._modules, "conditioner": None}
     with refused("NoneType"):
-        ExemplarEditor(Stub, EditSettings.read())
+        ExemplarEditor(model, EditSettings.read())
 
 
 def test_output_that_is_no_number_never_becomes_a_picture(monkeypatch):

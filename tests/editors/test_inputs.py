@@ -1,15 +1,17 @@
 """Editors take pictures and masks as people have them, one or a list, and give results that can be kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import ldm
-from ldm.editors.diffedit import DiffEdit
-from ldm.editors.exemplar import ExemplarEditor
-from ldm.editors.repaint import RePaint
-from ldm.presets import EditSettings
+from ldm.editors.diffedit import DiffEdit, DiffEditRequest
+from ldm.editors.exemplar import ExemplarEditor, ExemplarRequest
+from ldm.editors.repaint import RePaint, RePaintRequest
+from ldm.presets import EditSettings, RePaintSettings
 from ldm.utils.png import read_settings
 from tests.editors.test_repaint import FAST as WALK
 from tests.editors.test_repaint import hole, picture, pixel_model
@@ -91,7 +93,10 @@ def test_a_result_is_saved_beside_what_is_there(tmp_path):
     first, second = result.save(tmp_path / "out", "scene"), result.save(tmp_path / "out", "scene")
     assert [path.name for path in (*first, *second)] == [f"scene_{k}.png" for k in range(4)]
     assert np.array_equal(pixels(Image.open(second[1])), pixels(result.images[1]))
-    assert EditSettings(**read_settings(first[0])) == result.settings
+    for path, seed in zip(first, result.seeds, strict=True):  # each says what it alone is made again from
+        assert EditSettings(**read_settings(path)) == replace(result.settings, seed=seed, n_samples=1)
+    with refused("../q"):
+        result.save(tmp_path / "out", "../q")
     assert result._repr_png_().startswith(b"\x89PNG")
 
 
@@ -108,3 +113,57 @@ def test_an_editor_from_its_configs_name():
     assert (editor.settings.sampler, editor.settings.steps) == ("ddim", 3)
     with refused("UNet"):
         ldm.ExemplarEditor.from_pretrained("toyworld_text", device="cpu")
+
+
+@pytest.mark.parametrize("values", [(-1, 1), (0, 255), (float("nan"), 1)])
+def test_a_tensor_of_other_values_is_refused(values):
+    scene = torch.linspace(0, 1, 3 * 16 * 16).reshape(3, 16, 16)
+    scene = values[0] + (values[1] - values[0]) * scene
+    with refused("image", "0 to 1"):
+        RePaint(pixel_model(), **WALK)(scene, hole(16, 16))
+
+
+@pytest.mark.parametrize("name", ["toyworld_prior", "toyworld_judge", "toyworld_clip", "toyworld_text"])
+def test_a_model_of_another_kind_is_refused(name):
+    with refused("editing by example"):
+        ldm.ExemplarEditor.from_pretrained(name, device="cpu")
+
+
+@pytest.mark.parametrize("settings", [None, {}, RePaintSettings.read()])
+def test_settings_of_another_kind_are_refused(settings):
+    with refused("settings", "EditSettings"):
+        ExemplarEditor(tiny_model(), settings)
+
+
+def test_a_wrong_request_is_wrong_alone():
+    editor, right = ExemplarEditor(tiny_model(), **FAST), ExemplarRequest(photo(), mask(), photo(seed=7), seed=9)
+    wrong = [replace(right, seed=-1), replace(right, seed="x"), replace(right, weights=["1"]), replace(right, image=3)]
+    *errors, result = editor.edit_all([*wrong, right])
+    assert all(isinstance(error, ldm.UserError) for error in errors)
+    assert result.seeds == [9] and result.settings.seed == 9
+    editor, right = DiffEdit(tiny_text_model(), steps=2, n_maps=1), DiffEditRequest(photo(16, 16), "a mug", seed=3)
+    wrong = [replace(right, targets=["a xyzzy"]), replace(right, targets=[3]), replace(right, seed=-1)]
+    *errors, result = editor.edit_all([*wrong, right])
+    assert all(isinstance(error, ldm.UserError) for error in errors) and result.settings.seed == 3
+    editor, right = RePaint(tiny_text_model(), **WALK), RePaintRequest(picture(32, 32), hole(32, 32), prompt="a mug")
+    error, result = editor.edit_all([replace(right, prompt="a xyzzy"), right])
+    assert isinstance(error, ldm.UserError) and len(result.images) == 1
+
+
+def test_every_scene_of_a_list_has_its_exemplar():
+    editor, scenes = RePaint(tiny_model(), **WALK), [picture(32, 32), picture(32, 32, seed=1)]
+    exemplars = [photo(9, 7, seed=1), photo(9, 7, seed=2)]
+    for scene, exemplar, result in zip(
+        scenes, exemplars, editor(scenes, hole(32, 32), exemplar=exemplars), strict=True
+    ):
+        assert np.array_equal(
+            pixels(result.images[0]), pixels(editor(scene, hole(32, 32), exemplar=exemplar).images[0])
+        )
+
+
+def test_masks_as_arrays_of_any_shape():
+    editor, region = ExemplarEditor(tiny_model(), **FAST), np.array(mask())
+    expected = pixels(editor(photo(), mask(), photo(seed=7)).images[0])
+    for given in (region[None], region[..., None], region / 255.0, (region / 255).astype(np.float32)):
+        assert np.array_equal(pixels(editor(photo(), given, photo(seed=7)).images[0]), expected)
+    assert np.array_equal(pixels(editor(np.array(photo())[None], mask(), photo(seed=7)).images[0]), expected)

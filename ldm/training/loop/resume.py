@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ldm.config import MOVED, plain
 from ldm.utils.errors import UserError
 
 # All other keys of `trainer` concern the machine, the length of the run or its reports.
@@ -40,7 +41,7 @@ def refuse_changes(config: DictConfig, file: Path) -> None:
     """
     if not file.exists():
         return
-    before, now = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (OmegaConf.load(file), config))
+    before, now = (dict(_leaves(plain(c, resolve=True))) for c in (OmegaConf.load(file), config))
     changed = [
         f"{key}: {before.get(key)} in the run, {now.get(key)} now"
         for key in sorted(before.keys() | now.keys())
@@ -60,4 +61,4 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         for name, value in node.items():
             yield from _leaves(value, f"{key}.{name}" if key else str(name))
     else:
-        yield key, node
+        yield key, MOVED.get(node, node) if key.endswith("target") else node

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from ldm.checkpoints.io import read_metadata
-from ldm.config import load_config
+from ldm.config import MOVED, load_config
 from ldm.training.judge import JudgeTraining
 from ldm.training.loop.checkpoint_folder import TRAINER, WEIGHTS
 from ldm.training.loop.fit import fit
@@ -187,3 +187,17 @@ def test_a_run_from_before_the_modules_moved_goes_on(tmp_path, caplog):
     before = load_file(GOLDEN / "run_before_moves" / "checkpoints" / "last" / WEIGHTS)
     assert load_file(weights).keys() <= before.keys()
     assert_mentions(caplog.text, "ldm.evaluation.judge.Judge", "ldm.toyworld.judge.Judge")
+
+
+def test_a_run_from_before_goes_on_by_its_own_command(tmp_path):
+    """The config given again names the classes where they are now."""
+    old = shutil.copytree(GOLDEN / "run_before_moves", tmp_path / "run")
+    text = (old / "config.yaml").read_text(encoding="utf-8")
+    for before, now in MOVED.items():
+        text = text.replace(before, now)
+    (tmp_path / "now.yaml").write_text(text, encoding="utf-8")
+    fit(load_config(tmp_path / "now.yaml", overrides=["trainer.max_steps=5"]), old, resume=True)
+    assert read_metadata(old / "checkpoints" / "last" / WEIGHTS)["step"] == "5"
+    with refused("model.params.width", 8, 16):
+        changed = ["trainer.max_steps=6", "model.params.width=16"]
+        fit(load_config(tmp_path / "now.yaml", overrides=changed), old, resume=True)
