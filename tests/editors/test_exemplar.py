@@ -1,8 +1,8 @@
-from dataclasses import copy
+import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import replace
 import torch
 from PIL import Image
 
