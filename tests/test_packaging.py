@@ -105,7 +105,17 @@ MODULE_OF = {
     "torch-fidelity": "torch_fidelity",
 }
 # Not imported by name: tools that are run, and what Lightning's loggers write with.
-UNIMPORTED = {"import-linter", "mkdocs-material", "mkdocstrings", "pytest-xdist", "ruff", "tensorboard", "uv", "wandb"}
+UNIMPORTED = {
+    "import-linter",
+    "mkdocs-material",
+    "mkdocstrings",
+    "mypy",
+    "pytest-xdist",
+    "ruff",
+    "tensorboard",
+    "uv",
+    "wandb",
+}
 
 COMPARED = {"albumentations"}  # a peer that a measurement is run against where it is installed
 

@@ -219,8 +219,3 @@ def test_devices(gpus, ours):
 def test_devices_that_say_nothing(gpus):
     with pytest.raises(ValueError, match="devices"):
         latent_diffusion.devices(gpus)
-
-
-def test_the_table_stays_short():
-    with open(latent_diffusion.__file__, encoding="utf-8") as file:
-        assert len(file.readlines()) < 120

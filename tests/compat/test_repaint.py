@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ldm.checkpoints.manifest import read_manifest
-from ldm.compat.configs import load_config, repaint, translate
+from ldm.compat.configs import load_config, translate
 from ldm.compat.table import flat
 from ldm.config import build
 from ldm.presets import RePaintSettings
@@ -278,8 +278,3 @@ def test_overrides_and_later_files_are_in_our_layout(load):
 @pytest.mark.parametrize("data", [None, {}, {"eval": None}])
 def test_a_file_without_pictures(load, data):
     assert load(faces(data=data)).model == load_config("celeba256").model
-
-
-def test_the_table_stays_short():
-    with open(repaint.__file__, encoding="utf-8") as file:
-        assert len(file.readlines()) < 200

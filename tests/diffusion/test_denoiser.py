@@ -38,7 +38,7 @@ def test_concat_follows_the_latent_and_is_repeated_for_guidance_once():
     assert seen.shape == (4, 9, 3, 3)
     assert torch.equal(seen[:, :4], x)
     assert torch.equal(seen[:2, 4:], concat) and torch.equal(seen[2:, 4:], concat)
-    assert denoise._concat_for(4) is denoise._concat_for(4)
+    assert denoise._repeat(concat, 4) is denoise._repeat(concat, 4)
     with refused(3, 2, error=ValueError):
         denoise(x[:3], t[:3])
 
