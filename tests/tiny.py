@@ -1,8 +1,14 @@
 """Complete models that run in milliseconds, by example and by text: as configs, and built with synthetic weights."""
 
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from ldm.checkpoints.io import save_tensors
 from ldm.checkpoints.open import load
 from ldm.config import build
 from ldm.models.latent_diffusion import LatentDiffusion
@@ -86,6 +92,16 @@ def tiny_model() -> LatentDiffusion:
 def tiny_text_model() -> LatentDiffusion:
     """The same, from prompts; its tokenizer knows `WORDS`."""
     return fill(build(TEXT_CONFIG))
+
+
+def write_model(
+    folder: Path, config: Mapping[str, Any] | None = None, weights: Mapping[str, Tensor] | None = None
+) -> tuple[Path, Path]:
+    """Write a config and its weights, those of the tiny model if none are given; returns both paths."""
+    paths = folder / "tiny.yaml", folder / "tiny.safetensors"
+    OmegaConf.save(config or {"model": CONFIG}, paths[0])
+    save_tensors(paths[1], weights or tiny_model().state_dict())
+    return paths
 
 
 @cache

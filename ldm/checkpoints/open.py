@@ -72,8 +72,9 @@ def load(
 
 
 def precision_of(model: nn.Module) -> str:
-    """Return the precision that a model was loaded in, as `load` calls it."""
-    return "bf16" if next(model.parameters()).dtype == torch.bfloat16 else "full"
+    """Return the precision that a model was loaded in: as `load` calls it, or the name of another dtype."""
+    dtype = next(model.parameters()).dtype
+    return {torch.float32: "full", torch.bfloat16: "bf16"}.get(dtype, str(dtype).removeprefix("torch."))
 
 
 def load_into(

@@ -6,14 +6,13 @@ from PIL import Image
 
 from ldm.benchmark.cocoee import Cocoee
 from ldm.benchmark.run import THIS_RUN
-from ldm.checkpoints.io import save_tensors
 from ldm.config import build, load_config
 from ldm.utils.png import read_settings
 from tests.benchmark.bench import IDS, write_bench
 from tests.benchmark.conftest import MISSING
 from tests.benchmark.measuring import measure, ours, papers
 from tests.refusals import assert_line, assert_mentions, mentions, refused
-from tests.tiny import CONFIG, tiny_model
+from tests.tiny import write_model
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +23,7 @@ def bench(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(bench):
     """The shipped config, with a tiny model in few steps."""
-    OmegaConf.save({"model": CONFIG}, bench / "tiny.yaml")
-    save_tensors(bench / "tiny.safetensors", tiny_model().state_dict())
+    write_model(bench)
     files = {"data": ".", "reference": "test_set_GT", "gmm": "gmm.safetensors"}
     files |= {"model.config": "tiny.yaml", "model.checkpoint": "tiny.safetensors"}
     values = {key: str(bench / name) for key, name in files.items()}

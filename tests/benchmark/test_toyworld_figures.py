@@ -8,23 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
-from ldm.checkpoints.io import save_tensors
 from ldm.utils.png import read_settings
 from tests.refusals import assert_refused
-from tests.tiny import CONFIG, tiny_model
+from tests.tiny import write_model
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "studies"
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    OmegaConf.save({"model": CONFIG}, folder / "tiny.yaml")
-    save_tensors(folder / "tiny.safetensors", tiny_model().state_dict())
-    return ["--model", folder / "tiny.yaml", "--ckpt", folder / "tiny.safetensors", "--device", "cpu"]
+    config, weights = write_model(tmp_path_factory.mktemp("model"))
+    return ["--model", config, "--ckpt", weights, "--device", "cpu"]
 
 
 @pytest.fixture

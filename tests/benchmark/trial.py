@@ -17,10 +17,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from ldm.benchmark.run import THIS_RUN
-from ldm.checkpoints.io import save_tensors
 from ldm.utils.cli import command
 from tests.killed import killed_at
-from tests.tiny import CONFIG, tiny_model
+from tests.tiny import write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("clip_vit_b32", "lpips_vgg")
@@ -31,15 +30,14 @@ def prepare(folder: Path, count: int, reference: int, kinds: Collection[str], de
     """A test bench, a model, a mixture of Gaussians and a config, which is returned."""
     bench, config = folder / "test_bench", folder / "trial.yaml"
     subprocess.run(command("make-test-bench", "--out", bench, "--count", count, "--reference", reference), check=True)
-    OmegaConf.save({"model": CONFIG}, folder / "tiny.yaml")
-    save_tensors(folder / "tiny.safetensors", tiny_model().state_dict())
+    network, weights = write_model(folder)
     real, gmm = bench / "test_set_GT", folder / "gmm.safetensors"
     if "clip_vit_b32" in kinds:
         few = "--k", 2, "--singular", "--weights", "random", "--device", device, "--cache", folder / "features"
         subprocess.run(command("fit-gmm", real, "--out", gmm, *few), check=True)
     shipped = OmegaConf.load(ROOT / "configs" / "benchmark" / "cocoee.yaml")
     params = {key: str(path) for key, path in {"data": bench, "reference": real, "gmm": gmm}.items()}
-    params["model"] = {"config": str(folder / "tiny.yaml"), "checkpoint": str(folder / "tiny.safetensors")}
+    params["model"] = {"config": str(network), "checkpoint": str(weights)}
     params |= {"rows": ROWS, "extractors": dict.fromkeys(kinds, "random"), "resamples": 50}
     OmegaConf.save({"target": shipped.target, "params": {**shipped.params, **params}}, config)
     return config

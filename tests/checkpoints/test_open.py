@@ -1,14 +1,12 @@
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from ldm.checkpoints import open as room
-from ldm.checkpoints.io import save_tensors
 from ldm.checkpoints.open import load, precision_of
 from ldm.editors.exemplar import ExemplarEditor
 from ldm.utils.errors import UserError
 from tests.refusals import refused
-from tests.tiny import CONFIG, tiny_model
+from tests.tiny import write_model
 from tests.utils.pictures import mask, photo
 
 CPU = torch.device("cpu")
@@ -16,10 +14,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    OmegaConf.save({"model": CONFIG}, folder / "tiny.yaml")
-    save_tensors(folder / "tiny.safetensors", tiny_model().state_dict())
-    return folder / "tiny.yaml", folder / "tiny.safetensors"
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.mark.parametrize(
@@ -39,6 +34,10 @@ def test_auto_is_bf16_for_a_large_model_on_hardware_that_has_it(files, monkeypat
     precision = precision_of(model)
     assert precision == chosen
     assert {tensor.dtype for tensor in model.parameters()} == {torch.bfloat16 if chosen == "bf16" else torch.float32}
+
+
+def test_another_dtype_is_called_by_its_name(files):
+    assert precision_of(load(*files, CPU, torch.float16)) == "float16"
 
 
 def test_an_edit_in_bf16_is_nearly_that_in_fp32(files):

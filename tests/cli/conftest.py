@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ldm.checkpoints.io import save_tensors
-from tests.tiny import CONFIG, TEXT_CONFIG, tiny_model, tiny_text_model
+from tests.tiny import CONFIG, TEXT_CONFIG, tiny_model, tiny_text_model, write_model
 from tests.utils.pictures import mask, photo
 
 INFERENCE = Path(__file__).resolve().parents[2] / "scripts" / "inference.py"
@@ -16,10 +16,7 @@ INFERENCE = Path(__file__).resolve().parents[2] / "scripts" / "inference.py"
 
 @pytest.fixture(scope="session")
 def model_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    OmegaConf.save({"model": CONFIG}, folder / "tiny.yaml")
-    save_tensors(folder / "tiny.safetensors", tiny_model().state_dict())
-    return folder / "tiny.yaml", folder / "tiny.safetensors"
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

@@ -1,20 +1,18 @@
 import json
 
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
-from ldm.checkpoints.io import save_tensors
 from tests.refusals import assert_refused
+from tests.tiny import write_model
 from tests.toyworld.models import CAPTION_CONFIG, tiny_caption_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    OmegaConf.save({"model": CAPTION_CONFIG}, folder / "tiny.yaml")
-    save_tensors(folder / "tiny.safetensors", tiny_caption_model().state_dict())
-    return ["--model", folder / "tiny.yaml", "--ckpt", folder / "tiny.safetensors", "--device", "cpu"]
+    tensors = tiny_caption_model().state_dict()
+    config, weights = write_model(tmp_path_factory.mktemp("model"), {"model": CAPTION_CONFIG}, tensors)
+    return ["--model", config, "--ckpt", weights, "--device", "cpu"]
 
 
 FAST = ["--steps", 4, "--n_maps", 2, "--seed", 5]

@@ -7,12 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
-from ldm.checkpoints.io import save_tensors
 from tests.refusals import assert_refused
-from tests.tiny import CONFIG, tiny_model
+from tests.tiny import tiny_model, write_model
 from tests.utils.pictures import mask, photo
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts" / "studies"
@@ -22,8 +20,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason=
 
 @pytest.fixture
 def measure(tmp_path):
-    OmegaConf.save({"model": CONFIG}, tmp_path / "tiny.yaml")
-    save_tensors(tmp_path / "tiny.safetensors", tiny_model().state_dict())
+    write_model(tmp_path)
     photo(32, 32).save(tmp_path / "scene.png")
     mask(32, 32).save(tmp_path / "mask.png")
     flags = {

@@ -1,22 +1,19 @@
 import json
 
 import pytest
-from omegaconf import OmegaConf
 
-from ldm.checkpoints.io import save_tensors
 from ldm.presets import RePaintSettings
 from ldm.studies import repaint_study
 from ldm.studies.repaint_study import Way
 from tests.checkpoints.guided import bare, config
 from tests.refusals import assert_refused
+from tests.tiny import write_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    OmegaConf.save(config(), folder / "tiny.yaml")
-    save_tensors(folder / "tiny.safetensors", bare(config()))
-    return ["--model", folder / "tiny.yaml", "--ckpt", folder / "tiny.safetensors", "--device", "cpu", "--seed", 5]
+    file, weights = write_model(tmp_path_factory.mktemp("model"), config(), bare(config()))
+    return ["--model", file, "--ckpt", weights, "--device", "cpu", "--seed", 5]
 
 
 FEW = ["--full", 6, 2, 2, "--full_count", 2, "--count", 3, "--curves", "fast", "slower", "--out", "out"]
